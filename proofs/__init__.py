@@ -1,0 +1,1 @@
+"""Claims: one file per claim, found by discovery."""

@@ -1,0 +1,1 @@
+"""Studies: one file and one TOML per study, found by discovery."""
