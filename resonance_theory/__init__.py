@@ -31,7 +31,7 @@ _FUNCTIONS = {
     "affinity": "resonance_theory.extractor",
 }
 
-__all__ = ["__version__", *_FUNCTIONS, *_MODULES]  # noqa: PLE0604
+__all__ = ["__version__", *_FUNCTIONS, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
