@@ -1,0 +1,1 @@
+"""Claims, certificates and statistics: how a statement earns its verdict."""
