@@ -1,0 +1,41 @@
+# `make verify` and `make test` do everything on a fresh machine: each makes .venv and installs what it needs.
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# The first interpreter that is new enough; override with `make PYTHON=/path/to/python`.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: help verify verify-full test lint clean
+
+help:
+	@echo "make verify       prove, compute and simulate every claim; audit real hidden states; report in out/report"
+	@echo "make verify-full  the same with long simulations"
+	@echo "make test         the test suite"
+	@echo "make lint         ruff and mypy"
+	@echo "make clean        remove the environment and everything generated"
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or run make PYTHON=/path/to/python" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+verify: $(STAMP)
+	$(BIN)/resonance verify --quick --workers auto --report out/report
+
+verify-full: $(STAMP)
+	$(BIN)/resonance verify --full --workers auto --report out/report-full
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n auto --durations=10
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) out build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
