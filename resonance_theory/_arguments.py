@@ -16,7 +16,8 @@ __all__ = ["choice", "distribution", "integer", "probability", "real"]
 
 
 def _show(value: Any) -> str:
-    text = repr(value.item()) if isinstance(value, np.generic) else repr(value)
+    scalar = isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0)
+    text = " ".join(repr(value.item() if scalar else value).split())
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -1,0 +1,370 @@
+"""The `resonance` command. Exit status: 0 success, 1 a claim or study did not pass, 2 bad input (one sentence)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from resonance_theory import __version__
+
+__all__ = ["main"]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _workers(text: str) -> int:
+    if text == "auto":
+        return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if not 1 <= value <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} must be 'auto' or a whole number between 1 and 1024")
+    return value
+
+
+def _seed(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number between 0 and 2^63 - 1")
+    return value
+
+
+def _write(path: str | Path, text: str) -> None:
+    """Write a file completely or not at all: an earlier one stays until the new one is whole."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _check_writable(option: str, path: str | None) -> None:
+    """Refuse an unwritable output before the work is done, not after."""
+    if path is None:
+        return
+    target = Path(path)
+    if target.is_dir():
+        raise ValueError(f"{option} = {path!r} is a folder but must be a file")
+    parent = target.absolute().parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ValueError(f"{option} = {path!r} cannot be written: its folder must exist and be writable")
+
+
+def _emit(record: Any, path: str | None, text: str) -> None:
+    """Show the text; with --json FILE also write the record there, with `--json -` show the record instead."""
+    if path == "-":
+        print(json.dumps(record, indent=1, allow_nan=False))
+        return
+    if path is not None:
+        _write(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    print(text)
+
+
+_COLOURS = {"PROVED": "32", "SUPPORTED": "36", "CORRECTED": "33", "REFUTED": "35", "NOT REPRODUCIBLE HERE": "2"}
+
+
+def _colour(text: str, verdict: str) -> str:
+    if not sys.stdout.isatty() or "NO_COLOR" in os.environ:
+        return text
+    return f"\033[{_COLOURS.get(verdict, '31')}m{text}\033[0m"
+
+
+def _clip(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: max(1, width - 1)] + "…"
+
+
+def _terminal_width() -> int:
+    import shutil
+
+    return max(80, shutil.get_terminal_size((120, 24)).columns)
+
+
+# --- verify and claims ------------------------------------------------------------------------------------------------
+
+
+def _proof_words(result: dict[str, Any]) -> str:
+    """What stands behind a verdict, shortest form: counts of each kind of check."""
+    kinds = [check["kind"] for check in result["checks"]]
+    names = (("derivation", "derived"), ("certificate", "certified"), ("counterexample", "counterexample"))
+    words = [word for kind, word in names if kind in kinds]
+    references = kinds.count("reference")
+    return ", ".join(words + ([f"{references} reference{'s' * (references > 1)}"] if references else []))
+
+
+def _simulation_words(result: dict[str, Any]) -> str:
+    """The most informative simulated rate: the one with the smallest detectable difference."""
+    rows = [row for check in result["checks"] for row in check["rows"]]
+    if not rows:
+        return ""
+    row = min(rows, key=lambda r: r["detectable"])
+    sign = {"equal": "=", "at_most": "≤", "at_least": "≥"}[row["relation"]]
+    return f"{row['estimate']:.5f} {sign} {row['law']:.5f} ± {(row['high'] - row['low']) / 2:.1g}  ({len(rows)} rates)"
+
+
+def _verify_line(result: dict[str, Any], done: int, total: int, width: int) -> str:
+    verdict = result["verdict"]
+    mark = "✓" if result["passed"] else "✗"
+    left = f"{mark} {_clip(result['id'], 34):<34} "
+    right = (
+        f" {_clip(_proof_words(result), 44):<44} {_clip(_simulation_words(result), 44):<44} {result['seconds']:5.1f} s"
+    )
+    line = left + _colour(f"{verdict:<12}", verdict) + right[: max(20, width - len(left) - 13 - 12)]
+    return f"[{done:>2}/{total}] {line.rstrip()}"
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from resonance_theory.verification import ledger
+
+    _check_writable("--json", options.json if options.json != "-" else None)
+    if options.report is not None:
+        from resonance_theory import report
+
+        report.prepare(options.report)
+    ids = ledger.select(options.pattern)
+    quiet = options.json == "-"
+    start, width, done = time.perf_counter(), _terminal_width(), 0
+
+    def show(result: dict[str, Any]) -> None:
+        nonlocal done
+        done += 1
+        if not quiet:
+            print(_verify_line(result, done, len(ids), width), flush=True)
+            if not result["passed"]:
+                print(f"        {result['problem']}", flush=True)
+
+    if not quiet:
+        mode = "full" if options.full else "quick"
+        print(f"{len(ids)} claims, {mode}, seed {options.seed}; suite-wide false-alarm budget 1e-06", flush=True)
+    book = ledger.verify(ids, full=options.full, seed=options.seed, workers=options.workers, on_result=show)
+    record = report_record(book, time.perf_counter() - start)
+    counts: dict[str, int] = {}
+    for result in book.results:
+        counts[result["verdict"]] = counts.get(result["verdict"], 0) + 1
+    lines = [""]
+    for result in book.results:
+        if result["correction"] and result["passed"]:
+            lines.append(f"{_colour(result['verdict'], result['verdict'])}  {result['source']}: {result['correction']}")
+    tally = ", ".join(f"{v} {k}" for k, v in sorted(counts.items()))
+    lines.append(f"\n{tally}; {'all as the ledger states' if book.passed else 'NOT as the ledger states'}")
+    audit_report = None
+    if not options.pattern:
+        from resonance_theory import audit
+
+        audit_report = audit.audit(audit.example())
+        record["audit"] = audit_report.to_json()
+        record["audit_table"] = audit_report.table()
+        lines.append(f"\nAudit of real encoder hidden states (the embedded example)\n{record['audit_table']}")
+    _emit(record, options.json, "\n".join(lines))
+    if options.report is not None:
+        from resonance_theory import report
+
+        page = report.write(record, options.report, audit_report=audit_report)
+        if not quiet:
+            print(f"\nreport: {page}")
+    return 0 if book.passed else 1
+
+
+def report_record(book: Any, seconds: float) -> dict[str, Any]:
+    """The JSON record of a verification run, with its provenance."""
+    import platform
+    from importlib import metadata
+
+    versions = {}
+    for name in ("numpy", "scipy", "sympy", "python-flint", "mpmath", "numba"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "absent"
+    return {
+        "format": "resonance-theory ledger 1",
+        "version": __version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": versions,
+        "full": book.full,
+        "seed": book.seed,
+        "false_alarm_budget": book.budget,
+        "seconds": round(seconds, 1),
+        "passed": book.passed,
+        "claims": list(book.results),
+    }
+
+
+def _claims(options: argparse.Namespace) -> int:
+    from resonance_theory.verification import ledger
+
+    _check_writable("--json", options.json if options.json != "-" else None)
+    claims = [ledger.load(i) for i in ledger.select(options.pattern)]
+    fields = ("id", "title", "statement", "hypotheses", "source", "kind", "correction", "mutation", "lemmas", "reason")
+    record = [{**{f: getattr(c, f) for f in fields}, "expected": c.expected.value} for c in claims]
+    width = _terminal_width()
+    lines = []
+    for claim in claims:
+        verdict = claim.expected.value
+        lines.append(f"{_colour(f'{verdict:<10}', verdict)} {claim.id}  [{claim.source}]")
+        lines.append(f"           {_clip(claim.title, width - 11)}")
+        if options.long:
+            lines.append(f"           {claim.statement}")
+            lines.extend(f"           where {hypothesis}" for hypothesis in claim.hypotheses)
+    lines.append(f"\n{len(claims)} claims; `resonance verify` earns each verdict, `resonance verify ID` one of them")
+    _emit(record, options.json, "\n".join(lines))
+    return 0
+
+
+# --- plan, audit, simulate, report ------------------------------------------------------------------------------------
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from resonance_theory.plan import plan
+
+    _check_writable("--json", options.json if options.json != "-" else None)
+    _check_writable("--plot", options.plot)
+    names = ("rule", "tokens", "experts", "target", "top", "hit", "percentile", "candidate_tail", "false_positive")
+    answer = plan(**{name: getattr(options, name) for name in (*names, "signal", "dim")})
+    if options.plot is not None:
+        answer.figure(options.plot)
+    _emit(answer.to_json(), options.json, answer.table())
+    return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from resonance_theory import audit
+
+    _check_writable("--json", options.json if options.json != "-" else None)
+    _check_writable("--plot", options.plot)
+    path = audit.example() if options.file == "example" else options.file
+    result = audit.audit(
+        path, experts=options.experts, top=options.top, center=True if options.center else None, gates=options.gates
+    )
+    if options.plot is not None:
+        result.figure(options.plot)
+    _emit(result.to_json(), options.json, result.table())
+    return 0
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    raise NotImplementedError
+
+
+def _report(options: argparse.Namespace) -> int:
+    from resonance_theory import report
+
+    report.prepare(options.directory)
+    print(f"report: {report.write(report.read(options.record), options.directory)}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="resonance", description="Mixture-of-Experts routing: exact laws, proofs and simulations.")
+    parser.add_argument("--version", action="version", version=f"resonance-theory {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str, function: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(function=function)
+        return sub
+
+    def json_option(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--json", metavar="FILE", nargs="?", const="-", help="write the record (no FILE or -: print it)"
+        )
+
+    def speed_options(sub: argparse.ArgumentParser) -> None:
+        mode = sub.add_mutually_exclusive_group()
+        mode.add_argument("--quick", dest="full", action="store_false", help="minutes (the default)")
+        mode.add_argument("--full", dest="full", action="store_true", help="long runs with smaller detectable errors")
+        sub.set_defaults(full=False)
+        sub.add_argument("--workers", type=_workers, default=1, metavar="K", help="processes, or 'auto'")
+        sub.add_argument("--seed", type=_seed, default=0, metavar="K", help="seed of every random stream")
+
+    sub = command("verify", _verify, "prove, compute and simulate claims; exit 0 only if each earns its verdict")
+    sub.add_argument("pattern", nargs="?", default="", metavar="PATTERN", help="part of an id, or a shell pattern")
+    speed_options(sub)
+    sub.add_argument("--report", metavar="DIR", help="write an HTML page, Markdown, JUnit XML and JSON there")
+    json_option(sub)
+
+    sub = command("claims", _claims, "list the ledger: statement, source and expected verdict of every claim")
+    sub.add_argument("pattern", nargs="?", default="", metavar="PATTERN")
+    sub.add_argument("--long", action="store_true", help="with statements and hypotheses")
+    json_option(sub)
+
+    sub = command("plan", _plan, "least capacity for a target success rate, and what it costs")
+    sub.add_argument("--rule", required=True, metavar="R", help="token_choice, expert_choice or resonance")
+    sub.add_argument("--tokens", required=True, type=int, metavar="S", help="tokens per sample")
+    sub.add_argument("--experts", required=True, type=int, metavar="N")
+    sub.add_argument("--target", required=True, type=float, metavar="T", help="success rate in (0, 1)")
+    sub.add_argument("--top", type=int, default=1, metavar="L", help="experts per token (default 1)")
+    sub.add_argument("--hit", type=float, metavar="P", help="hit rate (default 1)")
+    sub.add_argument("--percentile", type=float, metavar="RHO", help="affinity percentile among candidates (resonance)")
+    sub.add_argument("--candidate-tail", type=float, metavar="H", help="instead of the percentile (resonance)")
+    sub.add_argument("--false-positive", type=float, metavar="Q", help="false-positive rate (expert choice)")
+    sub.add_argument("--signal", type=float, metavar="THETA", help="planted isotropic model: signal over noise")
+    sub.add_argument("--dim", type=int, metavar="D", help="planted isotropic model: dimension")
+    sub.add_argument("--plot", metavar="FILE", help="success against capacity (.png, .svg or .pdf)")
+    json_option(sub)
+
+    sub = command("audit", _audit, "measure a router's assumptions on real hidden states, and the capacity they need")
+    sub.add_argument("file", metavar="FILE", help=".safetensors or .npy; the word 'example' for the embedded file")
+    sub.add_argument("--experts", type=int, default=8, metavar="N")
+    sub.add_argument("--top", type=int, default=1, metavar="L")
+    sub.add_argument("--center", action="store_true", help="only the centred gates (default: raw and centred)")
+    sub.add_argument("--gates", metavar="FILE", help="your own gates, (experts, features), .npy or .safetensors")
+    sub.add_argument("--plot", metavar="FILE", help="the figure (.png, .svg or .pdf)")
+    json_option(sub)
+
+    sub = command("simulate", _simulate, "run a study of simulations/ and confront it with the exact laws")
+    sub.add_argument("study", metavar="STUDY")
+    speed_options(sub)
+    sub.add_argument("--backend", choices=("numpy", "torch", "cupy"), default="numpy")
+    sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    sub.add_argument("--store", metavar="FILE", help="append-only record of finished blocks")
+    sub.add_argument("--resume", action="store_true", help="go on where the store stops")
+    json_option(sub)
+
+    sub = command("report", _report, "render a stored ledger (verify --json FILE) as a report")
+    sub.add_argument("record", metavar="LEDGER.json")
+    sub.add_argument("directory", metavar="DIR")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as stop:  # argparse has already said why
+        return stop.code if isinstance(stop.code, int) else 2
+    try:
+        return options.function(options)
+    except (ValueError, TypeError, OSError) as problem:
+        text = " ".join(str(problem).split())
+        print(f"resonance {options.command}: {text}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as missing:
+        print(
+            f"resonance {options.command}: the package {missing.name!r} is needed: pip install 'resonance-theory[cpu]'",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt:
+        print(f"resonance {options.command}: interrupted; what was stored is kept", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
