@@ -1,0 +1,148 @@
+"""Token distributions: a sampler and the exact law of each.
+
+The generator is always the caller's (`numpy.random.Generator`), so streams stay addressable; tokens have unit noise
+(sigma = 1) in every feature, so `signal` is the theory's theta/sigma.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resonance_theory import _arguments as arguments
+from resonance_theory.extractor import _sizes
+
+__all__ = ["Planted", "PlantedSample", "isotropic", "isotropic_affinity", "planted", "planted_affinity"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+class PlantedSample(NamedTuple):
+    """A batch with one class-discriminative token in each sample.
+
+    values: token vectors (samples, tokens, dim), or affinities (samples, tokens, experts).
+    position, expert: shape (samples,), the discriminative token's position and the expert it belongs to.
+    """
+
+    values: Floats
+    position: Integers
+    expert: Integers
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Planted isotropic model: signal theta >= 0 along the gate of the token's class, unit Gaussian noise (G2, G5)."""
+
+    signal: float
+    dim: int
+    experts: int
+
+    def sample(self, rng: np.random.Generator, samples: int, tokens: int) -> PlantedSample:
+        """Token vectors, see `planted`."""
+        return planted(rng, samples, tokens, self.dim, self.experts, self.signal)
+
+    def affinity(self, rng: np.random.Generator, samples: int, tokens: int) -> PlantedSample:
+        """Affinities alone, see `planted_affinity`."""
+        return planted_affinity(rng, samples, tokens, self.dim, self.experts, self.signal)
+
+    def law(self, *, top: int = 1) -> Any:
+        """The exact joint law of discriminative affinity, hit, q and h: `sphere.planted`."""
+        from resonance_theory import sphere
+
+        return sphere.planted(self.signal, self.dim, self.experts, top=top)
+
+
+def isotropic(rng: np.random.Generator, samples: int, tokens: int, dim: int) -> Floats:
+    """Isotropic tokens: independent standard normal features, shape (samples, tokens, dim)."""
+    return _generator(rng).standard_normal(_shape(samples=samples, tokens=tokens, dim=dim))
+
+
+def isotropic_affinity(rng: np.random.Generator, samples: int, tokens: int, dim: int, experts: int) -> Floats:
+    """Affinities (samples, tokens, experts) of isotropic tokens with any orthonormal gates, at a cost free of dim.
+
+    The projections on the gates are standard normals, and the squared norm of what is left is an independent
+    chi-square with dim - experts degrees of freedom. Needs experts <= dim (ValueError); GrAP's divisibility plays
+    no part in the law.
+    """
+    projection, residual = _projections(rng, samples, tokens, dim, experts)
+    return _cosine(projection, residual)
+
+
+def planted(
+    rng: np.random.Generator, samples: int, tokens: int, dim: int, experts: int, signal: float
+) -> PlantedSample:
+    """Planted tokens as vectors (samples, tokens, dim), for GrAP gates.
+
+    In each sample one token, at a uniform position k, is discriminative: its class i is uniform and its vector is
+    signal * w_i/|w_i| + z; every other token is z, with z standard normal. Source: ETR section 3.1, N4 and G2.
+    signal: theta >= 0. Raises ValueError where experts does not divide dim.
+    """
+    theta, (dim, experts) = _signal(signal), _sizes(dim, experts)
+    x = isotropic(rng, samples, tokens, dim)
+    position, expert = _plant(rng, samples, tokens, experts)
+    width = dim // experts
+    # The unit gate is sqrt(n/d) on block i.
+    block = expert[:, None] * width + np.arange(width)
+    x[np.arange(samples)[:, None], position[:, None], block] += theta / math.sqrt(width)
+    return PlantedSample(x, position, expert)
+
+
+def planted_affinity(
+    rng: np.random.Generator, samples: int, tokens: int, dim: int, experts: int, signal: float
+) -> PlantedSample:
+    """Planted tokens as affinities (samples, tokens, experts): the law of `planted` at a cost free of dim.
+
+    The signal adds to one gate projection and leaves the residual as it is; see `isotropic_affinity`. Exact for any
+    orthonormal gates, experts <= dim.
+    """
+    theta = _signal(signal)
+    projection, residual = _projections(rng, samples, tokens, dim, experts)
+    position, expert = _plant(rng, samples, tokens, experts)
+    projection[np.arange(samples), position, expert] += theta
+    return PlantedSample(_cosine(projection, residual), position, expert)
+
+
+def _projections(rng: np.random.Generator, samples: int, tokens: int, dim: int, experts: int) -> tuple[Floats, Floats]:
+    """Projections on orthonormal gates (samples, tokens, experts), squared norm of the rest (samples, tokens)."""
+    rng, shape = _generator(rng), _shape(samples=samples, tokens=tokens, dim=dim, experts=experts)
+    if shape[3] > shape[2]:
+        raise ValueError(f"experts = {experts} must be at most dim = {dim}: more gates cannot be orthogonal")
+    projection = rng.standard_normal((*shape[:2], shape[3]))
+    free = shape[2] - shape[3]
+    return projection, rng.chisquare(free, shape[:2]) if free else np.zeros(shape[:2])
+
+
+def _cosine(projection: Floats, residual: Floats) -> Floats:
+    norm = np.sqrt(np.vecdot(projection, projection) + residual)
+    projection /= norm[..., None]
+    # As in the extractor: rounding must not push a cosine beyond 1.
+    return np.clip(projection, -1.0, 1.0, out=projection)
+
+
+def _plant(rng: np.random.Generator, samples: int, tokens: int, experts: int) -> tuple[Integers, Integers]:
+    return rng.integers(tokens, size=samples), rng.integers(experts, size=samples)
+
+
+def _generator(rng: Any) -> np.random.Generator:
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng is a {type(rng).__name__} but must be a numpy.random.Generator")
+    return rng
+
+
+def _signal(signal: Any) -> float:
+    value = arguments.real("signal", signal, 0.0)
+    if value.ndim:
+        raise ValueError(f"signal has shape {value.shape} but must be one finite number of at least 0")
+    return float(value)
+
+
+def _shape(**sizes: Any) -> tuple[int, ...]:
+    for name, value in sizes.items():
+        if arguments.integer(name, value, 1).ndim:
+            raise ValueError(f"{name} = {value!r} must be one whole number of at least 1")
+    return tuple(int(value) for value in sizes.values())
