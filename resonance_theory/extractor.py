@@ -115,6 +115,8 @@ def _centred(xp: Any, x: Array, center: Any) -> Array:
             raise ValueError(
                 f"center has shape {tuple(mean.shape)} but must be True, False or of shape {(x.shape[-1],)}"
             )
+        if not bool(xp.all(xp.isfinite(mean))):
+            raise ValueError("center holds NaN or infinite values but must be finite")
     return x - mean
 
 
