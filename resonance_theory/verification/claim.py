@@ -25,7 +25,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from resonance_theory.montecarlo import Task, run
 from resonance_theory.verification import stats
 from resonance_theory.verification.outcome import Outcome, every, undecided
 
@@ -208,6 +207,8 @@ class Claim:
         seed: int,
         workers: int,
     ) -> CheckResult:
+        from resonance_theory.montecarlo import Task, run
+
         start = time.perf_counter()
         trials = simulation.full if full else simulation.trials
         blocks = 1 if trials <= 100_000 else min(64, -(-trials // 100_000))
