@@ -1,0 +1,331 @@
+"""Expert homogenization: how far apart are the tokens of different experts?
+
+Metrics on data (Calinski-Harabasz, centroid Gram, linear CKA, dispatch entropy and information, load dispersion) and,
+for isotropic tokens and orthonormal gates, the exact values they tend to (H1-H3).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+from numpy.typing import ArrayLike, NDArray
+
+from resonance_theory import _arguments as arguments
+
+__all__ = [
+    "calinski_harabasz",
+    "centroid_cosines",
+    "centroids",
+    "dispatch_entropy",
+    "dispatch_information",
+    "expected_max",
+    "linear_cka",
+    "load_cv",
+    "load_gini",
+    "resonance_scatter",
+    "scatter",
+    "simplex_norm",
+    "token_choice_scatter",
+]
+
+Floats = NDArray[np.float64]
+
+
+# --- metrics on data --------------------------------------------------------------------------------------------------
+
+
+def _tokens(x: Any) -> Any:
+    xp = array_namespace(x)
+    if x.ndim != 2 or x.shape[0] == 0:
+        raise ValueError(f"x has shape {tuple(x.shape)} but must have shape (tokens, features) with at least one token")
+    if not xp.isdtype(x.dtype, "real floating"):
+        raise TypeError(f"x has dtype {x.dtype} but must hold real floating-point numbers")
+    if x.dtype not in (xp.float32, xp.float64):
+        x = xp.astype(x, xp.float32)
+    if not bool(xp.all(xp.isfinite(x))):
+        raise ValueError("x holds non-finite entries but every one must be finite")
+    return x
+
+
+def _membership(x: Any, labels: Any) -> Any:
+    """One-hot membership (tokens, groups) of the groups that occur, in x's dtype."""
+    xp = array_namespace(x)
+    labels = xp.asarray(labels)
+    if tuple(labels.shape) != (x.shape[0],):
+        raise ValueError(f"labels has shape {tuple(labels.shape)} but must have shape ({x.shape[0]},), one per token")
+    if not xp.isdtype(labels.dtype, "integral"):
+        raise TypeError(f"labels has dtype {labels.dtype} but must hold whole numbers, the expert of each token")
+    present = xp.unique_values(labels)
+    return xp.astype(labels[:, None] == present[None, :], x.dtype)
+
+
+def centroids(x: Any, labels: Any) -> tuple[Any, Any]:
+    """Mean token (groups, features) and number of tokens (groups,) of every expert that received some, by its index.
+
+    x: (tokens, features) floats; labels: (tokens,) integers. NumPy, torch or any array-API library.
+    """
+    x = _tokens(x)
+    xp = array_namespace(x)
+    member = _membership(x, labels)
+    count = xp.sum(member, axis=0)
+    return xp.matmul(member.T, x) / count[:, None], count
+
+
+def scatter(x: Any, labels: Any) -> tuple[Any, Any]:
+    """Between-group and within-group sums of squares, Σ n_i |c_i - c|² and Σ_t |x_t - c_{i(t)}|²."""
+    x = _tokens(x)
+    xp = array_namespace(x)
+    x = x - xp.mean(x, axis=0)  # both are translation invariant; centred sums lose no digits to a common mean
+    member = _membership(x, labels)
+    count = xp.sum(member, axis=0)
+    centre = xp.matmul(member.T, x) / count[:, None]
+    between = xp.sum(count * xp.sum(centre * centre, axis=1))
+    rest = x - xp.matmul(member, centre)
+    return between, xp.sum(rest * rest)
+
+
+def calinski_harabasz(x: Any, labels: Any, *, normalized: bool = True) -> Any:
+    """Calinski-Harabasz index of the experts' tokens: larger means less homogenized.
+
+    normalized=True is the standard index, (between/(k-1)) / (within/(N-k)); False is between/within as ETR eq. 13
+    prints it, which tends to `token_choice_scatter` for isotropic tokens (H2). x: (N, features); labels: (N,) integers.
+    Raises ValueError with fewer than two experts in use, and (normalized) unless N exceeds their number. Infinite when
+    every token equals its centroid.
+    """
+    x = _tokens(x)
+    xp = array_namespace(x)
+    groups = int(xp.unique_values(xp.asarray(labels)).shape[0])
+    if groups < 2:
+        raise ValueError(f"labels name {groups} expert but must name at least 2")
+    if normalized and x.shape[0] <= groups:
+        raise ValueError(f"x has {x.shape[0]} tokens but must have more than the {groups} experts in use")
+    between, within = scatter(x, labels)
+    factor = (x.shape[0] - groups) / (groups - 1) if normalized else 1.0
+    if float(within) == 0.0:
+        return within + math.inf if float(between) > 0 else within + math.nan
+    return factor * between / within
+
+
+def centroid_cosines(x: Any, labels: Any) -> Any:
+    """Cosines (groups, groups) between the experts' centroids about the mean token; -1/(n-1) off the diagonal for
+    isotropic tokens (H1), near 1 after collapse onto one direction. A centroid at the mean has cosine 0 with all."""
+    x = _tokens(x)
+    xp = array_namespace(x)
+    centre, _ = centroids(x - xp.mean(x, axis=0), labels)
+    norm = xp.sqrt(xp.sum(centre * centre, axis=1, keepdims=True))
+    unit = xp.where(norm > 0, centre / xp.where(norm > 0, norm, xp.ones_like(norm)), xp.zeros_like(centre))
+    return xp.matmul(unit, unit.T)
+
+
+def linear_cka(a: Any, b: Any) -> Any:
+    """Linear centred kernel alignment of two experts' outputs on the same tokens, in [0, 1]; 1 for equal ones.
+
+    a: (tokens, p), b: (tokens, q) floats. Source: Kornblith et al. (2019), eq. 4. NaN if either is constant.
+    """
+    a, b = _tokens(a), _tokens(b)
+    xp = array_namespace(a, b)
+    if a.shape[0] != b.shape[0]:
+        raise ValueError(f"a and b have {a.shape[0]} and {b.shape[0]} tokens but must have the same ones")
+    a, b = a - xp.mean(a, axis=0), b - xp.mean(b, axis=0)
+
+    def norm(m: Any) -> Any:
+        return xp.sqrt(xp.sum(m * m))
+
+    product = norm(xp.matmul(a.T, a)) * norm(xp.matmul(b.T, b))
+    cross = norm(xp.matmul(b.T, a)) ** 2
+    return cross / product if float(product) > 0 else product + math.nan
+
+
+def _loads(load: ArrayLike) -> Floats:
+    values = arguments.real("load", load, 0.0)
+    if values.ndim == 0 or values.shape[-1] < 1:
+        raise ValueError("load must have a last axis of experts")
+    if np.any(values.sum(axis=-1) <= 0):
+        raise ValueError("load sums to 0 over its experts but must have a positive total")
+    return values
+
+
+def dispatch_entropy(load: ArrayLike) -> Floats:
+    """Entropy in nats of the experts' shares of the tokens, over the last axis: ln n if balanced, 0 for one expert."""
+    from scipy.special import entr
+
+    values = _loads(load)
+    return entr(values / values.sum(axis=-1, keepdims=True)).sum(axis=-1)
+
+
+def dispatch_information(table: ArrayLike) -> float:
+    """Mutual information in nats between a token's group (rows) and its expert (columns), from their counts.
+
+    The plug-in estimate: biased upwards by about (rows-1)(columns-1)/(2 N).
+    """
+    from scipy.special import entr
+
+    counts = arguments.real("table", table, 0.0)
+    if counts.ndim != 2 or counts.sum() <= 0:
+        raise ValueError(f"table has shape {counts.shape} but must have shape (groups, experts) and a positive total")
+    p = counts / counts.sum()
+    return float(entr(p.sum(axis=0)).sum() + entr(p.sum(axis=1)).sum() - entr(p).sum())
+
+
+def load_cv(load: ArrayLike) -> Floats:
+    """Coefficient of variation (population standard deviation over mean) of the loads over the last axis."""
+    values = _loads(load)
+    return values.std(axis=-1) / values.mean(axis=-1)
+
+
+def load_gini(load: ArrayLike) -> Floats:
+    """Gini coefficient of the loads over the last axis: 0 when balanced, 1 - 1/n when one expert has all."""
+    values = np.sort(_loads(load), axis=-1)
+    n = values.shape[-1]
+    return (values * (2 * np.arange(1, n + 1) - n - 1)).sum(axis=-1) / (n * values.sum(axis=-1))
+
+
+# --- closed forms for isotropic tokens --------------------------------------------------------------------------------
+
+# Trapezoid rule over the line: for the analytic, rapidly decaying integrands below it converges geometrically.
+_LINE, _STEP = np.linspace(-14.0, 14.0, 1401, retstep=True)
+
+
+def _gauss() -> tuple[Floats, Floats, Floats]:
+    """Density, log of the distribution function, and the ratio density/distribution on the line's nodes."""
+    from scipy.special import log_ndtr
+
+    density = np.exp(-_LINE * _LINE / 2) / math.sqrt(2 * math.pi)
+    log_cdf = log_ndtr(_LINE)
+    return density, log_cdf, np.exp(-_LINE * _LINE / 2 - math.log(math.sqrt(2 * math.pi)) - log_cdf)
+
+
+def expected_max(experts: ArrayLike) -> Floats:
+    """e_n, the mean of the largest of n independent standard normals; n whole numbers in [1, 10^9]. Broadcasts.
+
+    e_8 = 1.42360030604528. Relative error below 1e-13 (e_1 = 0 to 1e-16). Source: H1.
+    """
+    n = arguments.integer("experts", experts, 1, 10**9).astype(np.float64)[..., None]
+    density, log_cdf, _ = _gauss()
+    # E max = ∫ x nφΦ^{n-1} dx = n(n-1) ∫ φ² Φ^{n-2} dx by parts, whose integrand has one sign
+    return ((n - 1) * n * density * density * np.exp((n - 2) * log_cdf)).sum(axis=-1) * _STEP
+
+
+def _shape(dim: ArrayLike, experts: ArrayLike) -> tuple[Floats, Floats]:
+    d = arguments.integer("dim", dim, 2)
+    n = arguments.integer("experts", experts, 2, d, "dim")
+    return d.astype(np.float64), n.astype(np.float64)
+
+
+def simplex_norm(experts: ArrayLike) -> Floats:
+    """B = e_n² n/(n-1), the squared norm of an expert's centroid for Gaussian isotropic tokens (H1)."""
+    n = arguments.integer("experts", experts, 2)
+    return expected_max(n) ** 2 * n / (n - 1)
+
+
+def _log_mean_radius(d: Floats) -> Floats:
+    """log of E R = √2 Γ((d+1)/2)/Γ(d/2), the mean norm of a standard normal vector."""
+    from scipy.special import gammaln
+
+    return 0.5 * math.log(2) + gammaln((d + 1) / 2) - gammaln(d / 2)
+
+
+def token_choice_scatter(dim: ArrayLike, experts: ArrayLike, *, sphere: bool = False) -> Floats:
+    """Between/within scatter of Top-1 token choice for isotropic tokens and orthonormal gates (ETR eq. 13, H2).
+
+    B/(d-B) for Gaussian tokens; for tokens on the unit sphere B is replaced by B d/(E R)². dim, experts: whole numbers,
+    2 <= experts <= dim. Broadcasts.
+    """
+    d, n = _shape(dim, experts)
+    b = simplex_norm(n.astype(np.int64))
+    if sphere:
+        b = b * d * np.exp(-2 * _log_mean_radius(d))
+    return b / (d - b)
+
+
+def resonance_scatter(
+    dim: ArrayLike, experts: ArrayLike, kept: ArrayLike, *, select: str = "inner", sphere: bool = False
+) -> Floats:
+    """Between/within scatter when every expert keeps the top fraction of its Top-1 candidates (H3).
+
+    kept: fraction f in (0, 1]; select: candidates ranked by "inner" product with the gate or by "cosine" affinity;
+    sphere=True puts the tokens on the unit sphere, where both rankings are the cosine. Population limit (many tokens):
+    the kept ones are those above a fixed threshold. dim, experts: 2 <= experts <= dim. Broadcasts.
+    """
+    arguments.choice("select", select, ("inner", "cosine"))
+    d, n = _shape(dim, experts)
+    f = arguments.real("kept", kept, 0.0, 1.0, open_low=True)
+    d, n, f = np.broadcast_arrays(d, n, f)
+    if sphere or select == "cosine":
+        winner, other = _cosine_means(d, n, f)
+        scale = 1.0 if sphere else np.exp(_log_mean_radius(d))
+        total = 1.0 if sphere else d
+        winner, other = winner * scale, other * scale
+    else:
+        winner, other, total = _inner_means(d, n, f)
+    between = (winner - other) ** 2 * (1 - 1 / n)
+    return between / (total - winner**2 - (n - 1) * other**2)
+
+
+def _inner_means(d: Floats, n: Floats, f: Floats) -> tuple[Floats, Floats, Floats]:
+    """Means of the winning and of another projection among the kept, and the mean squared norm."""
+    from scipy.special import log_ndtr, ndtri_exp
+
+    # integrate over u > u_f with Gauss-Legendre after u = u_f + range * node; the tail beyond u_f + 12 is < 1e-30
+    nodes, weights = np.polynomial.legendre.leggauss(160)
+    low = np.maximum(ndtri_exp(np.log1p(-np.minimum(f, 1 - 1e-16)) / n), -14.0)
+    low = np.where(f == 1, -14.0, low)
+    high = np.maximum(low + 8.0, 13.0)
+    u = low[..., None] + (high - low)[..., None] * (nodes + 1) / 2
+    log_cdf = log_ndtr(u)
+    log_density = -u * u / 2 - 0.5 * math.log(2 * math.pi)
+    mills = np.exp(log_density - log_cdf)  # φ/Φ
+    mass = n[..., None] * np.exp(log_density + (n[..., None] - 1) * log_cdf) * weights
+    mass = mass / mass.sum(axis=-1, keepdims=True)
+    winner = (mass * u).sum(axis=-1)
+    other = -(mass * mills).sum(axis=-1)
+    squares = (mass * (u * u + (n[..., None] - 1) * (1 - u * mills))).sum(axis=-1)
+    return winner, other, squares + d - n
+
+
+def _cosine_means(d: Floats, n: Floats, f: Floats) -> tuple[Floats, Floats]:
+    """Mean cosine with the winning gate and with another gate among the kept, for each (d, n, f)."""
+    results = [_cosine_means_one(int(a), int(b), float(c)) for a, b, c in zip(d.flat, n.flat, f.flat)]
+    pairs = np.array(results).reshape((*d.shape, 2))
+    return pairs[..., 0], pairs[..., 1]
+
+
+def _cosine_means_one(d: int, n: int, f: float) -> tuple[float, float]:
+    from scipy.optimize import brentq
+
+    from resonance_theory import sphere
+
+    if f == 1.0:
+        winner = float(expected_max(n) * np.exp(-_log_mean_radius(np.float64(d))))
+        return winner, -winner / (n - 1)
+    # the threshold: h(a) = f/n; the largest of n >= 2 cosines exceeds -1/sqrt(n) ... 1
+    threshold = float(
+        brentq(lambda a: float(sphere.candidate_tail(a, d, n)) * n / f - 1, -0.9999999, 0.9999999, xtol=1e-15)
+    )
+    nodes, weights = np.polynomial.legendre.leggauss(120)
+    # E[δ; δ >= a, winner] = a h(a) + ∫_a^1 h; the square-root substitution spreads the steep start of the tail
+    t = threshold + (1 - threshold) * ((nodes + 1) / 2) ** 2
+    integral = float((weights * (nodes + 1) / 2 * sphere.candidate_tail(t, d, n)).sum() * (1 - threshold))
+    winner = threshold + integral * n / f
+    # Summed over all gates: E[Σ_k δ_k; some δ >= a] = -n E[δ_1; all δ < a], since E Σ δ_k = 0.
+    return winner, (_mean_below(threshold, d, n) * -n / f - winner) / (n - 1)
+
+
+def _mean_below(a: float, d: int, n: int) -> float:
+    """E[δ_1; every δ_k < a] on the sphere, by the Laplace inversion of G4 with a moment of degree 1.
+
+    For standard normals E[g_1; all g_k < u] = -φ(u) Φ(u)^{n-1}; the radius is independent of the direction, so this is
+    Γ(d/2)/(2πi) ∫ p^{-d/2} e^p (2p)^{-1/2} (-φ(u)Φ(u)^{n-1}) dp at u = a √(2p). Trapezoid rule along the saddle's line.
+    """
+    from scipy.special import gammaln, log_ndtr
+
+    saddle = (d + 1) / (2 * (1 - a * a))
+    x, step = np.linspace(-9.0, 9.0, 3001, retstep=True)
+    p = saddle + 1j * saddle / math.sqrt(d / 2) * np.sinh(x)
+    slope = saddle / math.sqrt(d / 2) * np.cosh(x)
+    u = a * np.sqrt(2 * p)
+    log_value = gammaln(d / 2) - (d + 1) / 2 * np.log(p) + (1 - a * a) * p + (n - 1) * log_ndtr(u)
+    return float(-(np.exp(log_value) * slope).real.sum() * step / (2 * math.pi) / (2 * math.sqrt(math.pi)))
