@@ -23,6 +23,7 @@ _MODULES = {
     "tokens": "resonance_theory.tokens",
     "extractor": "resonance_theory.extractor",
     "audit": "resonance_theory.audit",
+    "losses": "resonance_theory.losses",
     "homogenization": "resonance_theory.homogenization",
     "verification": "resonance_theory.verification",
     "montecarlo": "resonance_theory.montecarlo",
