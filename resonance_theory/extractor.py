@@ -47,7 +47,7 @@ def affinity(x: Array, experts: int | None = None, *, gates: Array | None = None
     A zero token has no direction: its affinities are defined as 0. Half precision is computed and returned as float32,
     every other floating type as itself. Squared norms that would overflow or underflow are rescaled, not lost.
     Raises TypeError for arrays that are not of floating-point numbers, ValueError for NaN or infinite values, for
-    wrong shapes, and where `experts` does not divide dim. Source: ETR eq. 2-3 (Section 4.1: cosine of token and gate).
+    wrong shapes, and where `experts` does not divide dim. Source: ETR eq. 2-3.
     """
     xp, x = _floating("x", x)
     if x.ndim == 0 or 0 in x.shape:

@@ -79,7 +79,7 @@ def planted(
     """Planted tokens as vectors (samples, tokens, dim), for GrAP gates.
 
     In each sample one token, at a uniform position k, is discriminative: its class i is uniform and its vector is
-    signal * w_i/|w_i| + z; every other token is z, with z standard normal. Source: ETR section 3.1, N4 and G2.
+    signal * w_i/|w_i| + z; every other token is z, with z standard normal. Source: ETR (setting of Definition 2), G2.
     signal: theta >= 0. Raises ValueError where experts does not divide dim.
     """
     theta, (dim, experts) = _signal(signal), _sizes(dim, experts)
