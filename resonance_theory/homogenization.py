@@ -307,7 +307,7 @@ def _cosine_means_one(d: int, n: int, f: float) -> tuple[float, float]:
     from resonance_theory import sphere
 
     if f == 1.0:
-        winner = float(expected_max(n) / _mean_radius(np.float64(d)))
+        winner = float(expected_max(n) / _mean_radius(np.asarray(d, np.float64)))
         return winner, -winner / (n - 1)
     # the threshold: h(a) = f/n; the largest of n >= 2 cosines exceeds -1/sqrt(n) ... 1
     threshold = float(

@@ -136,6 +136,8 @@ def plan(
         raise ValueError("signal and dim describe the planted model together: give both or neither")
     weight: Any = None
     p: Any
+    q: Any
+    h: Any
     if signal is not None and dim is not None:
         given = {
             "hit": hit,

@@ -167,8 +167,8 @@ def bounds(
     """Bounds (lower, upper) of `success`.
 
     kind "sharp": N2 below (clipped at 0), Jensen's hit x min(1, C/(πs)) above. "poisson": the Poisson bound below
-    (N2'), Jensen above. "published": C hit/(5πs) and 10 C hit/(πs), as ETR Theorem 5 (eq. 11) prints them, unclipped: the
-    lower one is false where it exceeds the sharp upper one, always so if C > 5πs.
+    (N2'), Jensen above. "published": C hit/(5πs) and 10 C hit/(πs), as ETR Theorem 5 (eq. 11) prints them, unclipped;
+    the lower one is false where it exceeds the sharp upper one, always so if C > 5πs.
     """
     arguments.choice("kind", kind, ("sharp", "poisson", "published"))
     s, c = _law.sizes(tokens, capacity)

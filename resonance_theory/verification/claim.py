@@ -252,7 +252,7 @@ class Claim:
             rejected = next((m for m in mutants if m.fails), undecided("no case tells the mutant from the claim"))
             summary = every(truths)
             if summary.holds:
-                worst = max(row["detectable"] for row in rows)
+                worst = max(float(row["detectable"]) for row in rows)
                 text = f"{len(rows)} rates agree at level {alpha:.1e} each; differences beyond {worst:.2g} would show"
                 summary = Outcome(summary.status, text, {})
             return summary, rejected, rows
