@@ -40,8 +40,8 @@ def run(
     """Totals of every task over blocks 0..blocks-1, by task id.
 
     blocks: one number for all tasks, or one per task id. store: blocks found there are not run again, and every
-    finished one is appended. on_block(task, running total) is called after each block. Raises SamplerError if a sampler does;
-    what was finished by then is in the store.
+    finished one is appended. on_block(task, running total) is called after each block. Raises SamplerError if a sampler
+    does; what was finished by then is in the store.
     """
     wanted = {task.id: blocks if isinstance(blocks, int) else blocks[task.id] for task in tasks}
     if len(wanted) != len(tasks):

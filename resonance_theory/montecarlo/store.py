@@ -40,8 +40,8 @@ class Store:
     """Finished blocks on disk, one line each: task id, block number, tally.
 
     The first line names the format and the versions. A half line at the end (an interrupted write) is cut off on
-    opening and its block simply runs again; damage anywhere else is refused with its line number, and the file left alone.
-    A lock keeps a second process out. Use as a context manager.
+    opening and its block simply runs again; damage anywhere else is refused with its line number, and the file left
+    alone. A lock keeps a second process out. Use as a context manager.
     """
 
     def __init__(self, path: str | Path, *, resume: bool) -> None:

@@ -227,7 +227,8 @@ class Claim:
                 for index, case in enumerate(simulation.cases)
             ]
             totals = run(tasks, blocks, workers=workers)
-            truths, mutants, rows = [], [], []
+            truths, mutants = [], []
+            rows: list[dict[str, Any]] = []
             for task, case, (true, false) in zip(tasks, simulation.cases, laws):
                 tally = totals[task.id]
                 for key, law in true.items():
@@ -252,7 +253,7 @@ class Claim:
             rejected = next((m for m in mutants if m.fails), undecided("no case tells the mutant from the claim"))
             summary = every(truths)
             if summary.holds:
-                worst = max(float(row["detectable"]) for row in rows)
+                worst = max(row["detectable"] for row in rows)
                 text = f"{len(rows)} rates agree at level {alpha:.1e} each; differences beyond {worst:.2g} would show"
                 summary = Outcome(summary.status, text, {})
             return summary, rejected, rows
