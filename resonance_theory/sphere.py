@@ -1,0 +1,726 @@
+"""From token distributions to rates: the geometry of orthonormal gates.
+
+Every function takes scalars or arrays, broadcasts them like a NumPy ufunc and returns float64 (a scalar for scalars).
+
+Setting. `experts` gates are orthonormal in R^`dim` and the affinity of a token to a gate is the cosine between them.
+A class-irrelevant token has a uniform direction. The class-discriminative token of expert i is `theta w_i + sigma z`
+with z standard normal; only `signal = theta / sigma` matters. With N_a = #{j: affinity to gate j >= a} for a uniform
+direction, this module computes
+
+    cap                 q(a) = P(affinity >= a)                                          (G1)
+    hit_rate            p = P(the own gate is among the `top` best)                      (G2)
+    affinity_tail       P(discriminative affinity >= a), its density, and E q            (G3)
+    candidate_tail      h(a) = E[min(N_a, top)] / experts                                (G4)
+    planted             the joint law of (affinity, hit, q, h) as quadrature nodes       (G5)
+
+Sources: the tags G1 to G5 name the results of this project's theory notes; caps appear in Li et al., LocMoE
+(arXiv 2401.13920, Theorem 1), planted tokens in Chowdhury et al., Patch-level routing (arXiv 2306.04073).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from resonance_theory import _arguments as check
+
+__all__ = [
+    "Planted",
+    "affinity_density",
+    "affinity_tail",
+    "candidate_tail",
+    "cap",
+    "cap_bound",
+    "cap_quantile",
+    "false_positive",
+    "hit_given_affinity",
+    "hit_rate",
+    "log_candidate_tail",
+    "log_cap",
+    "miss_rate",
+    "percentile",
+    "planted",
+]
+
+Floats = NDArray[np.float64]
+
+_CHUNK = 1 << 18  # integrand values held at once
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Arguments
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _dim(dim: ArrayLike) -> NDArray[np.int64]:
+    return check.integer("dim", dim, 2)
+
+
+def _affinity(affinity: ArrayLike) -> Floats:
+    return check.real("affinity", affinity, -1.0, 1.0)
+
+
+def _signal(signal: ArrayLike) -> Floats:
+    return check.real("signal", signal, 0.0)
+
+
+def _groups(*keys: NDArray[np.int64]) -> Iterator[tuple[tuple[int, ...], NDArray[np.intp]]]:
+    """The distinct tuples of whole-number parameters (flat arrays of equal length) and where each occurs."""
+    if keys[0].size == 0:
+        return
+    values, inverse = np.unique(np.stack(keys, axis=1), axis=0, return_inverse=True)
+    inverse = inverse.reshape(-1)
+    order = np.argsort(inverse, kind="stable")
+    for row, where in zip(values, np.split(order, np.cumsum(np.bincount(inverse))[:-1])):
+        yield tuple(int(v) for v in row), where
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Integration of unimodal analytic functions over the line
+# ---------------------------------------------------------------------------------------------------------------------
+
+_DROP = 42.0  # nats below the peak at which an integrand is cut: e^-42 = 6e-19
+_ZOOM = np.linspace(0.0, 1.0, 33)
+
+
+def _support(log_f: Callable[[Floats], Floats], low: Floats, high: Floats) -> tuple[Floats, Floats, Floats]:
+    """Where a unimodal log_f, on columns (elements, points), is within _DROP of its maximum: (low, high, maximum)."""
+    left, right = low, high
+    for _ in range(7):
+        points = left + (right - left) * _ZOOM
+        best = np.argmax(log_f(points), axis=1)[:, None]
+        left = np.take_along_axis(points, np.maximum(best - 1, 0), 1)
+        right = np.take_along_axis(points, np.minimum(best + 1, _ZOOM.size - 1), 1)
+    mode = 0.5 * (left + right)
+    peak = log_f(mode)
+    inside_left, inside_right = mode, mode
+    for _ in range(40):
+        middle = 0.5 * (low + inside_left)
+        inside = log_f(middle) > peak - _DROP
+        low, inside_left = np.where(inside, low, middle), np.where(inside, middle, inside_left)
+        middle = 0.5 * (high + inside_right)
+        inside = log_f(middle) > peak - _DROP
+        high, inside_right = np.where(inside, high, middle), np.where(inside, middle, inside_right)
+    return low, high, peak
+
+
+def _log_integral(log_f: Callable[[Floats], Floats], low: Floats, high: Floats) -> Floats:
+    """log of the integral of exp(log_f) over the line; [low, high] (columns) contains all but e^-42 of the mass.
+
+    The trapezoid rule converges geometrically for an analytic integrand that vanishes at both ends, and each doubling
+    of its nodes about squares the error: it stops when a doubling changes nothing beyond 1e-9.
+    """
+    low, high, peak = _support(log_f, low, high)
+    nodes = 64
+    total = np.exp(log_f(low + (high - low) * (np.arange(nodes + 1) / nodes)) - peak).sum(axis=1)
+    while nodes < 1 << 15:
+        more = np.exp(log_f(low + (high - low) * ((np.arange(nodes) + 0.5) / nodes)) - peak).sum(axis=1)
+        change = np.abs(more - total)
+        total = total + more
+        nodes *= 2
+        if np.all(change <= 1e-9 * total):
+            break
+    return peak[:, 0] + np.log(total * (high - low)[:, 0] / nodes)
+
+
+def _in_chunks(log_f: Callable[..., Floats], low: Floats, high: Floats, *parameters: Floats, per: int = 1024) -> Floats:
+    """_log_integral over flat arrays, a bounded number of elements at a time; log_f(y, *parameter columns)."""
+    result = np.empty(low.shape)
+    step = max(1, _CHUNK // per)
+    for start in range(0, low.size, step):
+        part = slice(start, start + step)
+        columns = [p[part, None] for p in parameters]
+
+        def f(y: Floats, columns: list[Floats] = columns) -> Floats:
+            return log_f(y, *columns)
+
+        result[part] = _log_integral(f, low[part, None], high[part, None])
+    return result
+
+
+def _stirling(k: ArrayLike) -> Floats:
+    """log Gamma(k) - (k - 1/2) log k + k - log(2 pi) / 2, without cancellation."""
+    k = np.asarray(k, dtype=np.float64)
+    x = 1.0 / np.maximum(k, 12.0)
+    y = x * x
+    terms = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
+    series = np.zeros_like(x)
+    for coefficient in reversed(terms):
+        series = series * y + coefficient
+    direct = special.gammaln(k) - (k - 0.5) * np.log(k) + k - 0.5 * np.log(2 * np.pi)
+    return np.where(k < 12.0, direct, series * x)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# G1: caps
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _upper_cap(a: Floats, d: Floats, square: Floats | None = None) -> Floats:
+    """q(a) for a >= 0; `square` is 1 - a^2 where it is known better than a."""
+    square = (1 - a) * (1 + a) if square is None else square
+    far = a * a > 0.5
+    # From the side whose argument is small: 1 - a^2 near the pole, a^2 near the equator.
+    near_pole = special.betainc(0.5 * (d - 1), 0.5, np.where(far, square, 0.0))
+    near_equator = special.betaincc(0.5, 0.5 * (d - 1), np.where(far, 0.0, a * a))
+    return 0.5 * np.where(far, near_pole, near_equator)
+
+
+def cap(affinity: ArrayLike, dim: ArrayLike) -> Any:
+    """False-positive rate q(a) = P(cosine >= a) of a uniform direction in R^dim (G1).
+
+    affinity in [-1, 1], dim >= 2; broadcasts. `q = I_{1-a^2}((dim-1)/2, 1/2) / 2` for a >= 0, `1 - q(-a)` below.
+    Raises TypeError or ValueError for anything else.
+    """
+    a, d = np.broadcast_arrays(_affinity(affinity), _dim(dim))
+    upper = _upper_cap(np.abs(a), d.astype(np.float64))
+    return np.where(a >= 0, upper, 1 - upper)[()]
+
+
+def log_cap(affinity: ArrayLike, dim: ArrayLike) -> Any:
+    """Natural logarithm of `cap`; finite where the cap itself underflows, -inf at affinity 1."""
+    a, d = np.broadcast_arrays(_affinity(affinity), _dim(dim).astype(np.float64))
+    size = np.abs(a)
+    upper = _upper_cap(size, d)
+    with np.errstate(divide="ignore"):
+        result = np.where(a >= 0, np.log(upper), np.log1p(-upper))
+    tiny = (a > 0) & (a < 1) & (upper < 1e-290)
+    if np.any(tiny):
+        result[tiny] = _log_cap_far(a[tiny], d[tiny])
+    return result[()]
+
+
+def _log_half_step(k: ArrayLike) -> Floats:
+    """log Gamma(k + 1/2) - log Gamma(k)."""
+    k = np.asarray(k, dtype=np.float64)
+    # Stirling on both sides; the large parts cancel in k log1p(1/2k) - 1/2.
+    return k * np.log1p(0.5 / k) - 0.5 + 0.5 * np.log(k) + _stirling(k + 0.5) - _stirling(k)
+
+
+def _log_cap_far(a: Floats, d: Floats) -> Floats:
+    """log q(a) far in the tail: I_x(k, 1/2) = x^k sqrt(1-x) F(k + 1/2, 1; k + 1; x) / (k B(k, 1/2)).
+
+    F is Gauss's continued fraction, which there needs a few dozen terms.
+    """
+    k = 0.5 * (d - 1)
+    x = (1 - a) * (1 + a)
+    fraction = np.ones_like(a)
+    for m in range(200, 0, -1):
+        half = m // 2
+        if m % 2:
+            step = -(k + half) * (k + 0.5 + half) / ((k + 2 * half) * (k + 2 * half + 1))
+        else:
+            step = half * (0.5 - half) / ((k + 2 * half - 1) * (k + 2 * half))
+        fraction = 1 + step * x / fraction
+    log_x = np.log1p(-a) + np.log1p(a)
+    log_beta = 0.5 * np.log(np.pi) - _log_half_step(k)  # log B(k, 1/2)
+    return k * log_x + np.log(a) - np.log(2 * k) - log_beta - np.log(fraction)
+
+
+def cap_bound(affinity: ArrayLike, dim: ArrayLike, *, kind: str = "power") -> Any:
+    """Upper bounds on `cap` for affinity in [0, 1] (G1).
+
+    kind "power": (1 - a^2)^((dim-1)/2) / 2, since Beta(k, 1/2) is stochastically larger than Beta(k, 1).
+    kind "exponential": exp(-m a^2 / (2 - a^2)) / 2 with m = dim for dim >= 3 and m = dim - 1 = 1 for dim = 2, the
+    form of LocMoE Theorem 1, from -log(1-x) >= 2x / (2-x) for m = dim - 1. Neither is the smaller one everywhere.
+    """
+    check.choice("kind", kind, ("power", "exponential"))
+    a, d = np.broadcast_arrays(check.real("affinity", affinity, 0.0, 1.0), _dim(dim))
+    if kind == "power":
+        return (0.5 * ((1 - a) * (1 + a)) ** (0.5 * (d - 1)))[()]
+    return (0.5 * np.exp(-np.where(d >= 3, d, d - 1) * a * a / (2 - a * a)))[()]
+
+
+def cap_quantile(probability: ArrayLike, dim: ArrayLike) -> Any:
+    """The affinity whose cap has the given probability: the inverse of `cap` in its first argument.
+
+    probability in [0, 1]; 0 gives affinity 1 and 1 gives -1.
+    """
+    p, d = np.broadcast_arrays(check.probability("probability", probability), _dim(dim).astype(np.float64))
+    upper = np.minimum(p, 1 - p)
+    k = 0.5 * (d - 1)
+    near = upper > 0.25
+    a_near = np.sqrt(special.betainccinv(0.5, k, np.where(near, 2 * upper, 1.0)))
+    a_far = np.sqrt(1 - special.betaincinv(k, 0.5, np.where(near, 1.0, 2 * upper)))
+    a = np.where(near, a_near, a_far)
+    return np.where(p <= 0.5, a, -a)[()]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# G2: hit rate
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _log_rate(signal: ArrayLike, experts: ArrayLike, top: ArrayLike, miss: bool) -> Floats:
+    n = check.integer("experts", experts, 1)
+    theta, n, top = np.broadcast_arrays(_signal(signal), n, check.integer("top", top, 1, n, "experts"))
+    shape = theta.shape
+    # Beyond 100 the miss probability underflows for any number of experts.
+    t, m, k = (np.ravel(v).astype(np.float64) for v in (np.minimum(theta, 100.0), n, top))
+    result = np.full(t.shape, -np.inf if miss else 0.0)
+    open_ = k < m
+
+    def log_f(u: Floats, t: Floats, m: Floats, k: Floats) -> Floats:
+        # The own score is N(theta, 1); given its value u the others exceed it independently with probability Q(u).
+        with np.errstate(divide="ignore", under="ignore"):
+            if miss:
+                one = np.log(-np.expm1((m - 1) * special.log_ndtr(u)))
+                other = np.log(special.betainc(k, np.maximum(m - k, 1), special.ndtr(-u))) if several else one
+            else:
+                one = (m - 1) * special.log_ndtr(u)
+                other = np.log(special.betaincc(k, np.maximum(m - k, 1), special.ndtr(-u))) if several else one
+        return -0.5 * (u - t) ** 2 + np.where(k == 1, one, other)
+
+    if np.any(open_):
+        t, m, k = t[open_], m[open_], k[open_]
+        several = bool(np.any(k > 1))
+        highest = np.sqrt(2 * np.log(m)) + 2
+        low = 0.5 * t - 14 if miss else t - 12
+        high = t + 12 if miss else np.maximum(t, highest) + 12
+        result[open_] = _in_chunks(log_f, low, high, t, m, k) - 0.5 * np.log(2 * np.pi)
+    return result.reshape(shape)
+
+
+def hit_rate(signal: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
+    """P(the discriminative token's own gate is among its `top` largest affinities), planted tokens (G2).
+
+    signal = theta / sigma >= 0, experts >= 1, 1 <= top <= experts; broadcasts. For top = 1 it is the integral of
+    phi(u - signal) Phi(u)^(experts - 1). It does not depend on the dimension.
+    """
+    return np.minimum(np.exp(_log_rate(signal, experts, top, miss=False)), 1.0)[()]
+
+
+def miss_rate(signal: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
+    """1 - hit_rate, accurate in relative terms however small (to the edge of underflow, near signal 52)."""
+    return np.minimum(np.exp(_log_rate(signal, experts, top, miss=True)), 1.0)[()]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# G3: the affinity of the discriminative token
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def affinity_tail(affinity: ArrayLike, signal: ArrayLike, dim: ArrayLike) -> Any:
+    """P(the discriminative token's affinity >= a), planted tokens (G3); a non-central t tail.
+
+    With X ~ N(signal, 1) along the gate and R ~ chi_{dim-1} across it, affinity >= a iff X >= R a / sqrt(1 - a^2);
+    the expectation of the normal tail over R is integrated over log R.
+    """
+    a, theta, d = np.broadcast_arrays(_affinity(affinity), _signal(signal), _dim(dim).astype(np.float64))
+    shape = a.shape
+    a, theta, nu = np.ravel(a), np.ravel(theta), np.ravel(d) - 1
+    result = np.where(a > 0, 0.0, 1.0)
+    inner = np.abs(a) < 1
+    if np.any(inner):
+        a, theta, nu = a[inner], theta[inner], nu[inner]
+        size = np.abs(a)
+        slope = np.sqrt(nu) * size / np.sqrt((1 - size) * (1 + size))
+        side = np.where(a >= 0, 1.0, -1.0)  # below zero: the complement, P(-X >= R |a| / sqrt(1 - a^2))
+
+        def log_f(t: Floats, nu: Floats, slope: Floats, mean: Floats) -> Floats:
+            return nu * (t - 0.5 * np.expm1(2 * t)) + special.log_ndtr(mean - slope * np.exp(t))
+
+        low = -50.0 / nu - np.log1p(slope) - 5.0
+        tail = _in_chunks(log_f, low, np.full_like(low, 2.6), nu, slope, side * theta)
+        # density of t = log(R / sqrt(nu)) at 0: 2 k^k e^-k / Gamma(k), k = nu / 2
+        tail = np.exp(tail + np.log(2.0) + 0.5 * np.log(nu / (4 * np.pi)) - _stirling(0.5 * nu))
+        tail = np.minimum(tail, 1.0)
+        result[inner] = np.where(a >= 0, tail, 1 - tail)
+    return result.reshape(shape)[()]
+
+
+_RADIAL = np.arange(-46, 47) * 0.1
+
+
+def _log_tilt(projection: Floats, d: float) -> Floats:
+    """log of E[exp(m r)] exp(-m^2 / 2) for r ~ chi_d, m = projection (any shape): the density ratio of G3.
+
+    About the mode r* of r^d exp(-(r-m)^2/2) in log r the exponent is d (t - expm1 t) - r*^2 expm1(t)^2 / 2.
+    """
+    lift = np.arcsinh(projection / (2 * np.sqrt(d)))  # log(r* / sqrt d)
+    square = d * np.exp(2 * np.minimum(lift, 300.0))
+    width = 1 / np.sqrt(d + square)
+    total = np.zeros_like(lift)
+    for x in _RADIAL:
+        t = width * np.sinh(x)
+        with np.errstate(under="ignore", over="ignore"):
+            e = np.expm1(t)
+            total += np.cosh(x) * np.exp(d * (t - e) - 0.5 * square * e * e)
+    log_integral = np.log(total * width * (_RADIAL[1] - _RADIAL[0]))
+    at_zero = np.log(0.5) + 0.5 * np.log(4 * np.pi / d) + _stirling(0.5 * d)
+    return d * (lift - 0.5 * np.expm1(-2 * lift)) + log_integral - at_zero
+
+
+def affinity_density(affinity: ArrayLike, signal: ArrayLike, dim: ArrayLike) -> Any:
+    """Density on [-1, 1] of the discriminative token's affinity, planted tokens (G3).
+
+    The density of a uniform direction, (1 - a^2)^((dim-3)/2) / B(1/2, (dim-1)/2), times
+    exp(-signal^2/2) E exp(signal a chi_dim). In dim 2 it is infinite at affinity -1 and 1.
+    """
+    a, theta, d = np.broadcast_arrays(_affinity(affinity), _signal(signal), _dim(dim))
+    shape = a.shape
+    a, theta, d = np.ravel(a), np.ravel(theta), np.ravel(d)
+    result = np.empty(a.shape)
+    for (dim_,), where in _groups(d):
+        x, t = a[where], theta[where]
+        square = (1 - x) * (1 + x)
+        with np.errstate(divide="ignore", over="ignore", under="ignore"):
+            log_f = 0.5 * (dim_ - 3) * np.log(square) if dim_ != 3 else np.zeros_like(x)
+            log_f = log_f + _log_half_step(0.5 * (dim_ - 1)) - 0.5 * np.log(np.pi)
+            result[where] = np.exp(log_f - 0.5 * t * t * square + _log_tilt(t * x, float(dim_)))
+    return result.reshape(shape)[()]
+
+
+def false_positive(signal: ArrayLike, dim: ArrayLike) -> Any:
+    """E q(affinity): P(an irrelevant token's affinity exceeds the discriminative token's), planted tokens (G3).
+
+    Both affinities compare as X S <= Y R with independent normals X, Y and chi radii R, S: the probability is
+    E Q(signal sqrt B), B ~ Beta((dim-1)/2, (dim-1)/2). Do not feed this mean to a success rate: average the success.
+    """
+    theta, d = np.broadcast_arrays(_signal(signal), _dim(dim).astype(np.float64))
+    shape = theta.shape
+    # beyond 1e150 a square would overflow; the result is then below 1e-149 in dim 2 and 0 to working precision
+    theta, nu = np.minimum(np.ravel(theta), 1e150), np.ravel(d) - 1
+
+    def log_f(y: Floats, nu: Floats, theta: Floats) -> Floats:
+        # B = 1 / (1 + e^-2y); its density in y is proportional to sech(y)^nu
+        log_cosh = np.abs(y) + np.log1p(np.exp(-2 * np.abs(y))) - np.log(2.0)
+        root = np.exp(0.5 * (y - np.log(2.0) - log_cosh))
+        return -nu * log_cosh + special.log_ndtr(-theta * root)
+
+    high = 46.0 / nu + 1.0
+    value = _in_chunks(log_f, -high - np.log1p(theta), high, nu, theta)
+    # integral of sech^nu is B(1/2, nu/2)
+    return np.exp(value - 0.5 * np.log(np.pi) + _log_half_step(0.5 * nu)).reshape(shape)[()]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# G4: candidates
+# ---------------------------------------------------------------------------------------------------------------------
+#
+# For a standard normal vector the coordinates are independent, its radius is chi_d and independent of its direction:
+# for any G, E G(N_a) on the sphere is an inverse Laplace transform at 1 of what it is for independent coordinates,
+#
+#     E G(N_a) = Gamma(d/2) / (2 pi i) * integral of p^(-d/2) e^p g(Q(a sqrt(2p))) dp,   g(Q) = E G(Bin(n, Q)).
+#
+# With p = s^2 and s on the line Re s = sigma the exponentials of Q^k combine into exp((1 - k a^2) s^2): terms with
+# k a^2 < 1 decay like a Gaussian, and terms with k a^2 >= 1 contribute nothing (k orthonormal coordinates cannot all
+# be that large). sigma^2 = d / (2 (1 - a^2)) is the saddle of the term k = 1. Since G(N) = N gives n q(a), dividing
+# by the same quadrature of n Q removes all normalisation: the answer is q(a) times a ratio of order one.
+
+
+def _log1p(w: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    """log(1 + w) with small error relative to |w| (complex log loses half the digits)."""
+    x, y = w.real, w.imag
+    return 0.5 * np.log1p(x * (2 + x) + y * y) + 1j * np.arctan2(y, 1 + x)
+
+
+def _expm1(w: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    """exp(w) - 1 with small error relative to |w|."""
+    x, y = w.real, w.imag
+    return np.expm1(x) * np.cos(y) - 2 * np.sin(0.5 * y) ** 2 + 1j * np.exp(x) * np.sin(y)
+
+
+def _log_binomials(n: int, k: NDArray[np.int64]) -> Floats:
+    return special.gammaln(n + 1.0) - special.gammaln(k + 1.0) - special.gammaln(n - k + 1.0)
+
+
+def _binomial_sum(
+    n: int, first: int, last: int, weight: Callable[[int], float], log_q: NDArray[Any], log_p: NDArray[Any]
+) -> NDArray[np.complex128]:
+    """Sum over j = first..last of weight(j) P(Bin(n, Q) = j), complex Q given by log Q and log(1 - Q)."""
+    total = np.zeros(np.shape(log_q), dtype=np.complex128)
+    log_b = _log_binomials(n, np.arange(first, last + 1)) if last >= first else np.empty(0)
+    for j in range(first, last + 1):
+        total += weight(j) * np.exp(log_b[j - first] + j * log_q + (n - j) * log_p)
+    return total
+
+
+def _expectation(a: Floats, d: int, n: int, level: int, what: str) -> Floats:
+    """E G(N_a), relative to n q(a) in the first two cases, for 0 <= a < 1 (flat) and scalar d >= 2, 1 <= n <= d.
+
+    "within": min(N, level);  "excess": (N - level)_+;  "at least": 1{N >= level};  "at most": 1{N <= level}.
+    """
+    result = np.empty(a.shape)
+    # Powers of Q one by one in low dimension, where their sum (1 - Q)^n would grow along the contour; as a whole
+    # elsewhere. For few experts, or n a^2 >= 1 (few candidates), the powers hardly cancel.
+    by_powers = (n <= 12) | (n * a * a >= 1) if d < 50 else np.zeros(a.shape, dtype=bool)
+    by_powers = np.broadcast_to(by_powers, a.shape)
+    for mask, evaluate in ((by_powers, _by_powers), (~by_powers, _as_a_whole)):
+        where = np.flatnonzero(mask)
+        for start in range(0, where.size, _CHUNK // 128):
+            part = where[start : start + _CHUNK // 128]
+            result[part] = evaluate(a[part], d, n, level, what)
+    return result
+
+
+def _contour(a: Floats, d: int, reach: Floats, lead: int) -> tuple[Any, Any]:
+    """Upper half of Re s = sigma at nodes s = sigma + i lambda sinh x: log of the weight, log Q; (affinities, nodes).
+
+    The weight is s^(1-d) e^(s^2) Q^lead ds up to a factor, and sigma^2 = d / (2 (1 - lead a^2)) its saddle.
+    """
+    a = a[:, None]
+    square = (1 - a) * (1 + a) if lead else np.ones_like(a)
+    sigma = np.sqrt(0.5 * d / square)
+    scale = 1 / np.sqrt(square)
+    last = np.arcsinh(reach[:, None] / scale)
+    x = _STEP * np.arange(int(np.ceil(np.max(last) / _STEP)) + 1)
+    tau = scale * np.sinh(x)
+    s = sigma + 1j * tau
+    log_mills = np.log(0.5 * special.wofz(1j * a * s))
+    log_weight = square * (2j * sigma - tau) * tau + (1 - d) * np.log1p(1j * tau / sigma) + np.log(np.cosh(x))
+    log_weight[:, 0] -= np.log(2.0)  # half of the symmetric sum
+    if lead:
+        log_weight = log_weight + log_mills - log_mills[:, :1].real
+    return np.where(x <= last, log_weight, -np.inf), log_mills - (a * s) ** 2
+
+
+_STEP = 0.1
+
+
+def _by_powers(a: Floats, d: int, n: int, level: int, what: str) -> Floats:
+    """Inclusion-exclusion: E G(N) = sum of coefficient_k P(k given coordinates are >= a), k < 1/a^2."""
+    lead = int(what in ("within", "excess"))
+    reach = np.sqrt(0.5 * d) * np.exp(40.0 / d) * np.ones_like(a) * np.sqrt(1 / (1 - lead * a * a))
+    log_weight, log_q = _contour(a, d, reach, lead)
+    total = np.zeros(a.shape)
+    for k in range(level + lead, n + 1) if what in ("within", "excess") else range(level + (what == "at most"), n + 1):
+        alive = k * a * a < 1
+        if not alive.any():
+            break
+        if lead:  # (N - level)_+ = sum (-1)^(k-level-1) C(k-2, level-1) C(N, k)
+            coefficient = -((-1.0) ** (k - level)) * special.comb(k - 2, level - 1) * special.comb(n, k) / n
+        else:  # 1{N >= m} = sum (-1)^(k-m) C(k-1, m-1) C(N, k)
+            least = level + (what == "at most")
+            coefficient = (-1.0) ** (k - least) * special.comb(k - 1, least - 1) * special.comb(n, k)
+        total[alive] += coefficient * np.exp(log_weight[alive] + (k - lead) * log_q[alive]).real.sum(axis=1)
+    value = total / np.exp(log_weight).real.sum(axis=1)
+    return 1 - value if what in ("within", "at most") else value
+
+
+def _as_a_whole(a: Floats, d: int, n: int, level: int, what: str) -> Floats:
+    """E G(Bin(n, Q)) summed in closed form (level 1) or over the shorter side of `level` before integrating."""
+    lead = int(what in ("within", "excess"))
+    square = 1 - lead * a * a
+    sigma = np.sqrt(0.5 * d / square)
+    reach = np.minimum(sigma, 6.7 / np.sqrt(square)) if d >= 50 else sigma * np.exp(40.0 / d)
+    log_weight, log_q = _contour(a, d, reach, lead)
+    with np.errstate(over="ignore"):
+        log_p = np.where(log_q.real < 300, _log1p(-np.exp(log_q)), log_q)
+    # Far out the powers of Q grow; where the product with the weight is negligible any finite value will do.
+    negligible = log_weight.real + (n - lead) * np.maximum(log_p.real, 0) < -60
+    log_q, log_p = (np.where(negligible, v[:, :1], v) for v in (log_q, log_p))
+    weight = np.exp(np.where(negligible, -np.inf, log_weight))
+    scale = weight.real.sum(axis=1)
+    q = np.exp(log_q)
+    tiny = np.abs(n * q) < 1e-290
+    mean = np.where(tiny, 1.0, n * q)
+    if what == "within" and level == 1:
+        value = np.where(tiny, 1.0, -_expm1(n * log_p) / mean)
+    elif lead:
+        # For a small mean n Q the excess is a short sum, and subtracting the long one from the mean would cancel.
+        value = np.empty_like(q)
+        rare = np.abs(n * q[:, 0]) < 1
+        for rows, above in ((rare, True), (~rare, n - level < level)):
+            if not rows.any():
+                continue
+            lq, lp = log_q[rows], log_p[rows]
+            if above:
+                last = min(n, level + 40) if rows is rare else n
+                excess = _binomial_sum(n, level + 1, last, lambda j: j - level, lq, lp)
+                excess = np.where(tiny[rows], 0.0, excess / mean[rows])
+                value[rows] = excess if what == "excess" else 1 - excess
+            else:
+                within = (level - _binomial_sum(n, 0, level - 1, lambda j: level - j, lq, lp)) / mean[rows]
+                value[rows] = 1 - within if what == "excess" else within
+    else:
+        least = level + (what == "at most")
+        if least <= n - least:
+            value = _binomial_sum(n, 0, least - 1, lambda j: 1, log_q, log_p)
+            value = value if what == "at most" else 1 - value
+        else:
+            value = _binomial_sum(n, least, n, lambda j: 1, log_q, log_p)
+            value = 1 - value if what == "at most" else value
+    return (weight * value).real.sum(axis=1) / scale
+
+
+def _candidate_arguments(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, top: ArrayLike) -> Any:
+    d = _dim(dim)
+    n = check.integer("experts", experts, 1, d, "dim")
+    arrays = np.broadcast_arrays(_affinity(affinity), d, n, check.integer("top", top, 1, n, "experts"))
+    return arrays[0].shape, [np.ravel(v) for v in arrays]
+
+
+def candidate_tail(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
+    """h(a) = P(an irrelevant token is a candidate of a given expert and its affinity there is >= a) (G4).
+
+    affinity in [-1, 1], dim >= 2, 1 <= experts <= dim, 1 <= top <= experts; broadcasts. A candidate is a token that
+    has the expert among its `top` largest affinities. `h(a) = E[min(N_a, top)] / experts`, equal to `cap` wherever
+    (top + 1) a^2 >= 1 and to top / experts at affinity -1.
+    """
+    shape, (a, d, n, top_) = _candidate_arguments(affinity, dim, experts, top)
+    return _candidate_tail(a, d, n, top_, cap(a, d)).reshape(shape)[()]
+
+
+def _candidate_tail(a: Floats, d: Any, n: Any, top: Any, q: Floats) -> Floats:
+    """candidate_tail of flat arrays, with q = cap(a, d)."""
+    result = np.array(q)
+    for (dim_, n_, top__), where in _groups(d, n, top):
+        if top__ == n_:
+            continue
+        x = a[where]
+        up = where[(x >= 0) & ((top__ + 1) * x * x < 1)]
+        result[up] = q[up] * _expectation(a[up], dim_, n_, top__, "within")
+        # Below zero count the affinities under a, which by symmetry are as many as those over |a|.
+        result[where[x < 0]] = top__ / n_
+        down = where[(x < 0) & ((n_ - top__ + 1) * x * x < 1)]
+        excess = _upper_cap(-a[down], d[down]) * _expectation(-a[down], dim_, n_, n_ - top__, "excess")
+        result[down] = top__ / n_ - excess
+    return result
+
+
+def log_candidate_tail(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
+    """Natural logarithm of `candidate_tail`; finite where the tail itself underflows, -inf at affinity 1."""
+    shape, (a, d, n, top_) = _candidate_arguments(affinity, dim, experts, top)
+    log_q = log_cap(a, d)
+    result = np.array(log_q)
+    for (dim_, n_, top__), where in _groups(d, n, top_):
+        if top__ == n_:
+            continue
+        x = a[where]
+        up = where[(x >= 0) & ((top__ + 1) * x * x < 1)]
+        result[up] += np.log(_expectation(a[up], dim_, n_, top__, "within"))
+        down = where[x < 0]
+        result[down] = np.log(candidate_tail(a[down], dim_, n_, top=top__))
+    return result.reshape(shape)[()]
+
+
+def percentile(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
+    """rho(a) = h(a) / (top / experts): the share of an expert's candidates whose affinity is >= a (0 is best)."""
+    load = np.asarray(top) / np.asarray(experts)
+    return np.minimum(candidate_tail(affinity, dim, experts, top=top) / load, 1.0)[()]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# G5: the planted law
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def hit_given_affinity(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
+    """P(the own gate is among the `top` largest affinities | its affinity is a), planted tokens, any signal (G5).
+
+    Given affinity a the rest of the direction is sqrt(1 - a^2) times a uniform direction in R^(dim-1), so this is
+    P(at most top - 1 of experts - 1 coordinates of that direction exceed b), b = a / sqrt(1 - a^2); 1 for b >= 1.
+    """
+    shape, (a, d, n, top_) = _candidate_arguments(affinity, dim, experts, top)
+    result = np.ones(a.shape)
+    for (dim_, n_, top__), where in _groups(d, n, top_):
+        if top__ == n_:
+            continue
+        x = a[where]
+        with np.errstate(divide="ignore"):
+            b = np.abs(x) / np.sqrt((1 - x) * (1 + x))
+        if dim_ == 2:  # the other coordinate is 1 or -1
+            result[where] = np.where(b < 1, 0.5, x > 0)
+            continue
+        up = (x >= 0) & (top__ * b * b < 1)
+        result[where[up]] = _expectation(b[up], dim_ - 1, n_ - 1, top__ - 1, "at most")
+        least = n_ - top__  # P(at least this many coordinates are under b < 0)
+        result[where[x < 0]] = 0.0
+        down = (x < 0) & (least * b * b < 1)
+        result[where[down]] = _expectation(b[down], dim_ - 1, n_ - 1, least, "at least")
+    return np.clip(result, 0.0, 1.0).reshape(shape)[()]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """The joint law of the discriminative token's affinity and its rates, as quadrature nodes on the last axis."""
+
+    affinity: Floats
+    weight: Floats
+    hit: Floats
+    false_positive: Floats
+    candidate_tail: Floats
+
+
+def _kinks(d: int, n: int) -> Floats:
+    """Affinities (as artanh) where hit or h is not smooth to order 12: plus and minus 1/sqrt(k), 2 <= k <= n.
+
+    There k affinities can just be equal, and hit behaves like |1 - k a^2|^((d + k - 4)/2) on one side.
+    """
+    k = np.arange(2, min(n, 28 - d) + 1)
+    y = np.arctanh(1 / np.sqrt(k))
+    return np.sort(np.concatenate([-y, y]))
+
+
+def _nodes(theta: float, d: int, n: int, nodes: int) -> tuple[Floats, Floats, Floats]:
+    """y = artanh(affinity), log of its unnormalised density, and quadrature weight without the density."""
+    nu = d - 1
+
+    def log_f(y: Floats) -> Floats:
+        log_cosh = np.abs(y) + np.log1p(np.exp(-2 * np.abs(y))) - np.log(2.0)
+        return -nu * log_cosh - 0.5 * (theta * np.exp(-log_cosh)) ** 2 + _log_tilt(theta * np.tanh(y), float(d))
+
+    far = 46.0 / nu + 2.0
+    low, high, _ = _support(log_f, np.array([[-far]]), np.array([[far + np.log1p(theta)]]))
+    left, right = float(low[0, 0]), float(high[0, 0])
+    cuts = _kinks(d, n)
+    cuts = np.concatenate([[left], cuts[(cuts > left) & (cuts < right)], [right]])
+    if cuts.size == 2:
+        # Analytic and negligible at both ends: equal steps converge geometrically.
+        y = left + (right - left) * (np.arange(nodes) + 0.5) / nodes
+        return y, log_f(y), np.ones(nodes)
+    # Between two kinks the map 3t^2 - 2t^3 turns half-integer powers at the ends into analytic functions of t.
+    pieces = cuts.size - 1
+    share = np.diff(cuts) / (right - left) * 0.5 + 0.5 / pieces
+    bounds = np.rint(nodes * np.concatenate([[0.0], np.cumsum(share)])).astype(int)
+    bounds[-1] = nodes
+    y, weight = np.empty(nodes), np.empty(nodes)
+    for i in range(pieces):
+        part = slice(bounds[i], bounds[i + 1])
+        x, w = np.polynomial.legendre.leggauss(bounds[i + 1] - bounds[i])
+        t = 0.5 * (1 + x)
+        y[part] = cuts[i] + (cuts[i + 1] - cuts[i]) * t * t * (3 - 2 * t)
+        weight[part] = w * t * (1 - t) * (cuts[i + 1] - cuts[i])
+    return y, log_f(y), weight
+
+
+def planted(signal: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1, nodes: int = 1024) -> Planted:
+    """The joint law of affinity, hit, false-positive rate and candidate tail for planted tokens (G5).
+
+    signal >= 0, dim >= 2, 1 <= experts <= dim, 1 <= top <= experts broadcast to a shape; every array of the result
+    has that shape plus a last axis of `nodes` (at least 64). `weight` sums to 1 there, so that
+
+        law = planted(2.5, 64, 8)
+        resonance.success(256, 12, hit=law.hit, candidate_tail=law.candidate_tail, weight=law.weight)
+
+    is the exact success rate.
+    """
+    count = int(check.integer("nodes", nodes, 64)[()])
+    d_ = _dim(dim)
+    n_ = check.integer("experts", experts, 1, d_, "dim")
+    theta, d, n, k = np.broadcast_arrays(_signal(signal), d_, n_, check.integer("top", top, 1, n_, "experts"))
+    shape = (*theta.shape, count)
+    affinity, square, weight = np.empty(shape), np.empty(shape), np.empty(shape)
+    for index in np.ndindex(theta.shape):
+        y, log_f, w = _nodes(float(theta[index]), int(d[index]), int(n[index]), count)
+        mass = w * np.exp(log_f - log_f.max())
+        affinity[index] = np.tanh(y)
+        square[index] = np.cosh(y) ** -2.0  # 1 - affinity^2, which rounding of the affinity would lose near 1
+        weight[index] = mass / mass.sum()
+    d, n, k = (np.broadcast_to(v[..., None], shape) for v in (d, n, k))
+    q = _upper_cap(np.abs(affinity), d.astype(np.float64), square)
+    q = np.where(affinity >= 0, q, 1 - q)
+    tail = _candidate_tail(*(np.ravel(v) for v in (affinity, d, n, k, q)))
+    return Planted(
+        affinity=affinity,
+        weight=weight,
+        hit=hit_given_affinity(affinity, d, n, top=k),
+        false_positive=q,
+        candidate_tail=tail.reshape(shape),
+    )
