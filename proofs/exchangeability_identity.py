@@ -56,7 +56,7 @@ def _(side: SimpleNamespace) -> Outcome:
     ends = mass(M + 1, sp.Integer(0)).subs(u, 0) - 1
     return every(
         [
-            identity(slope, points=POINTS, name="d/du b(M+1,j) - (M+1)(b(M,j-1) - b(M,j))"),
+            identity(slope, points=POINTS, unit=mass(M, j), name="d/du b(M+1,j) - (M+1)(b(M,j-1) - b(M,j))"),
             identity(first, points=POINTS, name="the same at j = 0"),
             identity(ends, name="P(Bin(M+1,0) <= k) - 1"),
         ]

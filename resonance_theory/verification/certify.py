@@ -47,12 +47,17 @@ def _random_points(expression: sp.Expr, count: int = 6) -> Iterable[dict[sp.Symb
 
 
 def identity(
-    expression: sp.Expr | int, *, points: Iterable[Mapping[sp.Symbol, Any]] | None = None, name: str = "difference"
+    expression: sp.Expr | int,
+    *,
+    points: Iterable[Mapping[sp.Symbol, Any]] | None = None,
+    unit: sp.Expr | None = None,
+    name: str = "difference",
 ) -> Outcome:
     """The expression is identically 0 in its symbols (SymPy reduces it to 0 exactly).
 
     `points` are places to look for a witness when it does not reduce, for symbols whose range their assumptions
-    do not express (k <= m, say).
+    do not express (k <= m, say). `unit` is a positive common factor (a binomial mass, say): each term is divided by it
+    and reduced on its own, which turns shifted masses into rational functions.
     """
     original = sp.sympify(expression)
     reducers: list[Callable[[sp.Expr], sp.Expr]] = [
@@ -69,6 +74,13 @@ def identity(
         if value.is_number and value.is_finite and abs(value) > sp.Float("1e-25"):
             shown = ", ".join(f"{k}={v}" for k, v in point.items())
             return fails(f"{name} is {sp.N(value, 8)} at {shown}, not 0", witness=shown)
+    if unit is not None:
+
+        def termwise(e: sp.Expr) -> sp.Expr:
+            terms = (sp.simplify(term / unit).rewrite(sp.gamma) for term in sp.Add.make_args(sp.expand(e)))
+            return sp.simplify(sum(sp.gammasimp(sp.powsimp(term)) for term in terms))
+
+        reducers.insert(0, termwise)
     for reduce in reducers:
         if reduce(original) == 0:
             return holds(f"{name} is 0 identically")
