@@ -259,7 +259,26 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from resonance_theory.montecarlo.study import run_study
+
+    _check_writable("--json", options.json if options.json != "-" else None)
+    result = run_study(
+        options.study,
+        full=options.full,
+        seed=options.seed,
+        workers=options.workers,
+        backend=options.backend,
+        store=options.store,
+        resume=options.resume,
+    )
+    _emit(result.to_json(), options.json, result.table())
+    if options.record:
+        from resonance_theory.verification.ledger import folder
+
+        path = folder("simulations") / "results" / f"{options.study}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        result.write(path)
+    return 0 if result.passed else 1
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -333,6 +352,7 @@ def _parser() -> argparse.ArgumentParser:
     speed_options(sub)
     sub.add_argument("--backend", choices=("numpy", "torch", "cupy"), default="numpy")
     sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    sub.add_argument("--record", action="store_true", help="replace the stored record in simulations/results/")
     sub.add_argument("--store", metavar="FILE", help="append-only record of finished blocks")
     sub.add_argument("--resume", action="store_true", help="go on where the store stops")
     json_option(sub)

@@ -334,26 +334,29 @@ def affinity_tail(affinity: ArrayLike, signal: ArrayLike, dim: ArrayLike) -> Any
     return result.reshape(shape)[()]
 
 
-_RADIAL = np.arange(-46, 47) * 0.1
+_RADIAL = np.arange(-80, 81) * 0.06
 
 
 def _log_tilt(projection: Floats, d: float) -> Floats:
-    """log of E[exp(m r)] exp(-m^2 / 2) for r ~ chi_d, m = projection (any shape): the density ratio of G3.
+    """log of E[exp(m r)] exp(-max(m, 0)^2 / 2) for r ~ chi_d, m = projection (any shape): the density ratio of G3.
 
-    About the mode r* of r^d exp(-(r-m)^2/2) in log r the exponent is d (t - expm1 t) - r*^2 expm1(t)^2 / 2.
+    About the mode r* of r^d exp(m r - r^2/2) in log r the exponent is d (t - expm1 t) - r*^2 expm1(t)^2 / 2.
     """
     lift = np.arcsinh(projection / (2 * np.sqrt(d)))  # log(r* / sqrt d)
     square = d * np.exp(2 * np.minimum(lift, 300.0))
     width = 1 / np.sqrt(d + square)
     total = np.zeros_like(lift)
-    for x in _RADIAL:
-        t = width * np.sinh(x)
-        with np.errstate(under="ignore", over="ignore"):
+    with np.errstate(under="ignore", over="ignore"):
+        for x in _RADIAL:
+            t = width * np.sinh(x)
             e = np.expm1(t)
             total += np.cosh(x) * np.exp(d * (t - e) - 0.5 * square * e * e)
     log_integral = np.log(total * width * (_RADIAL[1] - _RADIAL[0]))
     at_zero = np.log(0.5) + 0.5 * np.log(4 * np.pi / d) + _stirling(0.5 * d)
-    return d * (lift - 0.5 * np.expm1(-2 * lift)) + log_integral - at_zero
+    # the exponent at the mode, by r* (r* - m) = d
+    down, up = np.minimum(lift, 0.0), np.maximum(lift, 0.0)
+    at_mode = d * (lift + 0.5 * np.expm1(2 * down) - 0.5 * np.expm1(-2 * up))
+    return at_mode + log_integral - at_zero
 
 
 def affinity_density(affinity: ArrayLike, signal: ArrayLike, dim: ArrayLike) -> Any:
@@ -372,7 +375,8 @@ def affinity_density(affinity: ArrayLike, signal: ArrayLike, dim: ArrayLike) -> 
         with np.errstate(divide="ignore", over="ignore", under="ignore"):
             log_f = 0.5 * (dim_ - 3) * np.log(square) if dim_ != 3 else np.zeros_like(x)
             log_f = log_f + _log_half_step(0.5 * (dim_ - 1)) - 0.5 * np.log(np.pi)
-            result[where] = np.exp(log_f - 0.5 * t * t * square + _log_tilt(t * x, float(dim_)))
+            decay = np.where(x > 0, t * np.sqrt(square), t)
+            result[where] = np.exp(log_f - 0.5 * decay**2 + _log_tilt(t * x, float(dim_)))
     return result.reshape(shape)[()]
 
 
@@ -426,8 +430,12 @@ def _expm1(w: NDArray[np.complex128]) -> NDArray[np.complex128]:
     return np.expm1(x) * np.cos(y) - 2 * np.sin(0.5 * y) ** 2 + 1j * np.exp(x) * np.sin(y)
 
 
-def _log_binomials(n: int, k: NDArray[np.int64]) -> Floats:
-    return special.gammaln(n + 1.0) - special.gammaln(k + 1.0) - special.gammaln(n - k + 1.0)
+def _log_binomials(n: int, first: int, last: int) -> Floats:
+    """log binom(n, j), j = first..last, from the shorter end (differences of log Gamma lose digits)."""
+    ratios = np.arange(n, n - min(last, n // 2), -1.0) / np.arange(1.0, min(last, n // 2) + 1)
+    rising = np.concatenate([[0.0], np.cumsum(np.log(ratios))])
+    j = np.arange(first, last + 1)
+    return rising[np.minimum(j, n - j)]
 
 
 def _binomial_sum(
@@ -435,7 +443,7 @@ def _binomial_sum(
 ) -> NDArray[np.complex128]:
     """Sum over j = first..last of weight(j) P(Bin(n, Q) = j), complex Q given by log Q and log(1 - Q)."""
     total = np.zeros(np.shape(log_q), dtype=np.complex128)
-    log_b = _log_binomials(n, np.arange(first, last + 1)) if last >= first else np.empty(0)
+    log_b = _log_binomials(n, first, last) if last >= first else np.empty(0)
     for j in range(first, last + 1):
         total += weight(j) * np.exp(log_b[j - first] + j * log_q + (n - j) * log_p)
     return total
@@ -662,13 +670,22 @@ def _nodes(theta: float, d: int, n: int, nodes: int) -> tuple[Floats, Floats, Fl
     """y = artanh(affinity), log of its unnormalised density, and quadrature weight without the density."""
     nu = d - 1
 
+    def log_cosh(y: Floats) -> Floats:
+        return np.abs(y) + np.log1p(np.exp(-2 * np.abs(y))) - np.log(2.0)
+
     def log_f(y: Floats) -> Floats:
-        log_cosh = np.abs(y) + np.log1p(np.exp(-2 * np.abs(y))) - np.log(2.0)
-        return -nu * log_cosh - 0.5 * (theta * np.exp(-log_cosh)) ** 2 + _log_tilt(theta * np.tanh(y), float(d))
+        decay = theta * np.exp(-log_cosh(np.maximum(y, 0.0)))
+        return -nu * log_cosh(y) - 0.5 * decay**2 + _log_tilt(theta * np.tanh(y), float(d))
+
+    def log_fq(y: Floats) -> Floats:
+        q = _upper_cap(np.tanh(np.abs(y)), np.float64(d), np.exp(-2 * log_cosh(y)))
+        return log_f(y) + np.log(np.maximum(np.where(y >= 0, q, 1 - q), 1e-300))
 
     far = 46.0 / nu + 2.0
-    low, high, _ = _support(log_f, np.array([[-far]]), np.array([[far + np.log1p(theta)]]))
-    left, right = float(low[0, 0]), float(high[0, 0])
+    ends = np.array([[-far]]), np.array([[far + np.log1p(theta)]])
+    # Failures come from low affinities: keep what matters to E q (hence to P(miss) <= (experts - 1) E q) as well.
+    left = min(float(_support(f, *ends)[0][0, 0]) for f in (log_f, log_fq))
+    right = float(_support(log_f, *ends)[1][0, 0])
     cuts = _kinks(d, n)
     cuts = np.concatenate([[left], cuts[(cuts > left) & (cuts < right)], [right]])
     if cuts.size == 2:

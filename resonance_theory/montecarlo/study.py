@@ -1,0 +1,216 @@
+"""A study: rates measured by simulation, each confronted with its exact law within one false-alarm budget.
+
+A study is one file `simulations/<name>.py` with `cases(settings) -> list[Case]` and a module docstring, and one
+`simulations/<name>.toml` with the tables [quick] and [full]; nothing else needs editing. `blocks` in a table is the
+number of blocks of every case, `block_size` the trials of each; all other keys are the study's own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import platform
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from resonance_theory import __version__
+from resonance_theory.montecarlo.engine import run
+from resonance_theory.montecarlo.progress import Progress
+from resonance_theory.montecarlo.store import Store
+from resonance_theory.montecarlo.task import Tally, Task
+from resonance_theory.verification import stats
+from resonance_theory.verification.ledger import folder
+
+__all__ = ["Case", "StudyResult", "run_study", "studies"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One setting of a study.
+
+    label       short text for tables; distinct within the study
+    sampler     module-level function sample(rng, trials, **parameters) -> {key: successes}
+    parameters  its JSON-able arguments
+    laws        exact probability by key
+    mutants     name of a wrong law -> its probability by key; each must be rejected in at least one case
+    """
+
+    label: str
+    sampler: Callable[..., Mapping[str, int]]
+    parameters: Mapping[str, Any]
+    laws: Mapping[str, float]
+    mutants: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """Rows of estimates against laws, which mutants were rejected, and where it all comes from."""
+
+    name: str
+    rows: Sequence[Mapping[str, Any]]
+    mutants: Mapping[str, bool]
+    provenance: Mapping[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        """Every rate agrees with its law at a level that could tell, and every mutant is rejected somewhere."""
+        return all(row["verdict"] == "SUPPORTED" for row in self.rows) and all(self.mutants.values())
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "study": self.name,
+            "passed": self.passed,
+            "mutants_rejected": dict(self.mutants),
+            "rows": [dict(row) for row in self.rows],
+            "provenance": dict(self.provenance),
+        }
+
+    def table(self) -> str:
+        """Lines for a terminal."""
+        head = ("case", "rate of", "trials", "estimate", "interval", "exact", "detects", "verdict")
+        body = [
+            (
+                row["case"],
+                row["key"],
+                f"{row['trials']:,}",
+                f"{row['estimate']:.6f}",
+                f"[{row['low']:.5f}, {row['high']:.5f}]",
+                f"{row['law']:.6f}",
+                f"{row['detectable']:.2g}",
+                row["verdict"],
+            )
+            for row in self.rows
+        ]
+        widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+        lines = ["  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths)).rstrip() for line in [head, *body]]
+        lines.append("")
+        for name, rejected in self.mutants.items():
+            lines.append(f"mutant law: {name}: {'rejected' if rejected else 'NOT REJECTED'}")
+        agree = sum(row["verdict"] == "SUPPORTED" for row in self.rows)
+        lines.append(f"{agree} of {len(self.rows)} rates agree with their law; {'passed' if self.passed else 'FAILED'}")
+        return "\n".join(lines)
+
+    def write(self, path: str | Path) -> None:
+        """JSON lines: provenance and summary first, then one row a line."""
+        record = self.to_json()
+        rows = record.pop("rows")
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in [record, *rows])
+        Path(path).write_text(text, encoding="utf-8")
+
+
+def studies() -> list[str]:
+    """Names of the studies of the checkout, sorted."""
+    return sorted(p.stem for p in folder("simulations").glob("*.py") if p.with_suffix(".toml").exists())
+
+
+def settings_of(name: str, *, full: bool) -> dict[str, Any]:
+    """The study's settings table, [quick] or [full], over the common entries at the file's top."""
+    with open(folder("simulations") / f"{name}.toml", "rb") as file:
+        tables = tomllib.load(file)
+    common = {key: value for key, value in tables.items() if not isinstance(value, dict)}
+    return {**common, **tables["full" if full else "quick"]}
+
+
+def run_study(
+    name: str,
+    *,
+    full: bool = False,
+    seed: int = 0,
+    workers: int = 1,
+    backend: str = "numpy",
+    store: str | Path | None = None,
+    resume: bool = False,
+    progress: IO[str] | None = sys.stderr,
+) -> StudyResult:
+    """Run a study of the checkout and confront every rate with its law.
+
+    store: file of finished blocks, continued if resume. The false-alarm budget `stats.ALPHA` is divided over all rates.
+    Raises ValueError for an unknown study or backend.
+    """
+    if name not in studies():
+        raise ValueError(f"study = {name!r} must be one of {', '.join(studies())}")
+    if resume and store is None:
+        raise ValueError("resume = True needs a store to go on from")
+    module = importlib.import_module(f"simulations.{name}")
+    backends = getattr(module, "BACKENDS", ("numpy",))
+    if backend not in backends:
+        raise ValueError(f"backend = {backend!r} must be {' or '.join(backends)} for the study {name}")
+    settings = settings_of(name, full=full)
+    cases: list[Case] = module.cases(settings)
+    alpha = stats.ALPHA / sum(len(case.laws) for case in cases)
+    tasks = [
+        Task(
+            name=f"{name}/{case.label}",
+            function=f"{case.sampler.__module__}:{case.sampler.__qualname__}",
+            parameters=case.parameters,
+            block_size=settings["block_size"],
+            seed=seed,
+        )
+        for case in cases
+    ]
+    by_id = {task.id: case for task, case in zip(tasks, cases)}
+
+    def label(task: Task, tally: Tally) -> str:
+        case = by_id[task.id]
+        key, law = next(iter(case.laws.items()))
+        low, high = stats.clopper_pearson(tally.counts[key], tally.trials, alpha)
+        estimate = tally.counts[key] / tally.trials
+        return f"{case.label:<34} {key:<20} {estimate:.5f} ± {(high - low) / 2:.5f}  exact {law:.5f}"
+
+    trials = {task.id: settings["blocks"] * settings["block_size"] for task in tasks}
+    display = Progress(label, trials, stream=progress)
+    start = time.perf_counter()
+    opened = Store(store, resume=resume) if store is not None else None
+    try:
+        totals = run(tasks, settings["blocks"], workers=workers, store=opened, on_block=display)
+    finally:
+        display.close()
+        if opened is not None:
+            opened.close()
+    rows = []
+    rejected: dict[str, bool] = {}
+    for task, case in zip(tasks, cases):
+        tally = totals[task.id]
+        for key, law in case.laws.items():
+            count = tally.counts[key]
+            outcome = stats.equal(count, tally.trials, law, alpha)
+            low, high = stats.clopper_pearson(count, tally.trials, alpha)
+            rows.append(
+                {
+                    "case": case.label,
+                    "key": key,
+                    "parameters": dict(case.parameters),
+                    "trials": tally.trials,
+                    "successes": count,
+                    "estimate": count / tally.trials,
+                    "low": float(low),
+                    "high": float(high),
+                    "law": float(law),
+                    "detectable": float(stats.detectable(law, tally.trials, alpha)),
+                    "verdict": "SUPPORTED" if outcome.holds else "VIOLATED" if outcome.fails else "INCONCLUSIVE",
+                }
+            )
+            for mutant, wrong in case.mutants.items():
+                if key in wrong:
+                    fails = stats.equal(count, tally.trials, wrong[key], alpha).fails
+                    rejected[mutant] = rejected.get(mutant, False) or fails
+    options = " --full" if full else ""
+    provenance = {
+        "command": f"resonance simulate {name}{options} --seed {seed}",
+        "version": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "backend": backend,
+        "seed": seed,
+        "false_alarm_budget": stats.ALPHA,
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    return StudyResult(name, rows, rejected, provenance)
