@@ -313,27 +313,41 @@ def _cosine_means_one(d: int, n: int, f: float) -> tuple[float, float]:
     threshold = float(
         brentq(lambda a: float(sphere.candidate_tail(a, d, n)) * n / f - 1, -0.9999999, 0.9999999, xtol=1e-15)
     )
-    nodes, weights = np.polynomial.legendre.leggauss(120)
-    # E[δ; δ >= a, winner] = a h(a) + ∫_a^1 h; the square-root substitution spreads the steep start of the tail
-    t = threshold + (1 - threshold) * ((nodes + 1) / 2) ** 2
-    integral = float((weights * (nodes + 1) / 2 * sphere.candidate_tail(t, d, n)).sum() * (1 - threshold))
+    # E[δ; δ >= a, winner] = a h(a) + ∫_a^1 h, over the angle, split where h is not smooth (affinities ±1/√k)
+    widest = math.acos(threshold)
+    roots = 1 / np.sqrt(np.arange(2, min(n, 40) + 1))
+    even = np.linspace(0, widest, 9)
+    angle, width = _composite(np.concatenate([even, np.arccos(roots), np.arccos(-roots)]), 0.0, widest)
+    integral = float((width * np.sin(angle) * sphere.candidate_tail(np.cos(angle), d, n)).sum())
     winner = threshold + integral * n / f
     # Summed over all gates: E[Σ_k δ_k; some δ >= a] = -n E[δ_1; all δ < a], since E Σ δ_k = 0.
     return winner, (_mean_below(threshold, d, n) * -n / f - winner) / (n - 1)
 
 
+def _composite(cuts: Floats, low: float, high: float) -> tuple[Floats, Floats]:
+    """Nodes and weights of Gauss-Legendre rules between consecutive cuts within [low, high]."""
+    edges = np.unique(np.clip([low, *cuts, high], low, high))
+    nodes, weights = np.polynomial.legendre.leggauss(24)
+    length = np.diff(edges)[:, None]
+    return (edges[:-1, None] + length * (nodes + 1) / 2).ravel(), (length * weights / 2).ravel()
+
+
 def _mean_below(a: float, d: int, n: int) -> float:
-    """E[δ_1; every δ_k < a] on the sphere, by the Laplace inversion of G4 with a moment of degree 1.
+    """E[δ_1; every δ_k < a] on the sphere.
 
-    For standard normals E[g_1; all g_k < u] = -φ(u) Φ(u)^{n-1}; the radius is independent of the direction, so this is
-    Γ(d/2)/(2πi) ∫ p^{-d/2} e^p (2p)^{-1/2} (-φ(u)Φ(u)^{n-1}) dp at u = a √(2p). Trapezoid rule along the saddle's line.
+    Given δ_1 = y the other cosines depend on |y| alone, so values y and -y below a cancel and only y < -|a| remains.
+    With w² = 1 - y², of density proportional to w^(d-3) dy = w^(d-2) dw/|y|, this is -c ∫ w^(d-2) P(the n-1 other
+    coordinates of a uniform direction in R^(d-1) stay below a/w) dw over 0 < w < W = sqrt(1-a²), c = Γ(d/2)/(√π
+    Γ((d-1)/2)). In w = W exp(-y) it is split where a/w = 1/√k, the only places where the probability is not smooth.
     """
-    from scipy.special import gammaln, log_ndtr
+    from resonance_theory import sphere
 
-    saddle = (d + 1) / (2 * (1 - a * a))
-    x, step = np.linspace(-9.0, 9.0, 3001, retstep=True)
-    p = saddle + 1j * saddle / math.sqrt(d / 2) * np.sinh(x)
-    slope = saddle / math.sqrt(d / 2) * np.cosh(x)
-    u = a * np.sqrt(2 * p)
-    log_value = gammaln(d / 2) - (d + 1) / 2 * np.log(p) + (1 - a * a) * p + (n - 1) * log_ndtr(u)
-    return float(-(np.exp(log_value) * slope).real.sum() * step / (2 * math.pi) / (2 * math.sqrt(math.pi)))
+    top = math.sqrt((1 - a) * (1 + a))
+    last = min(40.0 / (d - 1), math.log(top / abs(a)) if a else math.inf)
+    kinks = [math.log(top / (abs(a) * math.sqrt(k))) for k in range(2, min(n, 40)) if a and abs(a) * math.sqrt(k) < top]
+    y, width = _composite(np.array([*kinks, *np.linspace(0, max(last, 0.0), 5)]), 0.0, max(last, 0.0))
+    below = sphere.hit_given_affinity(a / np.sqrt(a * a + (top * np.exp(-y)) ** 2), d, n)
+    inner = float((width * np.exp(-(d - 1) * y) * below).sum())
+    rest = math.exp(-(d - 1) * max(last, 0.0)) / (d - 1) if a > 0 else 0.0  # a/w > 1: all coordinates are below
+    normal = float(_mean_radius(np.asarray(d - 1.0))) / math.sqrt(2 * math.pi)
+    return -normal * top ** (d - 1) * (inner + rest)

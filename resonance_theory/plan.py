@@ -179,9 +179,7 @@ def plan(
     capacity = int(module.least_capacity(goal, **setting))
 
     def success(c: Any) -> Any:
-        # a law over affinities occupies the last axis, so capacities get one of their own before it
-        shaped = np.asarray(c)[..., None] if weight is not None and rule != "token_choice" else np.asarray(c)
-        return module.success(capacity=shaped, **setting)
+        return module.success(capacity=np.asarray(c), **setting)
 
     try:
         other = int(token_choice.least_capacity(goal, **by_token))
