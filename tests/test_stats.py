@@ -61,6 +61,7 @@ def test_three_values_of_every_test():
     alpha = 1e-4
     assert stats.equal(500, 1000, 0.5, alpha).holds
     assert stats.equal(700, 1000, 0.5, alpha).fails
+    assert stats.equal(1000, 1000, 1.2, alpha).fails
     assert not stats.equal(1, 2, 0.5, alpha).holds  # two trials decide nothing
     assert not stats.equal(1, 2, 0.5, alpha).fails
     assert stats.at_most(100, 1000, 0.5, alpha).holds

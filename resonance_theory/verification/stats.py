@@ -114,6 +114,8 @@ def _report(k: int, n: int, low: float, high: float, sign: str, p0: float) -> st
 
 def equal(successes: int, trials: int, p0: float, alpha: float) -> Outcome:
     """Test p = p0, two-sided. Passing says only that no difference beyond `detectable` is there."""
+    if not 0.0 <= p0 <= 1.0:  # a wrong law may claim what is no probability at all
+        return fails(f"the law claims {p0:.6g}, which is no probability")
     low, high = (float(v) for v in clopper_pearson(successes, trials, alpha))
     limit = float(detectable(p0, trials, alpha))
     text = _report(successes, trials, low, high, "=", p0) + f"; detects a difference of {limit:.2g}"
