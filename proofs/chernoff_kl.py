@@ -2,7 +2,8 @@
 
 For t >= 1 every term of (q + pt)^m - t^k P(X >= k) = Σ_j C(m,j) p^j q^(m-j) (t^j - t^k 1{j >= k}) is non-negative: in powers
 of y = t - 1 the coefficients of t^j - t^k, j >= k, are C(j,i) - C(k,i) >= 0. So P(X >= k) <= t^-k (q + pt)^m, and
-t = k q/((m-k) p), which is >= 1 exactly when k >= mp, makes the right side exp(-m KL(k/m ‖ p)). The lower tail is the
+t = k q/((m-k) p), which is >= 1 exactly when k >= mp, makes the right side exp(-m KL(k/m ‖ p))
+(at k = m let t grow: p^m, with equality; at k = 0 both sides are 1 or the range is empty). The lower tail is the
 upper tail of the complement, m - X.
 """
 
@@ -100,7 +101,7 @@ def sample(rng: np.random.Generator, trials: int, *, m: int, p: float, k: int) -
 def law(side: SimpleNamespace, *, m: int, p: float, k: int) -> dict[str, float]:
     """What the side claims: its bound inside its range, nothing (1) outside."""
     claimed = k >= side.least * m * p
-    return {"at least k": float(np.exp(-m * _law.kl(np.float64(k / m), np.float64(p)))) if claimed else 1.0}
+    return {"at least k": float(np.exp(-m * _law.kl(np.asarray(k / m), np.asarray(p)))) if claimed else 1.0}
 
 
 claim.simulate(

@@ -77,17 +77,25 @@ def _(side: SimpleNamespace) -> Outcome:
     quadratic = (1 - x) * sp.log(1 - x) + x - x**2 / 2
 
     def rest(second: sp.Expr) -> Outcome:
-        top, bottom = sp.fraction(sp.cancel(sp.together(second)))
-        if bottom.subs(x, sp.Rational(1, 3)) < 0:
-            top = -top
-        return nonnegative_polynomial(sp.expand(top), {x: 0}, name="numerator of the second derivative")
+        return quotient(sp.cancel(sp.together(second)))
+
+    def rest_below_one(second: sp.Expr) -> Outcome:
+        w = sp.symbols("w", positive=True)  # x = w/(1+w) runs through (0, 1)
+        return quotient(sp.cancel(sp.together(second.subs(x, w / (1 + w)))))
+
+    def quotient(ratio: sp.Expr) -> Outcome:
+        top, bottom = sp.fraction(ratio)
+        return every(
+            nonnegative_polynomial(sp.expand(part), dict.fromkeys(ratio.free_symbols, 0), name=name)
+            for part, name in ((top, "numerator of the second derivative"), (bottom, "its denominator"))
+        )
 
     return every(
         [
             edge(up.log() - 1 + 1 / up, "3/16", "upper tail"),
             edge(down * down.log() - down + 1, "1/8", "lower tail"),
             ladder(bernstein, x, rest, steps=2, name="(1+δ)ln(1+δ) - δ - 3δ²/(6+2δ)"),
-            ladder(quadratic, x, rest, steps=2, name="(1-δ)ln(1-δ) + δ - δ²/2"),
+            ladder(quadratic, x, rest_below_one, steps=2, name="(1-δ)ln(1-δ) + δ - δ²/2"),
         ]
     )
 

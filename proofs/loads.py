@@ -54,22 +54,40 @@ claim = Claim(
 )
 
 
-@claim.derivation("shifted mass, pair probability, and the loads' constant sum")
+@claim.derivation("kept tokens by recurrence in C: the closed form grows by P(N_i >= C+1)")
 def _(side: SimpleNamespace) -> Outcome:
-    mass = sp.binomial(s, k) * pi**k * (1 - pi) ** (s - k)
-    shifted = sp.binomial(s - 1, k - 1) * pi**k * (1 - pi) ** (s - k) * s
-    share = top / n
-    variance, covariance = share * (1 - share), side.pair - share**2
+    # E min(N,C+1) - E min(N,C) = P(N >= C+1) = 1 - F - b(s,C) with F = P(N <= C-1), and both sides are 0 at C = 0.
+    # K(C) = sπ P(Bin(s-1,π) <= C-below) + C (1 - F): its first part grows by sπ b(s-1, C+1-below).
+    f = sp.Symbol("F", positive=True)
+
+    def mass(m: sp.Expr, j: sp.Expr) -> sp.Expr:
+        return sp.binomial(m, j) * pi**j * (1 - pi) ** (m - j)
+
+    growth = s * pi * mass(s - 1, k + 1 - side.below) + (k + 1) * (1 - f - mass(s, k)) - k * (1 - f)
+    start = sum(side.kept(total, Fraction(2, 7), 0) for total in (1, 2, 5))
     return every(
         [
             identity(
-                k * mass - shifted,
-                points=[{s: 7, k: 3, pi: sp.Rational(1, 3)}],
-                unit=mass,
-                name="k b(s,k) - πs b(s-1,k-1)",
+                growth - (1 - f - mass(s, k)),
+                points=[{s: 7, k: 3, pi: sp.Rational(1, 3), f: sp.Rational(1, 2)}],
+                unit=mass(s, k),
+                name="K(C+1) - K(C) - P(N >= C+1)",
             ),
-            # the last k with k <= C-1 becomes C - below: k - 1 = C - 2
-            identity(sp.Integer(side.below - 2), name="index of the shifted sum"),
+            holds("K(0) = 0") if start == 0 else fails(f"K(0) is {start}, not 0"),
+        ]
+    )
+
+
+@claim.derivation("covariance: independent tokens, pair probability, and the loads' constant sum")
+def _(side: SimpleNamespace) -> Outcome:
+    share = top / n
+    # Loads are sums over s independent tokens, so Var and Cov are s times one token's: P(i) - P(i)², P(i,j) - P(i)P(j).
+    # The sets of l experts that hold both i and j are C(n-2,l-2) of C(n,l).
+    sets = sp.binomial(n - 2, top - 2) / sp.binomial(n, top)
+    variance, covariance = share * (1 - share), side.pair - share**2
+    return every(
+        [
+            identity(sets - side.pair, points=[{n: 8, top: 3}], name="C(n-2,l-2)/C(n,l) - P(i and j)"),
             identity(variance + (n - 1) * covariance, points=[{n: 8, top: 3}], name="Var + (n-1) Cov"),
         ]
     )
@@ -125,4 +143,4 @@ def law(side: SimpleNamespace, *, total: int, experts: int, top: int, capacity: 
     return {"slot filled": float(kept) / capacity, "both experts": float(pair)}
 
 
-claim.simulate(sample, cases=[{"total": 12, "experts": 4, "top": 2, "capacity": 6}], law=law, trials=60_000)
+claim.simulate(sample, cases=[{"total": 12, "experts": 4, "top": 2, "capacity": 9}], law=law, trials=60_000)

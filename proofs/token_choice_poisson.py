@@ -15,7 +15,7 @@ import numpy as np
 import sympy as sp
 
 from resonance_theory.rules import token_choice
-from resonance_theory.verification.certify import identity, nonnegative_polynomial
+from resonance_theory.verification.certify import identity, ladder, nonnegative_polynomial
 from resonance_theory.verification.claim import Claim, Verdict
 from resonance_theory.verification.outcome import Outcome, every, fails, holds
 
@@ -57,40 +57,46 @@ claim = Claim(
 )
 
 
-@claim.derivation("the bound is E min(Poi(λ), C)/λ")
+@claim.derivation("the bound is E min(Poi(λ), C)/λ, by recurrence in C")
 def _(side: SimpleNamespace) -> Outcome:
+    # B(C) = Q(C-1) + (C/λ)(1 - Q(C-1+start)), Q(j) = P(Poi <= j). Both B(0) and E min(Poi, 0) are 0, and
+    # E min(Poi,C+1) - E min(Poi,C) = P(Poi >= C+1) = 1 - Q(C). Write Q = Q(C); k stands for C.
+    q = sp.Symbol("Q", positive=True)
+
     def mass(j: sp.Expr) -> sp.Expr:
         return lam**j * sp.exp(-lam) / sp.factorial(j)
 
-    # Σ_{j<=C} j b(j)/λ = Σ_{j<=C-1} b(j), and the values above C count C: those with j >= C+1
-    c = sp.Integer(3)
-    closed = sum(mass(sp.Integer(j)) for j in range(3)) + c / lam * (
-        1 - sum(mass(sp.Integer(j)) for j in range(3 + side.start))
-    )
-    direct = sum(sp.Integer(j) * mass(sp.Integer(j)) for j in range(4)) / lam + c / lam * (
-        1 - sum(mass(sp.Integer(j)) for j in range(4))
-    )
+    tail = {-1: 1 - q + mass(k), 0: 1 - q, 1: 1 - q - mass(k + 1)}  # 1 - Q(C + shift)
+    growth = mass(k) + ((k + 1) * tail[side.start] - k * tail[side.start - 1]) / lam
     return every(
         [
             identity(k * mass(k) - lam * mass(k - 1), unit=mass(k), name="k b(k) - λ b(k-1)"),
-            identity(sp.expand((closed - direct) * sp.exp(lam)), name="closed form - E min(Poi,3)/λ"),
+            identity(growth - (1 - q) / lam, unit=mass(k), name="B(C+1) - B(C) - P(Poi >= C+1)/λ"),
         ]
     )
 
 
-@claim.certificate("concavity of min(m+k, C) at 0, by cases, and equality of the Bernoulli mean")
+@claim.certificate("one Bernoulli variable replaced by a Poisson one lowers E min(m + k, C); the bound at s = C = 1")
 def _(side: SimpleNamespace) -> Outcome:
-    gap, j = sp.symbols("gap j", nonnegative=True)
-    # m + 1 <= C = m + 1 + gap: f(1) - f(0) = 1. If m + k <= C equality; otherwise k = 1 + gap + 1 + j and
-    # k (f(1)-f(0)) - (C - m) = (2 + gap + j) - (1 + gap) >= 0. If m >= C all terms are equal.
-    # The tail of the bound must start where min(k, C) stops growing: C b(C) is in the first sum once, not twice.
-    twice = 1 - side.start
+    gap, j, x = sp.symbols("gap j x", nonnegative=True)
+    # f(k) <= f(0) + k (f(1) - f(0)) for f(k) = min(m+k, C), k >= 1. If m >= C, all are equal to C. Otherwise write
+    # C = m + 1 + gap: f(1) - f(0) = 1; up to k = 1 + gap equality, beyond it, k = 2 + gap + j, the slack is
+    # m + k - C = 1 + j. In the mean, P(k=1) = π and E k = π agree with the Bernoulli variable's own mean.
+    slack = (2 + gap + j) - (1 + gap)
+
+    # s = C = 1, where the law is 1: λ (1 - B) >= 0 for λ >= 0, from its value and slope at 0 and its curvature exp(-λ)
+    below, tail = sp.exp(-x), 1 - sum(x**i * sp.exp(-x) / sp.factorial(i) for i in range(1 + side.start))
+    worst = x - x * below - tail
     return every(
         [
-            nonnegative_polynomial(sp.expand((2 + gap + j) - (1 + gap)), {gap: 0, j: 0}, strict=True, name="concavity"),
-            holds("no mass is counted twice")
-            if twice == 0
-            else fails(f"the mass at k = C is counted {1 + twice} times"),
+            nonnegative_polynomial(sp.expand(slack), {gap: 0, j: 0}, strict=True, name="concavity"),
+            ladder(
+                worst,
+                x,
+                lambda second: nonnegative_polynomial(sp.expand(sp.simplify(second * sp.exp(x))), {x: 0}),
+                steps=2,
+                name="λ (1 - bound) at s = C = 1",
+            ),
         ]
     )
 

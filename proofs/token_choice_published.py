@@ -69,7 +69,8 @@ claim = Claim(
     printed=SimpleNamespace(lower=lambda share: share / 5),
     correction=r"Printed without a condition: $P_{TCR}\geq C\sum p_i/(5s)$. At $s=100$, $n=8$, $C=90$ it claims $1.44\,p$, more "
     r"than the hit rate. It holds exactly where $E\min(N_s,C)\geq C/5$, which $nC<5s$ does not imply, "
-    r"however large $C$ ($s=21$, $n=100$, $C=1$; or $C=48$, $n=10^{25}+3$), unless $n\leq\frac23\rho^{-C}$. For every $s,n,C$ the success rate lies between "
+    r"however large $C$ ($s=21$, $n=100$, $C=1$; or $C=48$, $n=10^{25}+3$), unless "
+    r"$n\leq\frac23\rho^{-C}$. For every $s,n,C$ the success rate lies between "
     r"$(1-1/e)$ and $1$ times $p\min(1,nC/s)$, in place of $1/5$ and $10$.",
     lemmas=("Jensen's inequality", "convex order: Bernoulli below Poisson of the same mean"),
 )
@@ -167,7 +168,7 @@ def _(side: SimpleNamespace) -> Outcome:
             above *= (tokens - j) * p / (j + 1)
         kept = (flint.arb(tokens) / experts - above) * experts / tokens
         share = flint.arb(experts) * capacity / tokens
-        claimed = share / 5 if side.lower(5.0) == 1.0 else flint.arb(side.lower(float(share.mid())))
+        claimed = side.lower(share)
         if claimed > kept:
             return fails(f"the lower bound exceeds the truth by {float((claimed - kept).mid()):.2g} p, though nC < 5s")
         return holds("no violation at this setting")

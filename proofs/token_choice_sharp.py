@@ -117,7 +117,7 @@ def _(side: SimpleNamespace) -> Outcome:
                 f"s={tokens[i]}, n={experts[i]}, C={capacity[i]}: {what} ({low[i]:.6f}, {exact[i]:.6f}, {high[i]:.6f})"
             )
     ours = token_choice.bounds(tokens, experts, capacity)[0]
-    if np.abs(ours - low).max() > 1e-6:
+    if np.abs(ours - low).max() > 1e-12:
         return fails(f"the package's lower bound differs by {np.abs(ours - low).max():.2g}")
     return holds(f"all between the bounds; largest relative gap {np.max(1 - low / high):.4f}")
 
