@@ -32,8 +32,8 @@ def side(up: str, down: str) -> SimpleNamespace:
 
 claim = Claim(
     title="Multiplicative Chernoff tails, with the constants ETR uses and better ones",
-    statement=r"$P(X\geq C)\leq e^{-(\ln 2-\frac12)C}\leq e^{-3C/16}$ for $C\geq 2\mu$; "
-    r"$P(X\leq C)\leq e^{-\frac12(1-\ln 2)\mu}\leq e^{-\mu/8}$ for $C\leq\mu/2$",
+    statement=r"$P(X\geq C)\leq e^{-(\ln 2-\frac{1}{2})C}\leq e^{-3C/16}$ for $C\geq 2\mu$; "
+    r"$P(X\leq C)\leq e^{-\frac{1}{2}(1-\ln 2)\mu}\leq e^{-\mu/8}$ for $C\leq\mu/2$",
     hypotheses=(r"$X\sim\mathrm{Bin}(m,p)$, $\mu=mp>0$",),
     source="used in ETR Theorem 5, eq. 12; constants improved here",
     kind="bound",

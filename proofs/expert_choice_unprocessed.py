@@ -54,10 +54,10 @@ def side(factor: str, dependent: bool) -> SimpleNamespace:
 
 claim = Claim(
     title="Expert choice leaves tokens unprocessed, even with as many slots as tokens",
-    statement=r"$|P(\mathrm{unprocessed})-W(c)|\leq\frac n2\sqrt{\frac{c(1-c)}{s+1}}$ with $c=C/s$, "
+    statement=r"$|P(\mathrm{unprocessed})-W(c)|\leq\frac{n}{2}\sqrt{\frac{c(1-c)}{s+1}}$ with $c=C/s$, "
     r"$W(c)=P(q_1(\delta_1)>c,\ldots,q_n(\delta_n)>c)$; each expert refuses a token with $q_j\leq c$ with probability at most "
-    r"$\frac12\sqrt{\frac{c(1-c)}{s+1}}$; for isotropic tokens and orthonormal gates $W(c)=P(\max_j\delta_j<q^{-1}(c))"
-    r"\geq\max(1-nc,2^{-n})$, $c\leq\frac12$",
+    r"$\frac{1}{2}\sqrt{\frac{c(1-c)}{s+1}}$; for isotropic tokens and orthonormal gates $W(c)=P(\max_j\delta_j<q^{-1}(c))"
+    r"\geq\max(1-nc,2^{-n})$, $c\leq\frac{1}{2}$",
     hypotheses=(
         r"independent, identically distributed tokens; continuous affinity at each expert",
         r"$1\leq C\leq s$",

@@ -50,7 +50,7 @@ def side(extra: int) -> SimpleNamespace:
 
 claim = Claim(
     title="Exact success rate of token choice: hit rate times kept fraction, in O(1)",
-    statement=r"$P_{TCR}=\frac ps\sum_{m=0}^{s-1}P(\mathrm{Bin}(m,\pi)\leq C-1)"
+    statement=r"$P_{TCR}=\frac{p}{s}\sum_{m=0}^{s-1}P(\mathrm{Bin}(m,\pi)\leq C-1)"
     r"=p\,\{P(\mathrm{Bin}(s,\pi)\leq C-1)+\frac{C}{\pi s}P(\mathrm{Bin}(s+1,\pi)\geq C+1)\}"
     r"=p\,E\min(N_s,C)/(\pi s)=p\,E\min\{1,C/(N_{s-1}+1)\}$",
     hypotheses=(

@@ -44,7 +44,7 @@ def side(start: int) -> SimpleNamespace:
 
 claim = Claim(
     title="Poisson lower bound of token choice's success rate",
-    statement=r"$\frac{P_{TCR}}{p}\geq P(\mathrm{Poi}(\lambda)\leq C-1)+\frac C\lambda P(\mathrm{Poi}(\lambda)\geq C+1)$, "
+    statement=r"$\frac{P_{TCR}}{p}\geq P(\mathrm{Poi}(\lambda)\leq C-1)+\frac{C}{\lambda} P(\mathrm{Poi}(\lambda)\geq C+1)$, "
     r"$\lambda=\pi s$",
     hypotheses=(r"$1\leq C\leq s$, $0<\pi\leq 1$",),
     source="new (N2')",

@@ -55,10 +55,10 @@ def side(constant: sp.Expr, threshold: sp.Expr, strip: sp.Expr) -> SimpleNamespa
 
 claim = Claim(
     title="The printed bounds of token choice's success rate, where they hold, and constants that always do",
-    statement=r"$(1-\frac1e)\min\{1,\frac{nC}{s}\}\leq\frac{P_{TCR}}{p}\leq\min\{1,\frac{nC}{s}\}$; the printed lower bound "
+    statement=r"$(1-\frac{1}{e})\min\{1,\frac{nC}{s}\}\leq\frac{P_{TCR}}{p}\leq\min\{1,\frac{nC}{s}\}$; the printed lower bound "
     r"$\frac{C\sum p_i}{5s}$ holds if and only if $E\min(N_s,C)\geq C/5$: never if $nC>5s$; if $nC=5s$ only at "
-    r"$s=C$; always if $n\leq 5$, if $s\geq nC\ln\frac54$, or if "
-    r"$s\geq n\{\frac C5+\frac{3}{10}\rho^C\}$ with $\rho=e^{4/5}/5$",
+    r"$s=C$; always if $n\leq 5$, if $s\geq nC\ln\frac{5}{4}$, or if "
+    r"$s\geq n\{\frac{C}{5}+\frac{3}{10}\rho^C\}$ with $\rho=e^{4/5}/5$",
     hypotheses=(r"$s,n,C\geq 1$ integers, $C\leq s$, Top-1, uniform loads, $N_s\sim\mathrm{Bin}(s,1/n)$",),
     source="ETR Theorem 5, eq. 11 (arXiv 2406.00023)",
     kind="bound",
@@ -70,7 +70,7 @@ claim = Claim(
     correction=r"Printed without a condition: $P_{TCR}\geq C\sum p_i/(5s)$. At $s=100$, $n=8$, $C=90$ it claims $1.44\,p$, more "
     r"than the hit rate. It holds exactly where $E\min(N_s,C)\geq C/5$, which $nC<5s$ does not imply, "
     r"however large $C$ ($s=21$, $n=100$, $C=1$; or $C=48$, $n=10^{25}+3$), unless "
-    r"$n\leq\frac23\rho^{-C}$. For every $s,n,C$ the success rate lies between "
+    r"$n\leq\frac{2}{3}\rho^{-C}$. For every $s,n,C$ the success rate lies between "
     r"$(1-1/e)$ and $1$ times $p\min(1,nC/s)$, in place of $1/5$ and $10$.",
     lemmas=("Jensen's inequality", "convex order: Bernoulli below Poisson of the same mean"),
 )

@@ -38,8 +38,8 @@ def side(factor: str, half: str) -> SimpleNamespace:
 
 claim = Claim(
     title="Sharp two-sided bound of token choice's success rate",
-    statement=r"$\frac{1}{2s}\{\frac C\pi+s-\sqrt{\frac{C(1-\pi)}{\pi^2}+(\frac C\pi-s)^2}\}\leq\frac{P_{TCR}}{p}\leq"
-    r"\min\{1,\frac{C}{\pi s}\}$, with lower/upper $\geq 1-\max\{\frac12\sqrt{(1-\pi)/C},\frac{1}{4\pi C}\}$",
+    statement=r"$\frac{1}{2s}\{\frac{C}{\pi}+s-\sqrt{\frac{C(1-\pi)}{\pi^2}+(\frac{C}{\pi}-s)^2}\}\leq\frac{P_{TCR}}{p}\leq"
+    r"\min\{1,\frac{C}{\pi s}\}$, with lower/upper $\geq 1-\max\{\frac{1}{2}\sqrt{(1-\pi)/C},\frac{1}{4\pi C}\}$",
     hypotheses=(r"$1\leq C\leq s$, $0<\pi\leq 1$",),
     source="new (N2)",
     kind="bound",
