@@ -1,0 +1,121 @@
+"""What the experts' loads per sequence say: is the load uniform, how dependent are the tokens, what will be dropped.
+
+A sequence is the unit throughout. Tokens of one sequence depend on one another (N11), so that a chi-square test or a
+binomial standard error over tokens claims far more than the data show.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resonance_theory.rules import token_choice
+
+__all__ = [
+    "binomial_drop",
+    "dispersion",
+    "excess",
+    "least",
+    "over_dispersed_drop",
+    "relabelled",
+]
+
+Floats = NDArray[np.float64]
+Whole = NDArray[np.int64]
+
+
+def relabelled(load: Whole, seed: int = 0) -> tuple[float, float, int] | None:
+    """Test of the uniform load: (p value, total variation to uniform expected by chance, relabellings); load (B, n).
+
+    Under Assumption 4 (isotropic tokens, orthonormal gates) the experts are exchangeable within every sequence, and
+    sequences are independent. The experts of each sequence are therefore relabelled at random, independently, which
+    keeps every dependence inside a sequence; the statistic is Σ_i (N_i - mean)² of the summed loads. The p value
+    (1 + exceedances)/(1 + relabellings) is exact under that hypothesis. None for a single sequence, which cannot
+    tell a favoured expert from a topic.
+    """
+    sequences, experts = load.shape
+    if sequences < 2:
+        return None
+    draws = int(np.clip(10**8 // load.size, 199, 9999))
+    rng = np.random.Generator(np.random.Philox(seed))
+    total = load.sum(axis=0)
+    mean = total.sum() / experts
+    observed = np.square(total - mean).sum()
+    exceed, distance = 0, 0.0
+    chunk = max(1, 2**21 // load.size)
+    for start in range(0, draws, chunk):
+        size = min(chunk, draws - start)
+        shuffled = rng.permuted(np.broadcast_to(load, (size, *load.shape)), axis=-1).sum(axis=1) - mean
+        # whole-number loads: equal statistics differ by rounding only
+        exceed += int((np.square(shuffled).sum(axis=-1) >= observed * (1 - 1e-12)).sum())
+        distance += float(np.abs(shuffled).sum())
+    return (1 + exceed) / (1 + draws), distance / (2 * draws * total.sum()), draws
+
+
+def dispersion(tokens: int, sequences: Floats, load: Floats, square: Floats) -> tuple[Floats, Floats]:
+    """Variance ratio D of the loads to the binomial law, and the intra-sequence correlation (D-1)/(s-1).
+
+    sequences (...): number of sequences B >= 2; load, square (..., experts): Σ_b N_bi and Σ_b N_bi². D pools the
+    experts: Σ_i var_i / Σ_i s π_i(1-π_i), with π_i(1-π_i) estimated without bias. The correlation ρ is that of the
+    beta-binomial (Dirichlet-multinomial) law with these shares; NaN where no load varies at all.
+    """
+    b = sequences[..., None]
+    share = load / (b * tokens)
+    variance = np.maximum(square - load * load / b, 0.0) / (b - 1)
+    binomial = tokens * (share * (1 - share) + variance / (b * tokens**2)).sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = variance.sum(axis=-1) / binomial
+    return ratio, (ratio - 1) / (tokens - 1)
+
+
+def excess(load: Whole, group: NDArray[np.intp], tokens: int) -> Floats:
+    """Σ (N - C)_+ over the sequences and experts of every group, for C = 0..tokens: shape (groups, tokens + 1)."""
+    groups = int(group.max()) + 1
+    flat = (group[:, None] * (tokens + 1) + load).ravel()
+    count = np.bincount(flat, minlength=groups * (tokens + 1)).reshape(groups, tokens + 1)
+    above = np.zeros((groups, tokens + 1))
+    above[:, :-1] = np.cumsum(count[:, :0:-1], axis=1)[:, ::-1]  # how many loads exceed k
+    return np.cumsum(above[:, ::-1], axis=1)[:, ::-1]
+
+
+def binomial_drop(tokens: int, share: Floats, capacity: Whole) -> Floats:
+    """Expected fraction of candidates dropped where expert i's load is Bin(s, share_i) (N3); capacity (k,) >= 1."""
+    kept = token_choice.kept(tokens, share.size, capacity[:, None], load=share)
+    return np.maximum(1 - kept.sum(axis=-1) / (tokens * share.sum()), 0.0)
+
+
+def over_dispersed_drop(tokens: int, share: Floats, correlation: float) -> Floats:
+    """The same for beta-binomial loads of mean s share_i and the given correlation in [0, 1]; capacities 0..tokens.
+
+    E min(N, C) = Σ_{k<C} P(N > k), with the probabilities from their ratios, which are stable for every correlation.
+    """
+    share = np.minimum(share[share > 0], 1.0)
+    kept = np.zeros(tokens + 1)
+    k = np.arange(tokens, dtype=np.float64)
+    step = max(1, 2**22 // (tokens + 1))
+    for start in range(0, share.size, step):
+        p = share[start : start + step, None]
+        # P(k+1)/P(k) of the beta-binomial, a = p(1-ρ)/ρ and b = (1-p)(1-ρ)/ρ, multiplied through by ρ
+        with np.errstate(divide="ignore"):
+            ratio = (
+                np.log(tokens - k)
+                - np.log(k + 1)
+                + np.log(p * (1 - correlation) + k * correlation)
+                - np.log((1 - p) * (1 - correlation) + (tokens - k - 1) * correlation)
+            )
+        log_mass = np.zeros((p.size, tokens + 1))
+        certain = (p[:, 0] >= 1) | (correlation >= 1)
+        np.cumsum(np.where(certain[:, None], 0.0, ratio), axis=1, out=log_mass[:, 1:])
+        mass = np.exp(log_mass - log_mass.max(axis=1, keepdims=True))
+        mass /= mass.sum(axis=1, keepdims=True)
+        mass[certain] = 0.0  # all tokens or none
+        mass[certain, 0], mass[certain, -1] = 1 - p[certain, 0], p[certain, 0]
+        above = np.cumsum(mass[:, :0:-1], axis=1)[:, ::-1]
+        kept[1:] += np.cumsum(above.sum(axis=0))
+    return np.maximum(1 - kept / (tokens * share.sum()), 0.0)
+
+
+def least(loss: float, drop: Floats) -> Whole:
+    """Least capacity whose drop is at most `loss`; drop (..., tokens + 1) at capacities 0..tokens, falling to 0."""
+    # sums of fractions: a drop equal to the loss must not be lost to rounding
+    return np.argmax(drop <= loss * (1 + 1e-12), axis=-1).astype(np.int64)

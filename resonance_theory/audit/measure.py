@@ -1,0 +1,411 @@
+"""One layer of hidden states, routed raw and centred: every number of the audit.
+
+A layer is read twice in blocks of bounded size: once for its mean, its range and bad entries, once for everything
+else. All that is measured is unchanged when the tokens are scaled, so a layer is first scaled into [-1, 1] by a power
+of two; no square can overflow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resonance_theory import homogenization, sphere
+from resonance_theory.audit import counts
+from resonance_theory.audit.files import Layer
+from resonance_theory.audit.result import Affinity, Drop, Estimate, LayerAudit, Need, Routing
+from resonance_theory.extractor import affinity
+from resonance_theory.rules import expert_choice, token_choice
+
+__all__ = ["Setting", "measure"]
+
+Floats = NDArray[np.float64]
+Whole = NDArray[np.int64]
+
+BLOCK = 2**21  # numbers held at once, a few times over
+GROUPS = 64  # groups of sequences for the jackknife, at most
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the user asked for. gates: (experts, features), or None for GrAP; orthogonal: whether G4's law applies."""
+
+    experts: int
+    top: int
+    gates: Floats | None
+    orthogonal: bool
+    factors: tuple[float, ...]
+    loss: float
+
+
+@dataclass
+class Tally:
+    """Sums over one routing of a layer; g counts groups of sequences."""
+
+    load: Whole  # (sequences, experts): candidates
+    rank: Whole  # (g, tokens): tokens by their best place among all experts' tokens
+    winner: Floats  # (sequences, tokens): largest affinity
+    direction: Floats  # (g, features): sum of unit tokens
+    size: Whole  # (g,): tokens that have a direction
+    within: Floats  # (sequences, 2): sum and number of cosines of pairs within a sequence
+    neighbour: Floats  # (sequences, 4): cosines and number of neighbour pairs; pairs on one expert and all
+    chosen: Whole = field(init=False)  # (experts,): tokens whose best expert it is
+    total: Floats = field(init=False)  # (experts, features): their sum, about the mean token
+
+    def __post_init__(self) -> None:
+        experts, features = self.load.shape[1], self.direction.shape[1]
+        self.chosen, self.total = np.zeros(experts, dtype=np.int64), np.zeros((experts, features))
+
+
+def measure(layer: Layer, setting: Setting, centred: Sequence[bool]) -> LayerAudit:
+    """Audit one layer, once for each entry of `centred`."""
+    sequences, tokens, dim = layer.data.shape
+    exponent, mean = _survey(layer)
+    group = np.arange(sequences) * min(sequences, GROUPS) // sequences
+    tallies, scatter = _tally(layer, setting, centred, exponent, mean, group)
+    routings = tuple(_routing(tally, layer, setting, choice, scatter, group) for choice, tally in zip(centred, tallies))
+    isotropic = float(homogenization.token_choice_scatter(dim, setting.experts)) if setting.orthogonal else None
+    return LayerAudit(layer.name, sequences, tokens, dim, layer.dtype, isotropic, routings)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _pieces(shape: tuple[int, ...]) -> Iterator[tuple[slice, list[slice]]]:
+    """Consecutive runs of sequences, and the runs of positions in which to read each."""
+    sequences, tokens, dim = shape
+    many = max(1, BLOCK // (tokens * dim))
+    step = tokens if many > 1 else max(1, BLOCK // dim)
+    for start in range(0, sequences, many):
+        yield slice(start, min(start + many, sequences)), [slice(p, p + step) for p in range(0, tokens, step)]
+
+
+def _survey(layer: Layer) -> tuple[int, Floats]:
+    """The power of two that scales the layer into [-1, 1], and its mean token after scaling."""
+    bad, first, largest = 0, "", 0.0
+    for rows, runs in _pieces(layer.data.shape):
+        for run in runs:
+            x = layer.block(rows, run)
+            finite = np.isfinite(x)
+            if not finite.all():
+                if not bad:
+                    at = np.argwhere(~finite)[0] + (rows.start, run.start, 0)
+                    place = ("sequence", "position", "feature")[3 - len(layer.shape) :]
+                    first = ", ".join(f"{name} {i}" for name, i in zip(place, at[3 - len(layer.shape) :]))
+                bad += int(x.size - np.count_nonzero(finite))
+            elif not bad:
+                largest = max(largest, float(np.abs(x).max()))
+    if bad:
+        raise ValueError(
+            f"layer {layer.name!r} holds {bad} non-finite entries (the first at {first}) but every one must be finite"
+        )
+    exponent = -math.frexp(largest)[1]
+    total = np.zeros(layer.data.shape[2])
+    for rows, runs in _pieces(layer.data.shape):
+        for run in runs:
+            total += np.ldexp(layer.block(rows, run), exponent).sum(axis=(0, 1))
+    return exponent, total / (layer.data.shape[0] * layer.data.shape[1])
+
+
+def _tally(
+    layer: Layer,
+    setting: Setting,
+    centred: Sequence[bool],
+    exponent: int,
+    mean: Floats,
+    group: NDArray[np.intp],
+) -> tuple[list[Tally], float]:
+    """The sums of each routing, and the tokens' total sum of squares about their mean."""
+    sequences, tokens, dim = layer.data.shape
+    groups = int(group[-1]) + 1
+    tallies = [
+        Tally(
+            load=np.zeros((sequences, setting.experts), dtype=np.int64),
+            rank=np.zeros((groups, tokens), dtype=np.int64),
+            winner=np.zeros((sequences, tokens)),
+            direction=np.zeros((groups, dim)),
+            size=np.zeros(groups, dtype=np.int64),
+            within=np.zeros((sequences, 2)),
+            neighbour=np.zeros((sequences, 4)),
+        )
+        for _ in centred
+    ]
+    scatter = energy = 0.0
+    for rows, runs in _pieces(layer.data.shape):
+        count = rows.stop - rows.start
+        scores = [np.empty((count, tokens, setting.experts)) for _ in centred]
+        sums = [np.zeros((count, dim)) for _ in centred]
+        before: list[Floats | None] = [None for _ in centred]
+        for run in runs:
+            x = np.ldexp(layer.block(rows, run), exponent)
+            about = x - mean
+            scatter += float(np.vdot(about, about))
+            energy += float(np.vdot(x, x))
+            for k, (choice, tally) in enumerate(zip(centred, tallies)):
+                y = about if choice else x
+                if setting.gates is None:
+                    score = affinity(y, setting.experts)
+                else:
+                    score = affinity(y, gates=setting.gates)
+                scores[k][:, run] = score
+                _best_expert(tally, score.argmax(axis=-1), about)
+                unit, real = _unit(y)
+                sums[k] += unit.sum(axis=1)
+                np.add.at(tally.size, group[rows], real.sum(axis=1))
+                tally.within[rows, 1] += real.sum(axis=1)
+                last = before[k]
+                joined = unit if last is None else np.concatenate([last, unit], axis=1)
+                tally.neighbour[rows, 0] += np.einsum("btd,btd->b", joined[:, 1:], joined[:, :-1])
+                length = np.square(joined).sum(axis=-1) > 0.5
+                tally.neighbour[rows, 1] += (length[:, 1:] & length[:, :-1]).sum(axis=1)
+                before[k] = unit[:, -1:]
+        for tally, score, total in zip(tallies, scores, sums):
+            _route(tally, score, rows, group[rows], setting.top)
+            np.add.at(tally.direction, group[rows], total)
+            real_tokens = tally.within[rows, 1].copy()
+            tally.within[rows, 0] = np.square(total).sum(axis=-1) - real_tokens
+            tally.within[rows, 1] = real_tokens * (real_tokens - 1)
+    if scatter <= 1e-26 * energy:
+        raise ValueError(f"layer {layer.name!r} holds equal tokens only, but an audit needs tokens that differ")
+    return tallies, scatter
+
+
+def _unit(y: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """Unit tokens (0 where a token is 0), and which tokens are not 0."""
+    length = np.sqrt(np.einsum("btd,btd->bt", y, y))
+    real = length > 0
+    return y / np.where(real, length, 1.0)[..., None], real
+
+
+def _best_expert(tally: Tally, best: NDArray[np.intp], about: Floats) -> None:
+    """Add tokens to the sums of the experts they prefer: sorted by expert, one sum for each run of the same."""
+    flat = best.ravel()
+    order = np.argsort(flat, kind="stable")
+    present, start = np.unique(flat[order], return_index=True)
+    tally.total[present] += np.add.reduceat(about.reshape(-1, about.shape[-1])[order], start, axis=0)
+    tally.chosen += np.bincount(flat, minlength=tally.chosen.size)
+
+
+def _route(tally: Tally, score: Floats, rows: slice, group: NDArray[np.intp], top: int) -> None:
+    """Send whole sequences through the routers."""
+    count, tokens, experts = score.shape
+    tally.load[rows] = token_choice.route(score, tokens, top=top).load
+    tally.winner[rows] = score.max(axis=-1)
+    best = score.argmax(axis=-1)
+    tally.neighbour[rows, 2] = (best[:, 1:] == best[:, :-1]).sum(axis=1)
+    tally.neighbour[rows, 3] = tokens - 1
+    # An expert that may take every token ranks them all: a token is unprocessed at capacity C if its best rank is >= C
+    rank = np.full(count * tokens, tokens - 1)
+    width = max(1, 2 * BLOCK // (count * tokens))
+    for first in range(0, experts, width):
+        everything = expert_choice.route(score[..., first : first + width], tokens)
+        np.minimum.at(rank, everything.sample * tokens + everything.token, everything.slot)
+    np.add.at(tally.rank, (np.repeat(group, tokens), rank), 1)
+
+
+# --- from sums to numbers ---------------------------------------------------------------------------------------------
+
+
+def _routing(
+    tally: Tally, layer: Layer, setting: Setting, centred: bool, scatter: float, group: NDArray[np.intp]
+) -> Routing:
+    sequences, tokens, dim = layer.data.shape
+    experts, top, groups = setting.experts, setting.top, int(group[-1]) + 1
+
+    def by_group(values: NDArray[np.generic]) -> Floats:
+        result = np.zeros((groups, *values.shape[1:]))
+        np.add.at(result, group, values)
+        return result
+
+    load, square = by_group(tally.load), by_group(tally.load**2)
+    number, neighbour, within = by_group(np.ones(sequences)), by_group(tally.neighbour), by_group(tally.within)
+    excess = counts.excess(tally.load, group, tokens)
+    unprocessed = np.zeros((groups, tokens + 1))  # tokens whose best rank is >= C
+    unprocessed[:, :-1] = np.cumsum(tally.rank[:, ::-1], axis=1)[:, ::-1]
+
+    def estimate(statistic: Callable[[Floats], Floats]) -> Estimate:
+        """The statistic of all groups; its error from leaving out each group in turn (weights (k, g) in, (k,) out)."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            value = float(statistic(np.ones((1, groups)))[0])
+            error = math.nan
+            if groups > 1:
+                without = np.asarray(statistic(1.0 - np.eye(groups)))
+                error = math.sqrt((groups - 1) * float(np.mean(np.square(without - without.mean()))))
+        return Estimate(value, error if math.isfinite(error) else None)
+
+    def share(w: Floats) -> Floats:
+        return w @ load / (w @ load).sum(axis=-1, keepdims=True)
+
+    def share_of(expert: int) -> Estimate:
+        return estimate(lambda w: share(w)[:, expert])
+
+    def ratio(top: Floats, bottom: Floats) -> Estimate:
+        return estimate(lambda w: (w @ top) / (w @ bottom))
+
+    def cosine(w: Floats) -> Floats:
+        size = w @ tally.size
+        return (np.square(w @ tally.direction).sum(axis=-1) - size) / (size * (size - 1))
+
+    def drop(capacity: int) -> Estimate:
+        return ratio(excess[:, capacity], excess[:, 0])
+
+    def left(capacity: int) -> Estimate:
+        return ratio(unprocessed[:, capacity], unprocessed[:, 0])
+
+    pi = tally.load.sum(axis=0) / (sequences * tokens)
+    uniform = np.full(experts, top / experts)
+    spread: Estimate | None = None
+    rho = 0.0
+    law: Floats | None = None
+    correlation: Estimate | None = None
+    if sequences > 1:
+        # the variance needs two sequences on every side of the jackknife, so with two the value stands alone
+        def dispersion(part: int) -> Estimate:
+            def statistic(w: Floats) -> Floats:
+                return counts.dispersion(tokens, w @ number, w @ load, w @ square)[part]
+
+            return estimate(statistic)
+
+        spread, correlation = dispersion(0), dispersion(1)
+        if math.isfinite(correlation.value):
+            rho = min(max(correlation.value, 0.0), 1.0)
+            law = counts.over_dispersed_drop(tokens, pi, rho)
+        else:  # no load varies: every token always takes the same experts
+            spread = correlation = None
+
+    def capacity_of(factor: float) -> int:
+        return min(tokens, max(1, math.ceil(factor * top * tokens / experts - 1e-9)))
+
+    def predictions(capacity: Whole) -> tuple[Floats, Floats, Floats | None, Floats | None]:
+        fair = counts.binomial_drop(tokens, uniform, capacity)
+        skewed = counts.binomial_drop(tokens, pi, capacity)
+        isotropic = None
+        if setting.orthogonal:
+            # in the limit of long sequences an expert takes the affinities above its C/s quantile (N3)
+            a = sphere.cap_quantile(capacity / tokens, dim)
+            isotropic = np.clip(1 - sphere.percentile(a, dim, experts), 0.0, 1.0)
+        return fair, skewed, None if law is None else law[capacity], isotropic
+
+    capacities = np.array([capacity_of(f) for f in setting.factors], dtype=np.int64)
+    fair, skewed, over, isotropic = predictions(capacities)
+    drops = tuple(
+        Drop(
+            factor=factor,
+            capacity=c,
+            measured=drop(c),
+            uniform=float(fair[k]),
+            measured_load=float(skewed[k]),
+            over_dispersed=None if over is None else float(over[k]),
+            expert_choice=left(c),
+            expert_choice_isotropic=None if isotropic is None else float(isotropic[k]),
+        )
+        for k, (factor, c) in enumerate(zip(setting.factors, capacities.tolist()))
+    )
+
+    def need(curve: Floats, **predicted: int | None) -> Need:
+        whole = curve.sum(axis=0)
+        value = int(counts.least(setting.loss, whole / whole[0]))
+        low = high = None
+        if groups > 1:
+            part = (1.0 - np.eye(groups)) @ curve
+            some = counts.least(setting.loss, part / part[:, :1])
+            low, high = int(some.min()), int(some.max())
+        return Need(value, value * experts / (top * tokens), low, high, **predicted)
+
+    choosing = need(
+        excess,
+        uniform=int(token_choice.least_capacity(1 - setting.loss, tokens, experts, top=top)),
+        measured_load=_bisect(lambda c: counts.binomial_drop(tokens, pi, c), setting.loss, tokens),
+        over_dispersed=None if law is None else int(counts.least(setting.loss, law)),
+    )
+    taking = need(unprocessed)
+    furthest = min(tokens, max(capacity_of(max(2.0, *setting.factors)), 2 * choosing.capacity))
+    grid = np.unique(np.linspace(1, furthest, 120).round().astype(np.int64))
+    fair, skewed, over, _ = predictions(grid)
+    whole = excess.sum(axis=0)
+    curve = {
+        "capacity": grid.tolist(),
+        "measured": (whole[grid] / whole[0]).tolist(),
+        "uniform": fair.tolist(),
+        "measured_load": skewed.tolist(),
+        "over_dispersed": None if over is None else over.tolist(),
+    }
+
+    test = counts.relabelled(tally.load)
+    fraction = pi / pi.sum()
+    used = int((tally.chosen > 0).sum())
+    between = float((np.square(tally.total).sum(axis=-1) / np.maximum(tally.chosen, 1)).sum())
+    rest = scatter - between
+    best = tally.chosen / tally.chosen.sum()
+    return Routing(
+        centred=centred,
+        load=tuple(share_of(i) for i in range(experts)),
+        p_uniform=None if test is None else test[0],
+        relabellings=None if test is None else test[2],
+        total_variation=estimate(lambda w: 0.5 * np.abs(share(w) - 1 / experts).sum(axis=-1)),
+        total_variation_chance=None if test is None else test[1],
+        heaviest=estimate(lambda w: share(w).max(axis=-1)),
+        variation=float(np.std(fraction) / np.mean(fraction)),
+        cosine=estimate(cosine),
+        cosine_within=ratio(within[:, 0], within[:, 1]),
+        cosine_neighbours=ratio(neighbour[:, 0], neighbour[:, 1]),
+        same_expert=ratio(neighbour[:, 2], neighbour[:, 3]),
+        same_expert_independent=float(np.square(best).sum()),
+        zero_tokens=int(sequences * tokens - tally.size.sum()),
+        affinity=_affinity(tally.winner, dim, setting),
+        dispersion=spread,
+        correlation=correlation,
+        drops=drops,
+        token_choice=choosing,
+        resonance=choosing,  # identical loads, identical numbers kept (N3)
+        expert_choice=taking,
+        between_within=between / rest if rest > 0 else None,
+        calinski_harabasz=(
+            between / rest * (sequences * tokens - used) / (used - 1)
+            if rest > 0 and 1 < used < sequences * tokens
+            else None
+        ),
+        experts_used=used,
+        curve=curve,
+    )
+
+
+def _bisect(drop: Callable[[Whole], Floats], loss: float, tokens: int) -> int:
+    """Least capacity in 1..tokens with drop(capacity) <= loss; the drop falls, to 0 at `tokens`."""
+    low, high = 0, tokens
+    while high - low > 1:
+        middle = (low + high) // 2
+        if float(drop(np.array([middle]))[0]) <= loss:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _affinity(winner: Floats, dim: int, setting: Setting) -> Affinity:
+    """Quantiles of the winning affinity against those of isotropic tokens, P(max >= a) = n h(a) (G4)."""
+    ordered = np.sort(winner, axis=None)
+    levels = np.array(QUANTILES)
+    measured = np.quantile(ordered, levels)
+    isotropic = distance = None
+    if setting.orthogonal:
+
+        def below(a: Floats) -> Floats:
+            return 1 - np.asarray(sphere.percentile(np.clip(a, -1.0, 1.0), dim, setting.experts))
+
+        low, high = np.full(levels.shape, -1.0), np.full(levels.shape, 1.0)
+        for _ in range(50):
+            middle = (low + high) / 2
+            under = below(middle) < levels
+            low, high = np.where(under, middle, low), np.where(under, high, middle)
+        isotropic = tuple(((low + high) / 2).tolist())
+        # Kolmogorov's distance, on at most 4096 of the order statistics
+        at = np.unique(np.linspace(0, ordered.size - 1, min(ordered.size, 4096)).round().astype(np.int64))
+        law = below(ordered[at])
+        distance = float(np.maximum((at + 1) / ordered.size - law, law - at / ordered.size).max())
+    return Affinity(QUANTILES, tuple(measured.tolist()), isotropic, distance)
