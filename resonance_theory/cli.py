@@ -340,7 +340,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("audit", _audit, "measure a router's assumptions on real hidden states, and the capacity they need")
     sub.add_argument("file", metavar="FILE", help=".safetensors or .npy; the word 'example' for the embedded file")
-    sub.add_argument("--experts", type=int, default=8, metavar="N")
+    sub.add_argument("--experts", type=int, metavar="N", help="GrAP gates (default 8)")
     sub.add_argument("--top", type=int, default=1, metavar="L")
     sub.add_argument("--center", action="store_true", help="only the centred gates (default: raw and centred)")
     sub.add_argument("--gates", metavar="FILE", help="your own gates, (experts, features), .npy or .safetensors")

@@ -101,16 +101,14 @@ def _fits(layer: Layer, experts: int, gates: NDArray[np.float64] | None) -> None
     dim = layer.data.shape[-1]
     if gates is not None:
         if gates.shape[1] != dim:
-            raise ValueError(
-                f"gates have {gates.shape[1]} features but layer {layer.name!r} has {dim}: they must agree"
-            )
+            raise ValueError(f"gates have {gates.shape[1]} features but {layer.where} has {dim}: they must agree")
         return
     from resonance_theory.extractor import grap_gates
 
     try:
         grap_gates(dim, experts)
     except ValueError as problem:
-        raise ValueError(f"layer {layer.name!r}: {problem}") from None
+        raise ValueError(f"{layer.where}: {problem}") from None
 
 
 def _orthogonal(gates: NDArray[np.float64]) -> bool:

@@ -30,6 +30,7 @@ class Layer:
     """
 
     name: str
+    where: str
     shape: tuple[int, ...]
     dtype: str
     data: NDArray[Any]
@@ -67,10 +68,12 @@ def read(source: Any) -> Hidden:
         items = source.items() if isinstance(source, Mapping) else [("hidden states", source)]
         tensors = {str(name): _array(str(name), value) for name, value in items}
     layers, ignored = [], []
+    lone = len(tensors) == 1 and isinstance(source, (str, Path))
     for name, (dtype, data) in tensors.items():
         problem = _unfit(dtype, data)
         if problem is None:
-            layers.append(Layer(name, data.shape, dtype, data if data.ndim == 3 else data[None]))
+            called = where if lone else f"{name!r} of {where}"
+            layers.append(Layer(name, called, data.shape, dtype, data if data.ndim == 3 else data[None]))
         else:
             ignored.append((name, problem))
     if not layers:
@@ -96,7 +99,7 @@ def read_gates(source: Any) -> NDArray[np.float64]:
             "each at least 2"
         )
     dtype, data = fit[0]
-    gates = Layer("gates", data.shape, dtype, data[None]).block(slice(None), slice(None))[0]
+    gates = Layer("gates", where, data.shape, dtype, data[None]).block(slice(None), slice(None))[0]
     bad = ~np.isfinite(gates)
     if bad.any():
         raise ValueError(f"{where} holds {int(bad.sum())} non-finite entries but every one must be finite")

@@ -102,7 +102,7 @@ def _survey(layer: Layer) -> tuple[int, Floats]:
                 largest = max(largest, float(np.abs(x).max()))
     if bad:
         raise ValueError(
-            f"layer {layer.name!r} holds {bad} non-finite entries (the first at {first}) but every one must be finite"
+            f"{layer.where} holds {bad} non-finite entries (the first at {first}) but every one must be finite"
         )
     exponent = -math.frexp(largest)[1]
     total = np.zeros(layer.data.shape[2])
@@ -171,7 +171,7 @@ def _tally(
             tally.within[rows, 0] = np.square(total).sum(axis=-1) - real_tokens
             tally.within[rows, 1] = real_tokens * (real_tokens - 1)
     if scatter <= 1e-26 * energy:
-        raise ValueError(f"layer {layer.name!r} holds equal tokens only, but an audit needs tokens that differ")
+        raise ValueError(f"{layer.where} holds equal tokens only, but an audit needs tokens that differ")
     return tallies, scatter
 
 
