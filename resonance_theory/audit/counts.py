@@ -42,7 +42,7 @@ def relabelled(load: Whole, seed: int = 0) -> tuple[float, float, int] | None:
     mean = total.sum() / experts
     observed = np.square(total - mean).sum()
     exceed, distance = 0, 0.0
-    chunk = max(1, 2**21 // load.size)
+    chunk = max(1, 2**18 // load.size)
     for start in range(0, draws, chunk):
         size = min(chunk, draws - start)
         shuffled = rng.permuted(np.broadcast_to(load, (size, *load.shape)), axis=-1).sum(axis=1) - mean
@@ -79,18 +79,21 @@ def excess(load: Whole, group: NDArray[np.intp], tokens: int) -> Floats:
 
 
 def binomial_drop(tokens: int, share: Floats, capacity: Whole) -> Floats:
-    """Expected fraction of candidates dropped where expert i's load is Bin(s, share_i) (N3); capacity (k,) >= 1."""
-    kept = token_choice.kept(tokens, share.size, capacity[:, None], load=share)
-    return np.maximum(1 - kept.sum(axis=-1) / (tokens * share.sum()), 0.0)
+    """Expected fraction of candidates dropped where expert i's load is Bin(s, share_i) (N3); capacity (k,) >= 1.
+
+    Of expert i's own candidates it is 1 - P_TCR/p = E(N_i - C)_+ / (s share_i) (N1).
+    """
+    failure = token_choice.failure(tokens, share.size, capacity[:, None], load=share)
+    return (failure * share).sum(axis=-1) / share.sum()
 
 
 def over_dispersed_drop(tokens: int, share: Floats, correlation: float) -> Floats:
     """The same for beta-binomial loads of mean s share_i and the given correlation in [0, 1]; capacities 0..tokens.
 
-    E min(N, C) = Σ_{k<C} P(N > k), with the probabilities from their ratios, which are stable for every correlation.
+    E(N - C)_+ = Σ_{k>=C} P(N > k), with the probabilities from their ratios, which are stable for every correlation.
     """
     share = np.minimum(share[share > 0], 1.0)
-    kept = np.zeros(tokens + 1)
+    turned_away = np.zeros(tokens + 1)
     k = np.arange(tokens, dtype=np.float64)
     step = max(1, 2**22 // (tokens + 1))
     for start in range(0, share.size, step):
@@ -111,8 +114,8 @@ def over_dispersed_drop(tokens: int, share: Floats, correlation: float) -> Float
         mass[certain] = 0.0  # all tokens or none
         mass[certain, 0], mass[certain, -1] = 1 - p[certain, 0], p[certain, 0]
         above = np.cumsum(mass[:, :0:-1], axis=1)[:, ::-1]
-        kept[1:] += np.cumsum(above.sum(axis=0))
-    return np.maximum(1 - kept / (tokens * share.sum()), 0.0)
+        turned_away[:-1] += np.cumsum(above.sum(axis=0)[::-1])[::-1]
+    return turned_away / (tokens * share.sum())
 
 
 def least(loss: float, drop: Floats) -> Whole:

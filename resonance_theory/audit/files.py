@@ -40,7 +40,7 @@ class Layer:
         part = self.data[sequences, positions]
         if self.dtype == "bfloat16":
             part = (part.astype(np.uint32) << 16).view(np.float32)  # the upper half of a float32
-        return part.astype(np.float64)
+        return part.astype(np.float64, order="C")  # one order of summation for every layout
 
 
 @dataclass(frozen=True)

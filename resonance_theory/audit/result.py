@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,11 @@ __all__ = ["Affinity", "AuditReport", "Drop", "Estimate", "LayerAudit", "Need", 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measured value and its standard error, by the jackknife over sequences; None with a single sequence."""
+    """A measured value and its standard error, by the jackknife over sequences.
+
+    The error is None with a single sequence, the value NaN (None in the JSON) where nothing defines it: a mean over
+    pairs of which there are none.
+    """
 
     value: float
     error: float | None
@@ -173,7 +178,7 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    return value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -189,7 +194,7 @@ def _percent(value: float | None) -> str:
 
 
 def _with_error(estimate: Estimate | None, style: str = "{:.3f}") -> str:
-    if estimate is None:
+    if estimate is None or not math.isfinite(estimate.value):
         return "-"
     error = "" if estimate.error is None else f" ± {style.format(estimate.error)}"
     return style.format(estimate.value) + error
