@@ -203,6 +203,21 @@ def test_errors_are_those_of_leaving_each_sequence_out(sequences):
         assert (pick(full).low, pick(full).high) == (min(capacities), max(capacities))
 
 
+def test_held_out_centring_uses_the_other_sequences():
+    x = correlated(sequences=5, tokens=40)
+    r = audit.audit(x, experts=4, center=True).layers[0].routings[0]
+    load = []
+    for b in range(5):
+        mean = np.delete(x, b, axis=0).mean(axis=(0, 1))
+        load.append(rt.token_choice.route(rt.affinity(x[b], 4, center=mean), 40).load)
+    load = np.array(load)
+    assert r.held_out_heaviest == load.sum(axis=0).max() / load.sum()
+    lost = [np.maximum(load - c, 0).sum() / load.sum() for c in range(41)]
+    assert r.held_out_capacity == next(c for c in range(41) if lost[c] <= 0.01)
+    raw = audit.audit(x, experts=4, center=False).layers[0].routings[0]
+    assert raw.held_out_capacity is None
+
+
 # --- the laws ---------------------------------------------------------------------------------------------------------
 
 
@@ -299,7 +314,7 @@ def test_isotropic_tokens_obey_the_theory():
     assert abs(r.dispersion.value - 1) < 5 * r.dispersion.error
     assert abs(r.cosine.value) < 5 * r.cosine.error
     for drop in r.drops:
-        assert abs(drop.measured.value - drop.uniform) < 5 * drop.measured.error + 1e-4
+        assert abs(drop.measured.value - drop.uniform) < 5 * (drop.measured.error or 0) + 1e-4
     # Kolmogorov: P(distance > sqrt(ln(2/α)/2N)) <= α
     assert r.affinity.kolmogorov < math.sqrt(math.log(2e6) / (2 * 300 * 64))
     np.testing.assert_allclose(r.affinity.measured, r.affinity.isotropic, atol=0.01)

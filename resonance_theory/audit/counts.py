@@ -30,8 +30,9 @@ def relabelled(load: Whole, seed: int = 0) -> tuple[float, float, int] | None:
     Under Assumption 4 (isotropic tokens, orthonormal gates) the experts are exchangeable within every sequence, and
     sequences are independent. The experts of each sequence are therefore relabelled at random, independently, which
     keeps every dependence inside a sequence; the statistic is Σ_i (N_i - mean)² of the summed loads. The p value
-    (1 + exceedances)/(1 + relabellings) is exact under that hypothesis. None for a single sequence, which cannot
-    tell a favoured expert from a topic.
+    (1 + exceedances)/(1 + relabellings) is exact under that hypothesis for raw tokens, and conservative for centred
+    ones: their mean comes from the same sequences, whose loads it makes complement one another. None for a single
+    sequence, which cannot tell a favoured expert from a topic.
     """
     sequences, experts = load.shape
     if sequences < 2:

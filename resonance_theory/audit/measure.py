@@ -1,7 +1,7 @@
 """One layer of hidden states, routed raw and centred: every number of the audit.
 
-A layer is read twice in blocks of bounded size: once for its mean, its range and bad entries, once for everything
-else. All that is measured is unchanged when the tokens are scaled, so a layer is first scaled into [-1, 1] by a power
+A layer is read in blocks of bounded size, as often as needed: for bad entries and its range, for its mean, for what is
+measured. All that is measured is unchanged when the tokens are scaled, so a layer is first scaled into [-1, 1] by a power
 of two; no square can overflow.
 """
 
@@ -65,12 +65,17 @@ class Tally:
 def measure(layer: Layer, setting: Setting, centred: Sequence[bool]) -> LayerAudit:
     """Audit one layer, once for each entry of `centred`."""
     sequences, tokens, dim = layer.data.shape
-    exponent, mean = _survey(layer)
     group = np.arange(sequences) * min(sequences, GROUPS) // sequences
+    exponent = _survey(layer)
+    total = _sums(layer, exponent, group)
+    mean = total.sum(axis=0) / (sequences * tokens)
     tallies, scatter = _tally(layer, setting, centred, exponent, mean, group)
-    routings = tuple(_routing(tally, layer, setting, choice, scatter, group) for choice, tally in zip(centred, tallies))
+    routings = []
+    for choice, tally in zip(centred, tallies):
+        held_out = _held_out(layer, setting, exponent, total, group) if choice and sequences > 1 else None
+        routings.append(_routing(tally, layer, setting, choice, held_out, scatter, group))
     isotropic = float(homogenization.token_choice_scatter(dim, setting.experts)) if setting.orthogonal else None
-    return LayerAudit(layer.name, sequences, tokens, dim, layer.dtype, isotropic, routings)
+    return LayerAudit(layer.name, sequences, tokens, dim, layer.dtype, isotropic, tuple(routings))
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -85,8 +90,8 @@ def _pieces(shape: tuple[int, ...]) -> Iterator[tuple[slice, list[slice]]]:
         yield slice(start, min(start + many, sequences)), [slice(p, p + step) for p in range(0, tokens, step)]
 
 
-def _survey(layer: Layer) -> tuple[int, Floats]:
-    """The power of two that scales the layer into [-1, 1], and its mean token after scaling."""
+def _survey(layer: Layer) -> int:
+    """The exponent of the power of two that scales the layer into [-1, 1]; refuses entries that are not finite."""
     bad, first, largest = 0, "", 0.0
     for rows, runs in _pieces(layer.data.shape):
         for run in runs:
@@ -104,12 +109,36 @@ def _survey(layer: Layer) -> tuple[int, Floats]:
         raise ValueError(
             f"{layer.where} holds {bad} non-finite entries (the first at {first}) but every one must be finite"
         )
-    exponent = -math.frexp(largest)[1]
-    total = np.zeros(layer.data.shape[2])
+    return -math.frexp(largest)[1]
+
+
+def _sums(layer: Layer, exponent: int, group: NDArray[np.intp]) -> Floats:
+    """Sum of the scaled tokens of every group, (g, features)."""
+    total = np.zeros((int(group[-1]) + 1, layer.data.shape[2]))
     for rows, runs in _pieces(layer.data.shape):
         for run in runs:
-            total += np.ldexp(layer.block(rows, run), exponent).sum(axis=(0, 1))
-    return exponent, total / (layer.data.shape[0] * layer.data.shape[1])
+            np.add.at(total, group[rows], np.ldexp(layer.block(rows, run), exponent).sum(axis=1))
+    return total
+
+
+def _affinity(x: Floats, setting: Setting) -> Floats:
+    return affinity(x, setting.experts) if setting.gates is None else affinity(x, gates=setting.gates)
+
+
+def _held_out(layer: Layer, setting: Setting, exponent: int, total: Floats, group: NDArray[np.intp]) -> Whole:
+    """Loads (sequences, experts) when every group is centred by the mean token of the others.
+
+    The pooled mean has seen the tokens that it centres, and so evens their loads more than it would those of new ones.
+    """
+    sequences, tokens = layer.data.shape[:2]
+    size = np.bincount(group)[:, None] * tokens
+    others = (total.sum(axis=0) - total) / (sequences * tokens - size)
+    load = np.zeros((sequences, setting.experts), dtype=np.int64)
+    for rows, runs in _pieces(layer.data.shape):
+        for run in runs:
+            x = np.ldexp(layer.block(rows, run), exponent) - others[group[rows], None]
+            load[rows] += token_choice.route(_affinity(x, setting), x.shape[1], top=setting.top).load
+    return load
 
 
 def _tally(
@@ -148,10 +177,7 @@ def _tally(
             energy += float(np.vdot(x, x))
             for k, (choice, tally) in enumerate(zip(centred, tallies)):
                 y = about if choice else x
-                if setting.gates is None:
-                    score = affinity(y, setting.experts)
-                else:
-                    score = affinity(y, gates=setting.gates)
+                score = _affinity(y, setting)
                 scores[k][:, run] = score
                 _best_expert(tally, score.argmax(axis=-1), about)
                 unit, real = _unit(y)
@@ -212,7 +238,13 @@ def _route(tally: Tally, score: Floats, rows: slice, group: NDArray[np.intp], to
 
 
 def _routing(
-    tally: Tally, layer: Layer, setting: Setting, centred: bool, scatter: float, group: NDArray[np.intp]
+    tally: Tally,
+    layer: Layer,
+    setting: Setting,
+    centred: bool,
+    held_out: Whole | None,
+    scatter: float,
+    group: NDArray[np.intp],
 ) -> Routing:
     sequences, tokens, dim = layer.data.shape
     experts, top, groups = setting.experts, setting.top, int(group[-1]) + 1
@@ -251,11 +283,9 @@ def _routing(
         size = w @ tally.size
         return (np.square(w @ tally.direction).sum(axis=-1) - size) / (size * (size - 1))
 
-    def drop(capacity: int) -> Estimate:
-        return ratio(excess[:, capacity], excess[:, 0])
-
-    def left(capacity: int) -> Estimate:
-        return ratio(unprocessed[:, capacity], unprocessed[:, 0])
+    def lost(curve: Floats, capacity: int) -> Estimate:
+        part = ratio(curve[:, capacity], curve[:, 0])
+        return part if part.value > 0 else Estimate(0.0, None)  # nothing lost says nothing about the error
 
     pi = tally.load.sum(axis=0) / (sequences * tokens)
     uniform = np.full(experts, top / experts)
@@ -297,11 +327,11 @@ def _routing(
         Drop(
             factor=factor,
             capacity=c,
-            measured=drop(c),
+            measured=lost(excess, c),
             uniform=float(fair[k]),
             measured_load=float(skewed[k]),
             over_dispersed=None if over is None else float(over[k]),
-            expert_choice=left(c),
+            expert_choice=lost(unprocessed, c),
             expert_choice_isotropic=None if isotropic is None else float(isotropic[k]),
         )
         for k, (factor, c) in enumerate(zip(setting.factors, capacities.tolist()))
@@ -336,6 +366,12 @@ def _routing(
         "over_dispersed": None if over is None else over.tolist(),
     }
 
+    held_out_share, held_out_capacity = None, None
+    if held_out is not None:
+        held_out_share = float(held_out.sum(axis=0).max() / held_out.sum())
+        curve_held_out = counts.excess(held_out, np.zeros(sequences, dtype=np.intp), tokens)[0]
+        held_out_capacity = int(counts.least(setting.loss, curve_held_out / curve_held_out[0]))
+
     test = counts.relabelled(tally.load)
     fraction = pi / pi.sum()
     used = int((tally.chosen > 0).sum())
@@ -350,6 +386,8 @@ def _routing(
         total_variation=estimate(lambda w: 0.5 * np.abs(share(w) - 1 / experts).sum(axis=-1)),
         total_variation_chance=None if test is None else test[1],
         heaviest=estimate(lambda w: share(w).max(axis=-1)),
+        held_out_heaviest=held_out_share,
+        held_out_capacity=held_out_capacity,
         variation=float(np.std(fraction) / np.mean(fraction)),
         cosine=estimate(cosine),
         cosine_within=ratio(within[:, 0], within[:, 1]),
@@ -357,7 +395,7 @@ def _routing(
         same_expert=ratio(neighbour[:, 2], neighbour[:, 3]),
         same_expert_independent=float(np.square(best).sum()),
         zero_tokens=int(sequences * tokens - tally.size.sum()),
-        affinity=_affinity(tally.winner, dim, setting),
+        affinity=_winning(tally.winner, dim, setting),
         dispersion=spread,
         correlation=correlation,
         drops=drops,
@@ -387,7 +425,7 @@ def _bisect(drop: Callable[[Whole], Floats], loss: float, tokens: int) -> int:
     return high
 
 
-def _affinity(winner: Floats, dim: int, setting: Setting) -> Affinity:
+def _winning(winner: Floats, dim: int, setting: Setting) -> Affinity:
     """Quantiles of the winning affinity against those of isotropic tokens, P(max >= a) = n h(a) (G4)."""
     ordered = np.sort(winner, axis=None)
     levels = np.array(QUANTILES)

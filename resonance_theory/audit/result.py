@@ -15,8 +15,8 @@ __all__ = ["Affinity", "AuditReport", "Drop", "Estimate", "LayerAudit", "Need", 
 class Estimate:
     """A measured value and its standard error, by the jackknife over sequences.
 
-    The error is None with a single sequence, the value NaN (None in the JSON) where nothing defines it: a mean over
-    pairs of which there are none.
+    The error is None with a single sequence, and for a loss of 0, which says nothing about it; the value is NaN (None
+    in the JSON) where nothing defines it: a mean over pairs of which there are none.
     """
 
     value: float
@@ -25,8 +25,8 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Affinity:
-    """Quantiles of the winning affinity; those of isotropic tokens and the Kolmogorov distance to them, which need
-    orthogonal gates of equal norm, are None for others."""
+    """Quantiles of the winning affinity; those of isotropic tokens and the Kolmogorov distance to them are None where
+    the gates are not orthogonal, as their law needs (G4)."""
 
     levels: tuple[float, ...]
     measured: tuple[float, ...]
@@ -82,6 +82,8 @@ class Routing:
     p_uniform, relabellings p value of the uniform load (`counts.relabelled`); None with one sequence
     total_variation         distance of the shares to uniform; `_chance`: expected if no expert were favoured
     heaviest, variation     largest share; coefficient of variation of the shares
+    held_out_heaviest, held_out_capacity   the largest share and token choice's capacity when every sequence is centred
+                            by the mean of the others, as in use; None for raw tokens and for one sequence
     cosine                  mean cosine of two tokens; within one sequence; of neighbours
     same_expert             neighbours with the same best expert; and if tokens were independent
     zero_tokens             tokens without a direction (affinity 0 with every gate)
@@ -102,6 +104,8 @@ class Routing:
     total_variation_chance: float | None
     heaviest: Estimate
     variation: float
+    held_out_heaviest: float | None
+    held_out_capacity: int | None
     cosine: Estimate
     cosine_within: Estimate
     cosine_neighbours: Estimate
@@ -201,6 +205,8 @@ def _with_error(estimate: Estimate | None, style: str = "{:.3f}") -> str:
 
 
 def _percent_error(estimate: Estimate) -> str:
+    if estimate.value == 0:
+        return "0"
     return _percent(estimate.value) + ("" if estimate.error is None else f" ± {_percent(estimate.error)}")
 
 
@@ -308,13 +314,14 @@ def _layer_lines(layer: LayerAudit, report: AuditReport) -> Iterator[str]:
         yield from _columns(table)
         if t.uniform is not None and t.measured_load is not None and t.over_dispersed is not None:
             yield (
-                f"    token choice, resonance: {t.uniform} if uniform and independent, "
-                f"{t.measured_load - t.uniform:+d} for the skewed load, {t.over_dispersed - t.measured_load:+d} for "
-                f"dependent tokens, {t.capacity - t.over_dispersed:+d} left"
+                f"    of C: {t.uniform} uniform and independent, {t.measured_load - t.uniform:+d} skewed load, "
+                f"{t.over_dispersed - t.measured_load:+d} dependent tokens, {t.capacity - t.over_dispersed:+d} unexplained"
             )
     if len(routings) == 2:
         before, after = (r.token_choice.capacity for r in routings)
-        yield f"  centring takes their capacity from {before} to {after} ({100 * (after / before - 1):+.0f} %)"
+        held_out = routings[1].held_out_capacity
+        rest = "" if held_out is None else f"; to {held_out} with the mean of other sequences"
+        yield f"  centring takes C from {before} to {after} ({100 * (after / before - 1):+.0f} %){rest}"
 
 
 def _range(need: Need) -> str:
@@ -331,13 +338,11 @@ def _notes(report: AuditReport) -> Iterator[str]:
     if fewest == 1:
         yield "One sequence: no standard errors, no test of the load and no over-dispersion."
     else:
+        few = f"; with {fewest} of them the errors themselves are rough" if fewest < 30 else ""
         yield (
             f"±: jackknife over sequences; (low-high): each sequence left out in turn. p: the experts of every sequence "
-            f"relabelled at random, valid whatever depends on what inside a sequence. Sequences count as independent; "
-            f"with {fewest} of them the errors themselves are rough."
-            if fewest < 30
-            else "±: jackknife over sequences; (low-high): each part left out in turn. p: the experts of every sequence "
-            "relabelled at random, valid whatever depends on what inside a sequence. Sequences count as independent."
+            f"relabelled at random, valid whatever depends on what inside a sequence, conservative for centred tokens. "
+            f"Sequences count as independent{few}."
         )
     zero = sum(r.zero_tokens for layer in report.layers for r in layer.routings)
     if zero:
