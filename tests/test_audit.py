@@ -249,6 +249,12 @@ def test_over_dispersed_drop_at_its_ends():
     )
 
 
+def test_least_capacity_at_the_loss_itself():
+    assert counts.least(0.01, np.array([1, 0.0101, 0.01, 0])) == 2
+    assert counts.least(0.01, np.array([[1, 0.010001, 0.0], [1, 0.0, 0.0]])).tolist() == [2, 1]
+    assert counts.least(0.3, np.array([1, 0.1 + 0.2, 0])) == 1  # 0.30000000000000004
+
+
 def test_binomial_drop_against_enumeration():
     share, s = np.array([0.5, 0.3, 0.2]), 5
     for c in range(1, s + 1):
