@@ -141,6 +141,7 @@ def _drops(axes: Any, layer: LayerAudit, report: AuditReport) -> None:
 
 
 def _legends(figure: Any, shown: list[LayerAudit], report: AuditReport) -> None:
+    from matplotlib.legend_handler import HandlerTuple
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -150,19 +151,31 @@ def _legends(figure: Any, shown: list[LayerAudit], report: AuditReport) -> None:
         if any(r.name == name for r in shown[0].routings)
     ]
     loads.append(Line2D([], [], color="black", linestyle="--", linewidth=1, label="uniform (Assumption 4)"))
-    dots: dict[str, Any] = {
-        "markerfacecolor": "0.7",
-        "markeredgecolor": "black",
-        "markeredgewidth": 0.7,
-        "linestyle": "",
-    }
-    drops = [
-        Line2D([], [], marker="o", label="measured drop", **dots),
-        Line2D([], [], marker="v", label=f"measured capacity needed for {100 * report.loss:g} %", **dots),
+    present = [look for name, look in _LOOK.items() if any(r.name == name for r in shown[0].routings)]
+
+    def dots(label: str, markers: list[str]) -> tuple[Any, ...]:
+        edge: dict[str, Any] = {"markeredgecolor": "black", "markeredgewidth": 0.7, "linestyle": "", "label": label}
+        return tuple(
+            Line2D([], [], marker=marker, markerfacecolor=look["color"], **edge)
+            for marker, look in zip(markers, present)
+        )
+
+    drops: list[Any] = [
+        dots("measured drop", [look["marker"] for look in present]),
+        dots(f"measured capacity needed for {100 * report.loss:g} %", ["v" for _ in present]),
         Line2D([], [], color="0.3", linewidth=1.6, label="law: measured load, over-dispersed"),
         Line2D([], [], color="0.3", linestyle=(0, (4, 2)), linewidth=1.2, label="law: measured load, binomial"),
         Line2D([], [], color="black", linestyle=(0, (1, 1.3)), linewidth=1.3, label="law: uniform load, binomial"),
     ]
     if all(r.correlation is None for layer in shown for r in layer.routings):
         del drops[2]
-    figure.legend(handles=[*loads, *drops], loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    handles = [*loads, *drops]
+    figure.legend(
+        handles=handles,
+        labels=[(item[0] if isinstance(item, tuple) else item).get_label() for item in handles],
+        handler_map={tuple: HandlerTuple(ndivide=None)},
+        loc="outside upper center",
+        ncols=3,
+        fontsize=8,
+        frameon=False,
+    )
