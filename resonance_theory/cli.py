@@ -381,6 +381,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    except RuntimeError as problem:  # a sampler raised or its process died
+        print(f"resonance {options.command}: {' '.join(str(problem).split())}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"resonance {options.command}: interrupted; what was stored is kept", file=sys.stderr)
         return 130

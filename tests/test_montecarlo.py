@@ -1,11 +1,14 @@
 """The engine: the same totals whoever draws them, and nothing lost to a kill, a half line or a bad file."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +17,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resonance_theory.montecarlo import SamplerError, Store, Tally, Task, generator, run
+from resonance_theory.montecarlo import store as store_module
+from resonance_theory.montecarlo import task as task_module
+from resonance_theory.montecarlo.progress import Progress
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def coin(rng, trials, *, p, slow=0.0):
     time.sleep(slow)
     return {"heads": int(np.count_nonzero(rng.random(trials) < p))}
+
+
+def threads(rng, trials):
+    return {name: int(os.environ[name]) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
 def broken(rng, trials, *, kind):
@@ -29,8 +41,14 @@ def broken(rng, trials, *, kind):
     return {"heads": {"half": 0.5, "negative": -1, "bool": True}[kind]}
 
 
-def task(name="coin", p=0.3, **changes):
-    parts = {"function": "tests.test_montecarlo:coin", "parameters": {"p": p}, "block_size": 1000, "seed": 7, **changes}
+def task(name="coin", p=0.3, slow=0.0, **changes):
+    parts = {
+        "function": "tests.test_montecarlo:coin",
+        "parameters": {"p": p, "slow": slow},
+        "block_size": 1000,
+        "seed": 7,
+    }
+    parts |= changes
     return Task(name, **parts)
 
 
@@ -64,6 +82,29 @@ def test_task_ids_are_strong():
         task(function="tests.test_montecarlo:broken"),
     ]
     assert len({base.id, *(t.id for t in changed)}) == 6
+
+
+def test_task_ids_know_the_code(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    ids = []
+    for code in (
+        "def f(rng, trials): return {}",
+        "def f(rng, trials): return {} # changed",
+        "def f(rng, trials): return {}",
+    ):
+        (tmp_path / "some_sampler.py").write_text(code)
+        task_module._source.cache_clear()
+        ids.append(task(function="some_sampler:f").id)
+    assert ids[0] == ids[2] != ids[1]
+
+
+def test_a_task_does_not_follow_its_callers_parameters():
+    parameters = {"p": 0.3, "more": [1]}
+    one = task(parameters=parameters)
+    before = one.id
+    parameters["more"].append(2)
+    assert one.parameters == {"p": 0.3, "more": [1]}
+    assert replace(one).id == before
 
 
 @pytest.mark.parametrize(("change", "words"), [({"block_size": 0}, "block_size = 0"), ({"seed": -1}, "seed = -1")])
@@ -116,22 +157,72 @@ def test_blocks_can_differ_by_task():
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [("raise", "bad, block 0: the sampler is broken"), ("half", "heads = 0.5"), ("negative", "-1"), ("bool", "True")],
+    [
+        ("raise", "bad, block 0: ValueError: the sampler is broken"),
+        ("half", "block 0: .*heads = 0.5"),
+        ("negative", "-1"),
+        ("bool", "True"),
+    ],
 )
 def test_a_broken_sampler_is_named(kind, words, workers):
     bad = Task("bad", "tests.test_montecarlo:broken", {"kind": kind}, 10)
     with pytest.raises(SamplerError, match=words):
-        run([bad], 2, workers=workers)
+        run([bad], 5, workers=workers)  # every block fails: the first is named, whichever worker is faster
+
+
+def test_blocks_under_way_are_kept_when_another_fails(tmp_path):
+    slow, bad = task("slow", slow=0.5), Task("bad", "tests.test_montecarlo:broken", {"kind": "raise"}, 10)
+    with Store(tmp_path / "s", resume=False) as store, pytest.raises(SamplerError, match="bad, block 0"):
+        run([slow, bad], 1, workers=2, store=store)
+    with Store(tmp_path / "s", resume=True) as store:
+        assert store.blocks == {slow.id: {0: slow.sample(0)}}
 
 
 def test_a_dead_worker_is_named_and_nothing_is_lost(tmp_path):
     good, bad = task("good"), Task("bad", "tests.test_montecarlo:broken", {"kind": "die"}, 10)
     with Store(tmp_path / "s", resume=False) as store:
         run([good], 3, store=store)
-        with pytest.raises(SamplerError, match=r"bad, block .: a worker process died"):
+        with pytest.raises(SamplerError, match=r"a worker process died .* at bad, block 0"):
             run([bad], 2, workers=2, store=store)
     with Store(tmp_path / "s", resume=True) as store:
         assert len(store.blocks[good.id]) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"workers": 0}, "workers = 0"),
+        ({"workers": 1.5}, "workers = 1.5"),
+        ({"blocks": -1}, "blocks = -1"),
+        ({"blocks": "many"}, "blocks = 'many'"),
+        ({"blocks": {}}, "no entry for the task coin"),
+    ],
+)
+def test_bad_arguments_of_a_run(change, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        run([task()], **{"blocks": 1, **change})
+
+
+def test_workers_have_one_thread_and_the_parent_keeps_its_own(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    probe = Task("probe", "tests.test_montecarlo:threads", {}, 1)
+    assert run([probe], 2, workers=2)[probe.id].counts == {"OMP_NUM_THREADS": 2, "MKL_NUM_THREADS": 2}
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert "MKL_NUM_THREADS" not in os.environ
+
+
+def test_an_interruption_keeps_the_blocks_under_way(tmp_path):
+    def interrupt(_, total):
+        if total.trials == 1000:
+            raise KeyboardInterrupt
+
+    one = task(slow=0.01)
+    with Store(tmp_path / "s", resume=False) as store, pytest.raises(KeyboardInterrupt):
+        run([one], 40, workers=2, store=store, on_block=interrupt)
+    with Store(tmp_path / "s", resume=True) as store:
+        assert 1 < len(store.blocks[one.id]) < 40
+        assert run([one], 40, store=store) == run([one], 40)
 
 
 # --- store ------------------------------------------------------------------------------------------------------------
@@ -167,8 +258,14 @@ def test_every_cut_of_the_file_resumes_to_the_same_totals(tmp_path):
         with Store(path, resume=True) as store:
             assert run([task()], 3, store=store) == whole
         lines = path.read_bytes().splitlines()
-        assert len(lines) == 4  # header and three blocks: the half line is gone, nothing is twice
+        assert len(lines) == 5  # header, task and three blocks: the half line is gone, nothing is twice
         assert all(json.loads(line) for line in lines)
+
+
+def other_block(content):
+    record = json.loads(content.splitlines()[-1])["record"]
+    record["tally"]["counts"]["heads"] += 1
+    return store_module._line(record)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +274,13 @@ def test_every_cut_of_the_file_resumes_to_the_same_totals(tmp_path):
         (lambda c: c.replace(b'"trials": 1000', b'"trials": 1001'), "checksum differs"),
         (lambda c: c.replace(b"\n", b"\ngarbage\n", 1), "line 2"),
         (lambda c: b"hello\n" + c, "line 1"),
-        (lambda c: b"hello", "is no store"),
+        (lambda c: b"hello", "line 1"),
+        (lambda c: c + b"hello", "line 6"),
+        (lambda c: c + b"[" * 100_000 + b"\n", "line 6"),
+        (lambda c: c + b"\n", "line 6"),
+        (lambda c: c.replace(b'{"crc"', b"\x00\x00\x00", 1), "line 1"),
+        (lambda c: c + c.splitlines(keepends=True)[-1], None),  # the same block twice is no harm
+        (lambda c: c + other_block(c), "block 2 differs"),
         (lambda c: b"\xff\xfe\n" + c, "line 1"),
         (lambda c: c.replace(b"store 1", b"store 9"), "line 1"),
         (lambda c: b'{"crc": 1, "record": []}\n', "line 1"),
@@ -189,6 +292,10 @@ def test_damage_is_refused_and_left_alone(tmp_path, damage, words):
         run([task()], 3, store=store)
     bad = damage(path.read_bytes())
     path.write_bytes(bad)
+    if words is None:
+        with Store(path, resume=True) as store:
+            assert run([task()], 3, store=store) == run([task()], 3)
+        return
     with pytest.raises(ValueError, match=words) as caught:
         Store(path, resume=True)
     assert "left as it is" in str(caught.value)
@@ -196,12 +303,64 @@ def test_damage_is_refused_and_left_alone(tmp_path, damage, words):
 
 
 def test_unwritable_and_busy_stores(tmp_path):
-    with pytest.raises(ValueError, match="is a folder"):
-        Store(tmp_path, resume=True)
+    os.mkfifo(tmp_path / "pipe")
+    for special in (tmp_path, tmp_path / "pipe", "/dev/zero", "/dev/full", ""):
+        with pytest.raises(ValueError, match="must be a regular file"):
+            Store(special, resume=True)
     with pytest.raises(ValueError, match="cannot be written"):
         Store(tmp_path / "no" / "such", resume=True)
     with Store(tmp_path / "s", resume=False), pytest.raises(ValueError, match="in use by another process"):
         Store(tmp_path / "s", resume=True)
+
+
+def test_versions_are_recorded_and_a_change_is_noted(tmp_path, monkeypatch):
+    def headers():
+        records = [json.loads(line)["record"] for line in (tmp_path / "s").read_bytes().splitlines()]
+        return [record["versions"] for record in records if "format" in record]
+
+    def go_on():
+        with Store(tmp_path / "s", resume=True) as store:
+            run([task()], len(store.blocks.get(task().id, {})) + 1, store=store)
+
+    go_on()
+    go_on()
+    assert headers() == [store_module.versions()]
+    monkeypatch.setattr(store_module, "versions", lambda: {"numpy": "99"})
+    go_on()
+    go_on()
+    assert headers()[1:] == [{"numpy": "99"}]
+    described = [line for line in (tmp_path / "s").read_bytes().splitlines() if b'"function"' in line]
+    assert len(described) == 1
+    assert json.loads(described[0])["record"] == {"task": task().id, **task().describe()}
+
+
+FULL_DISK = """
+import resource, sys
+from resonance_theory.montecarlo import Store
+from tests.test_montecarlo import run, task
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+try:
+    with Store(sys.argv[1], resume=True) as store:
+        run([task()], 50, store=store)
+except OSError as problem:
+    print(problem)
+"""
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path):
+    path = tmp_path / "s"
+    for limit in (1000, 1001, 1500):  # the limit of a file's size stands in for the disk
+        command = [sys.executable, "-c", FULL_DISK, str(path), str(limit)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+        assert "cannot be written (" in done.stdout
+        assert "finished blocks are kept" in done.stdout
+        content = path.read_bytes()
+        assert content.endswith(b"\n")
+        assert 0 < len(content) <= limit
+    with Store(path, resume=True) as store:
+        assert store.cut == 0
+        assert len(store.blocks[task().id]) > 1
+        assert run([task()], 50, store=store) == run([task()], 50)
 
 
 PROGRAM = """
@@ -219,7 +378,7 @@ if __name__ == "__main__":
 def test_a_killed_run_resumes_to_the_same_totals(tmp_path, workers):
     script = tmp_path / "program.py"
     script.write_text(PROGRAM)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def start(store):
         return subprocess.Popen(
@@ -230,13 +389,105 @@ def test_a_killed_run_resumes_to_the_same_totals(tmp_path, workers):
     undisturbed = start(tmp_path / "whole").communicate(timeout=60)[0]
     assert undisturbed.startswith("30000 ")
     killed = start(tmp_path / "cut")
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and (
-        not (tmp_path / "cut").exists() or (tmp_path / "cut").read_bytes().count(b"\n") < 4
-    ):
-        time.sleep(0.005)
+    wait_for(lambda: (tmp_path / "cut").exists() and (tmp_path / "cut").read_bytes().count(b"\n") >= 4)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     stored = (tmp_path / "cut").read_bytes().count(b"\n")
-    assert 4 <= stored < 31  # it was killed in the middle
+    assert 4 <= stored < 32  # it was killed in the middle
     assert start(tmp_path / "cut").communicate(timeout=60)[0] == undisturbed
+
+
+ORPHANS = """
+import os, sys
+from resonance_theory.montecarlo import Task, run
+if __name__ == "__main__":
+    run([Task("pids", "tests.test_montecarlo:pid", {"file": sys.argv[1]}, 1000, 7)], 10**6, workers=2)
+"""
+
+
+def pid(rng, trials, *, file):
+    with open(file, "a") as stream:
+        stream.write(f"{os.getpid()}\n")
+    time.sleep(0.05)
+    return {}
+
+
+def alive(number):
+    try:
+        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_workers_do_not_outlive_a_killed_parent(tmp_path):
+    script, listed = tmp_path / "program.py", tmp_path / "pids"
+    script.write_text(ORPHANS)
+    listed.touch()
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(listed)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_for(lambda: len(set(listed.read_text().split())) >= 2)
+        parent.kill()  # the parent alone
+        parent.wait()
+        workers = set(listed.read_text().split())
+        wait_for(lambda: not any(alive(worker) for worker in workers))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+class Terminal(StringIO):
+    def isatty(self):
+        return True
+
+
+def shown(stream, **options):
+    one = task()
+    display = Progress(
+        lambda t, total: f"{t.name} {total.counts['heads'] / total.trials:.3f}", {one.id: 4000}, stream=stream
+    )
+    for name, value in options.items():
+        setattr(display, name, value)
+    total = run([one], 4, on_block=display)[one.id]
+    display.close()
+    return stream.getvalue() if stream else "", total
+
+
+def test_progress_shows_the_estimate():
+    text, total = shown(StringIO(), every=0.0)
+    lines = text.splitlines()
+    assert len(lines) == 4
+    assert lines[0].startswith("1,000 of 4,000 trials (25 %)")
+    assert lines[-1].endswith(f"coin {total.counts['heads'] / 4000:.3f}")
+    assert shown(StringIO())[0] == ""  # a short run says nothing
+    assert shown(None, every=0.0)[0] == ""
+    drawn, _ = shown(Terminal(), every=0.0)
+    assert drawn.count("\033[2A") == 4  # redrawn in place three times, then cleared
+    assert drawn.endswith("\033[J")
+
+
+def test_time_left_counts_only_fresh_trials():
+    one = task()
+    stream = StringIO()
+    display = Progress(lambda *_: "", {one.id: 10_000}, stream=stream, every=0.0)
+    display.start -= 5  # five seconds ago
+    display(one, Tally(8000, {}))
+    display(one, Tally(9000, {}))
+    assert "90 %" in stream.getvalue()
+    assert stream.getvalue().splitlines()[-1].split(", ")[-1].startswith("5 s left")

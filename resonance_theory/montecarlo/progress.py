@@ -30,36 +30,38 @@ class Progress:
         self.label, self.trials, self.stream = label, trials, stream
         self.terminal = stream is not None and stream.isatty()
         self.every = 0.2 if self.terminal else every
-        self.lines: dict[str, str] = {}
+        self.latest: dict[str, tuple[Task, Tally]] = {}
         self.done: dict[str, int] = {}
         self.start = self.last = time.monotonic()
-        self.skipped: int | None = None  # trials that a store held already: they took no time now
+        self.stored = 0  # trials that a store held already: they took no time now
         self.drawn = 0
 
     def __call__(self, task: Task, tally: Tally) -> None:
+        if task.id not in self.done and tally.trials > task.block_size:
+            self.stored += tally.trials
         self.done[task.id] = tally.trials
-        self.lines[task.id] = self.label(task, tally)
+        self.latest[task.id] = task, tally
         now = time.monotonic()
-        if self.skipped is None:
-            self.skipped = tally.trials if now - self.start < 0.05 else 0
         if self.stream is not None and now - self.last >= self.every:
             self.last = now
-            self._draw(task.id)
+            self._draw(task)
 
     def _summary(self) -> str:
         done, total = sum(self.done.values()), sum(self.trials.values())
         elapsed = time.monotonic() - self.start
-        fresh = done - (self.skipped or 0)
+        fresh = done - self.stored
         left = f", {elapsed * (total - done) / fresh:.0f} s left" if fresh > 0 else ""
         return f"{done:,} of {total:,} trials ({100 * done / max(total, 1):.0f} %), {elapsed:.0f} s{left}"
 
-    def _draw(self, latest: str) -> None:
+    def _draw(self, task: Task) -> None:
         assert self.stream is not None
         if not self.terminal:
-            print(f"{self._summary()}; {self.lines[latest]}", file=self.stream, flush=True)
+            print(f"{self._summary()}; {self.label(*self.latest[task.id])}", file=self.stream, flush=True)
             return
         size = shutil.get_terminal_size()
-        shown = [*list(self.lines.values())[: max(1, size.lines - 3)], self._summary()]
+        # The tasks most lately begun are at the bottom; where they do not all fit, the top scrolls out.
+        lines = [self.label(*state) for state in self.latest.values()][-max(1, size.lines - 3) :]
+        shown = [*lines, self._summary()]
         up = f"\033[{self.drawn}A" if self.drawn else ""
         text = "".join(f"\033[2K{line[: size.columns - 1]}\n" for line in shown)
         self.stream.write(up + text)

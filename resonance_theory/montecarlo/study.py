@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import platform
+import os
 import sys
 import time
 import tomllib
@@ -20,11 +20,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from resonance_theory import __version__
 from resonance_theory.montecarlo.engine import run
 from resonance_theory.montecarlo.progress import Progress
 from resonance_theory.montecarlo.store import Store
-from resonance_theory.montecarlo.task import Tally, Task
+from resonance_theory.montecarlo.task import Tally, Task, versions
 from resonance_theory.verification import stats
 from resonance_theory.verification.ledger import folder
 
@@ -60,15 +59,20 @@ class StudyResult:
 
     @property
     def passed(self) -> bool:
-        """Every rate agrees with its law at a level that could tell, and every mutant is rejected somewhere."""
-        return all(row["verdict"] == "SUPPORTED" for row in self.rows) and all(self.mutants.values())
+        """Every rate agrees with its law at a level that could tell, and every mutant is rejected somewhere.
+
+        A study without rates or without mutants has shown nothing and does not pass.
+        """
+        agree = all(row["verdict"] == "SUPPORTED" for row in self.rows)
+        return bool(self.rows) and bool(self.mutants) and agree and all(self.mutants.values())
 
     def to_json(self) -> dict[str, Any]:
         return {
             "study": self.name,
             "passed": self.passed,
             "mutants_rejected": dict(self.mutants),
-            "rows": [dict(row) for row in self.rows],
+            # JSON knows no infinity: null where so few trials detect no difference at all
+            "rows": [{k: None if v == float("inf") else v for k, v in row.items()} for row in self.rows],
             "provenance": dict(self.provenance),
         }
 
@@ -98,11 +102,17 @@ class StudyResult:
         return "\n".join(lines)
 
     def write(self, path: str | Path) -> None:
-        """JSON lines: provenance and summary first, then one row a line."""
+        """JSON lines: provenance and summary first, then one row a line. An earlier file stays until this one is whole."""
         record = self.to_json()
         rows = record.pop("rows")
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in [record, *rows])
-        Path(path).write_text(text, encoding="utf-8")
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def studies() -> list[str]:
@@ -112,10 +122,15 @@ def studies() -> list[str]:
 
 def settings_of(name: str, *, full: bool) -> dict[str, Any]:
     """The study's settings table, [quick] or [full], over the common entries at the file's top."""
-    with open(folder("simulations") / f"{name}.toml", "rb") as file:
-        tables = tomllib.load(file)
-    common = {key: value for key, value in tables.items() if not isinstance(value, dict)}
-    return {**common, **tables["full" if full else "quick"]}
+    path, mode = folder("simulations") / f"{name}.toml", "full" if full else "quick"
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    settings = {key: value for key, value in tables.items() if not isinstance(value, dict)}
+    settings |= tables.get(mode, {})
+    for key in ("blocks", "block_size"):
+        value = settings.get(key)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{path.name} has {key} = {value!r} for [{mode}] but needs a whole number of at least 1")
+    return settings
 
 
 def run_study(
@@ -131,8 +146,9 @@ def run_study(
 ) -> StudyResult:
     """Run a study of the checkout and confront every rate with its law.
 
-    store: file of finished blocks, continued if resume. The false-alarm budget `stats.ALPHA` is divided over all rates.
-    Raises ValueError for an unknown study or backend.
+    store: file of finished blocks, continued if resume. progress: where to show estimates and notices, None for nowhere.
+    The false-alarm budget `stats.ALPHA` is divided over all rates. Raises ValueError for an unknown study or backend,
+    and what `Store` and `engine.run` raise.
     """
     if name not in studies():
         raise ValueError(f"study = {name!r} must be one of {', '.join(studies())}")
@@ -144,32 +160,32 @@ def run_study(
         raise ValueError(f"backend = {backend!r} must be {' or '.join(backends)} for the study {name}")
     settings = settings_of(name, full=full)
     cases: list[Case] = module.cases(settings)
+    if len({case.label for case in cases}) != len(cases):
+        raise ValueError(f"the study {name} gives two cases the same label but labels must be distinct")
+    blocks, block_size = settings["blocks"], settings["block_size"]
     alpha = stats.ALPHA / sum(len(case.laws) for case in cases)
     tasks = [
         Task(
             name=f"{name}/{case.label}",
             function=f"{case.sampler.__module__}:{case.sampler.__qualname__}",
             parameters=case.parameters,
-            block_size=settings["block_size"],
+            block_size=block_size,
             seed=seed,
         )
         for case in cases
     ]
     by_id = {task.id: case for task, case in zip(tasks, cases)}
-
-    def label(task: Task, tally: Tally) -> str:
-        case = by_id[task.id]
-        key, law = next(iter(case.laws.items()))
-        low, high = stats.clopper_pearson(tally.counts[key], tally.trials, alpha)
-        estimate = tally.counts[key] / tally.trials
-        return f"{case.label:<34} {key:<20} {estimate:.5f} ± {(high - low) / 2:.5f}  exact {law:.5f}"
-
-    trials = {task.id: settings["blocks"] * settings["block_size"] for task in tasks}
-    display = Progress(label, trials, stream=progress)
+    display = Progress(
+        lambda task, tally: _progress_line(by_id[task.id], tally, alpha),
+        dict.fromkeys(by_id, blocks * block_size),
+        stream=progress,
+    )
     start = time.perf_counter()
     opened = Store(store, resume=resume) if store is not None else None
     try:
-        totals = run(tasks, settings["blocks"], workers=workers, store=opened, on_block=display)
+        if opened is not None and progress is not None:
+            _notices(opened, by_id, progress)
+        totals = run(tasks, blocks, workers=workers, store=opened, on_block=display)
     finally:
         display.close()
         if opened is not None:
@@ -179,6 +195,10 @@ def run_study(
     for task, case in zip(tasks, cases):
         tally = totals[task.id]
         for key, law in case.laws.items():
+            if key not in tally.counts:
+                raise ValueError(
+                    f"the study {name} has a law for {key!r} but its sampler counts {', '.join(tally.counts)}"
+                )
             count = tally.counts[key]
             outcome = stats.equal(count, tally.trials, law, alpha)
             low, high = stats.clopper_pearson(count, tally.trials, alpha)
@@ -203,14 +223,34 @@ def run_study(
                     rejected[mutant] = rejected.get(mutant, False) or fails
     options = " --full" if full else ""
     provenance = {
-        "command": f"resonance simulate {name}{options} --seed {seed}",
-        "version": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "platform": f"{platform.system()} {platform.machine()}",
+        "command": f"resonance simulate {name}{options} --seed {seed} --record",
+        **versions(),
         "backend": backend,
         "seed": seed,
         "false_alarm_budget": stats.ALPHA,
         "seconds": round(time.perf_counter() - start, 1),
     }
     return StudyResult(name, rows, rejected, provenance)
+
+
+def _progress_line(case: Case, tally: Tally, alpha: float) -> str:
+    """The rate of a case that lies farthest from its law, in units of its interval."""
+    keys = [key for key in case.laws if key in tally.counts]
+    count, law = np.asarray([tally.counts[key] for key in keys]), np.asarray([case.laws[key] for key in keys])
+    if not keys:
+        return case.label
+    low, high = stats.clopper_pearson(count, tally.trials, alpha)
+    estimate, half = count / tally.trials, (high - low) / 2
+    i = int(np.argmax(np.abs(estimate - law) / half))
+    return f"{case.label:<34} {keys[i]:<20} {estimate[i]:.5f} ± {half[i]:.5f}  exact {law[i]:.5f}"
+
+
+def _notices(store: Store, ids: Mapping[str, Case], stream: IO[str]) -> None:
+    """What of an opened store is used, and what is not."""
+    if store.cut:
+        print(f"{store.path}: {store.cut} bytes of an interrupted line were cut off", file=stream)
+    known = sum(len(blocks) for id, blocks in store.blocks.items() if id in ids)
+    other = sum(len(blocks) for id, blocks in store.blocks.items() if id not in ids)
+    if known or other:
+        text = f", {other} of other settings, seeds or code are left alone" if other else ""
+        print(f"{store.path}: {known} finished blocks are used{text}", file=stream)

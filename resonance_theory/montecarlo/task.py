@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import inspect
 import json
+import platform
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from resonance_theory import __version__
+from resonance_theory import _arguments as arguments
 from resonance_theory.montecarlo.streams import generator
 
-__all__ = ["Tally", "Task"]
+__all__ = ["Tally", "Task", "versions"]
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,29 @@ def _load(function: str) -> Callable[..., Mapping[str, int]]:
 
 @cache
 def _source(function: str) -> str:
-    """Digest of the module that holds the sampler: results of older code are never mixed with newer ones."""
-    module = inspect.getmodule(_load(function))
-    return hashlib.blake2b(inspect.getsource(module).encode() if module else b"", digest_size=8).hexdigest()
+    """Digest of the code behind a sampler: this package, and the top-level package or module that holds the sampler.
+
+    Coarse on purpose: whatever the sampler calls is in there, so blocks of older code are never added to newer ones.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for top in sorted({__name__.partition(".")[0], _load(function).__module__.partition(".")[0]}):
+        module = importlib.import_module(top)
+        files = [file for folder in getattr(module, "__path__", ()) for file in sorted(Path(folder).rglob("*.py"))]
+        if not files and getattr(module, "__file__", None):  # code typed at a prompt has no file
+            files = [Path(str(module.__file__))]
+        for file in files:
+            digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """What drew the numbers: versions of this package, Python and NumPy, and the platform."""
+    return {
+        "resonance-theory": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
 
 
 @dataclass(frozen=True)
@@ -74,7 +98,7 @@ class Task:
     block_size  trials per block, at least 1
     seed        whole number of at least 0
 
-    A block's tally is a pure function of (task, block). `id` hashes all of it and the source of the sampler's module.
+    A block's tally is a pure function of (task, block). `id` hashes all of it and the source code behind the sampler.
     """
 
     name: str
@@ -84,16 +108,25 @@ class Task:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.block_size < 1:
-            raise ValueError(f"block_size = {self.block_size} must be a whole number of at least 1")
-        if self.seed < 0:
-            raise ValueError(f"seed = {self.seed} must be a whole number of at least 0")
+        arguments.integer("block_size", self.block_size, 1)
+        arguments.integer("seed", self.seed, 0)
+        object.__setattr__(self, "parameters", deepcopy(dict(self.parameters)))  # out of the caller's reach
 
-    @property
+    @cached_property
     def id(self) -> str:
-        what = [self.name, self.function, dict(self.parameters), self.block_size, self.seed, _source(self.function)]
-        text = json.dumps(what, sort_keys=True, allow_nan=False)
+        text = json.dumps(self.describe(), sort_keys=True, allow_nan=False)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that determines a block's tally, JSON-able."""
+        return {
+            "name": self.name,
+            "function": self.function,
+            "parameters": dict(self.parameters),
+            "block_size": self.block_size,
+            "seed": self.seed,
+            "source": _source(self.function),
+        }
 
     def sample(self, block: int) -> Tally:
         """The tally of one block."""
