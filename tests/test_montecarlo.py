@@ -71,6 +71,16 @@ def test_streams_are_addressed():
 EXPECTED = [0.7259032097340148, 0.856466840753813]
 
 
+def test_neighbouring_streams_are_distinct_and_uncorrelated():
+    addresses = [(seed, name, block) for seed in range(4) for name in ("a", "b", "aa", "") for block in range(16)]
+    draws = np.array([generator(*address).standard_normal(1000) for address in addresses])
+    assert len({row.tobytes() for row in draws}) == len(addresses)
+    correlation = np.corrcoef(draws)[np.triu_indices(len(draws), 1)]
+    # 32,640 pairs of standard deviation 1/sqrt(1000): 6.5 of them is a false alarm below 1e-5
+    assert np.abs(correlation).max() < 6.5 / np.sqrt(1000)
+    assert abs(np.std(correlation) * np.sqrt(1000) - 1) < 0.02
+
+
 def test_task_ids_are_strong():
     base = task()
     assert base.id == task().id

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resonance_theory import cli
 from resonance_theory.extractor import affinity
 from resonance_theory.montecarlo import generator
 from resonance_theory.montecarlo import study as study_module
 from resonance_theory.montecarlo.study import Case, StudyResult, run_study, settings_of, studies
 from resonance_theory.rules import expert_choice, resonance, token_choice
 from resonance_theory.tokens import planted, planted_affinity
+from resonance_theory.verification import stats
 from simulations import _template, success_rate
 
 
@@ -120,6 +122,9 @@ def test_the_study_passes_and_rejects_every_wrong_law(small):
         assert row["low"] <= row["law"] <= row["high"]
         assert row["trials"] == 30_000
         assert 0 < row["detectable"] < 0.05
+        # the suite's budget, shared by the fifteen rates
+        limits = stats.clopper_pearson(row["successes"], row["trials"], 1e-6 / 15)
+        assert [row["low"], row["high"]] == pytest.approx([float(v) for v in limits], rel=1e-12)
     table = result.table()
     assert "15 of 15 rates agree with their law; passed" in table
     assert table.count("rejected") == 5
@@ -170,7 +175,7 @@ def test_resume_and_workers_give_the_same_rows(small, tmp_path):
     assert other.rows != alone.rows
 
 
-def test_the_record_is_json_lines(small, tmp_path):
+def test_the_record_is_json_lines(small, tmp_path, monkeypatch):
     small["grid"] = GRID[1:]
     result = run_study("success_rate", seed=5, full=True, progress=None)
     path = tmp_path / "record.jsonl"
@@ -183,6 +188,24 @@ def test_the_record_is_json_lines(small, tmp_path):
     assert set(summary["provenance"]) >= {"resonance-theory", "numpy", "python", "platform", "backend", "seconds"}
     assert [row["key"] for row in rows] == [row["key"] for row in result.rows]
     assert list(tmp_path.iterdir()) == [path]
+    before = path.read_text()
+    monkeypatch.setattr(study_module.os, "replace", fail)
+    with pytest.raises(OSError, match="disk"):
+        result.write(path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == before
+
+
+def fail(*_, **__):
+    raise OSError("the disk is gone")
+
+
+def test_a_failing_sampler_is_one_sentence_at_the_command_line(small, monkeypatch, capsys):
+    monkeypatch.setattr(success_rate.tokens, "planted_affinity", fail)
+    assert cli.main(["simulate", "success_rate"]) == 1
+    err = capsys.readouterr().err.strip().splitlines()
+    sentence = "resonance simulate: success_rate/s=8 n=2 d=4 θ=1 projections, block 0: OSError: the disk is gone"
+    assert err == [sentence]
 
 
 def coins(rng, trials):
