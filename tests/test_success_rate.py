@@ -83,8 +83,32 @@ def test_chunks_draw_the_same_number_of_trials(monkeypatch):
     assert counts["token_choice C=5"] == counts["resonance C=5"] < 100
 
 
-def test_every_law_is_a_probability_and_every_mutant_differs():
-    cases = success_rate.cases(settings_of("success_rate", full=True))
+@pytest.fixture(scope="module")
+def cases():
+    return success_rate.cases(settings_of("success_rate", full=True))
+
+
+def test_the_stored_record_agrees_with_the_laws_of_today(cases):
+    """The record of `resonance simulate success_rate --full --record`, judged afresh from its counts alone."""
+    path = study_module.folder("simulations") / "results" / "success_rate.jsonl"
+    summary, *rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert summary["provenance"]["command"] == "resonance simulate success_rate --full --seed 0 --record"
+    laws = {(case.label, key): law for case in cases for key, law in case.laws.items()}
+    assert {(row["case"], row["key"]) for row in rows} == set(laws)
+    for row in rows:
+        law = laws[row["case"], row["key"]]
+        assert row["law"] == pytest.approx(law, rel=1e-9)
+        assert stats.equal(row["successes"], row["trials"], law, stats.ALPHA / len(rows)).holds
+    counts = {(row["case"], row["key"]): (row["successes"], row["trials"]) for row in rows}
+    for mutant in summary["mutants_rejected"]:
+        assert any(
+            stats.equal(*counts[case.label, key], wrong, stats.ALPHA / len(rows)).fails
+            for case in cases
+            for key, wrong in case.mutants[mutant].items()
+        )
+
+
+def test_every_law_is_a_probability_and_every_mutant_differs(cases):
     assert len({case.label for case in cases}) == len(cases)
     samplers = {case.parameters["sampler"] for case in cases}
     assert samplers == {"vectors", "projections"}
