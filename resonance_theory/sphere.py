@@ -66,7 +66,8 @@ def _affinity(affinity: ArrayLike) -> Floats:
 
 
 def _signal(signal: ArrayLike) -> Floats:
-    return check.real("signal", signal, 0.0)
+    # Squares of the signal must not overflow.
+    return check.real("signal", signal, 0.0, 1e150)
 
 
 def _groups(*keys: NDArray[np.int64]) -> Iterator[tuple[tuple[int, ...], NDArray[np.intp]]]:
@@ -143,6 +144,12 @@ def _in_chunks(log_f: Callable[..., Floats], low: Floats, high: Floats, *paramet
     return result
 
 
+def _log_cosh(y: Floats) -> Floats:
+    """log cosh y with small relative error."""
+    size = np.minimum(np.abs(y), 1.0)
+    return np.where(np.abs(y) < 1, np.log1p(2 * np.sinh(0.5 * size) ** 2), np.logaddexp(y, -y) - np.log(2.0))
+
+
 def _stirling(k: ArrayLike) -> Floats:
     """log Gamma(k) - (k - 1/2) log k + k - log(2 pi) / 2, without cancellation."""
     k = np.asarray(k, dtype=np.float64)
@@ -168,13 +175,15 @@ def _upper_cap(a: Floats, d: Floats, square: Floats | None = None) -> Floats:
     # From the side whose argument is small: 1 - a^2 near the pole, a^2 near the equator.
     near_pole = special.betainc(0.5 * (d - 1), 0.5, np.where(far, square, 0.0))
     near_equator = special.betaincc(0.5, 0.5 * (d - 1), np.where(far, 0.0, a * a))
-    return 0.5 * np.where(far, near_pole, near_equator)
+    # For d = 2 that complement loses digits near a = 0, where q is arccos(a) / pi.
+    return np.where(far, 0.5 * near_pole, np.where(d == 2, np.arccos(a) / np.pi, 0.5 * near_equator))
 
 
 def cap(affinity: ArrayLike, dim: ArrayLike) -> Any:
     """False-positive rate q(a) = P(cosine >= a) of a uniform direction in R^dim (G1).
 
     affinity in [-1, 1], dim >= 2; broadcasts. `q = I_{1-a^2}((dim-1)/2, 1/2) / 2` for a >= 0, `1 - q(-a)` below.
+    Relative error below 1e-12 up to dim 10^4, where the affinity's own rounding enters times dim a^2 / (1 - a^2).
     Raises TypeError or ValueError for anything else.
     """
     a, d = np.broadcast_arrays(_affinity(affinity), _dim(dim))
@@ -289,8 +298,9 @@ def _log_rate(signal: ArrayLike, experts: ArrayLike, top: ArrayLike, miss: bool)
 def hit_rate(signal: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
     """P(the discriminative token's own gate is among its `top` largest affinities), planted tokens (G2).
 
-    signal = theta / sigma >= 0, experts >= 1, 1 <= top <= experts; broadcasts. For top = 1 it is the integral of
-    phi(u - signal) Phi(u)^(experts - 1). It does not depend on the dimension.
+    signal = theta / sigma in [0, 1e150], experts >= 1, 1 <= top <= experts; broadcasts. For top = 1 it is the
+    integral of phi(u - signal) Phi(u)^(experts - 1). It does not depend on the dimension. Relative error below 1e-13
+    (measured to 10^6 experts). Raises TypeError or ValueError outside the ranges above.
     """
     return np.minimum(np.exp(_log_rate(signal, experts, top, miss=False)), 1.0)[()]
 
@@ -309,7 +319,8 @@ def affinity_tail(affinity: ArrayLike, signal: ArrayLike, dim: ArrayLike) -> Any
     """P(the discriminative token's affinity >= a), planted tokens (G3); a non-central t tail.
 
     With X ~ N(signal, 1) along the gate and R ~ chi_{dim-1} across it, affinity >= a iff X >= R a / sqrt(1 - a^2);
-    the expectation of the normal tail over R is integrated over log R.
+    the expectation of the normal tail over R is integrated over log R. Relative error below 1e-12 for affinity >= 0
+    (absolute below, where the complement is the small one); its rounding enters as in `cap`.
     """
     a, theta, d = np.broadcast_arrays(_affinity(affinity), _signal(signal), _dim(dim).astype(np.float64))
     shape = a.shape
@@ -345,12 +356,14 @@ def _log_tilt(projection: Floats, d: float) -> Floats:
     lift = np.arcsinh(projection / (2 * np.sqrt(d)))  # log(r* / sqrt d)
     square = d * np.exp(2 * np.minimum(lift, 300.0))
     width = 1 / np.sqrt(d + square)
-    total = np.zeros_like(lift)
-    with np.errstate(under="ignore", over="ignore"):
-        for x in _RADIAL:
-            t = width * np.sinh(x)
+    total = np.empty(lift.shape)
+    flat = [v.reshape(-1, 1) for v in (square, width)]
+    for start in range(0, total.size, _CHUNK // _RADIAL.size):
+        part = slice(start, start + _CHUNK // _RADIAL.size)
+        with np.errstate(under="ignore", over="ignore"):
+            t = flat[1][part] * np.sinh(_RADIAL)
             e = np.expm1(t)
-            total += np.cosh(x) * np.exp(d * (t - e) - 0.5 * square * e * e)
+            total.reshape(-1)[part] = np.exp(d * (t - e) - 0.5 * flat[0][part] * e * e) @ np.cosh(_RADIAL)
     log_integral = np.log(total * width * (_RADIAL[1] - _RADIAL[0]))
     at_zero = np.log(0.5) + 0.5 * np.log(4 * np.pi / d) + _stirling(0.5 * d)
     # the exponent at the mode, by r* (r* - m) = d
@@ -384,16 +397,16 @@ def false_positive(signal: ArrayLike, dim: ArrayLike) -> Any:
     """E q(affinity): P(an irrelevant token's affinity exceeds the discriminative token's), planted tokens (G3).
 
     Both affinities compare as X S <= Y R with independent normals X, Y and chi radii R, S: the probability is
-    E Q(signal sqrt B), B ~ Beta((dim-1)/2, (dim-1)/2). Do not feed this mean to a success rate: average the success.
+    E Q(signal sqrt B), B ~ Beta((dim-1)/2, (dim-1)/2). Relative error below 1e-12, in the tails too.
+    Do not feed this mean to a success rate: average the success (N4).
     """
     theta, d = np.broadcast_arrays(_signal(signal), _dim(dim).astype(np.float64))
     shape = theta.shape
-    # beyond 1e150 a square would overflow; the result is then below 1e-149 in dim 2 and 0 to working precision
-    theta, nu = np.minimum(np.ravel(theta), 1e150), np.ravel(d) - 1
+    theta, nu = np.ravel(theta), np.ravel(d) - 1
 
     def log_f(y: Floats, nu: Floats, theta: Floats) -> Floats:
         # B = 1 / (1 + e^-2y); its density in y is proportional to sech(y)^nu
-        log_cosh = np.abs(y) + np.log1p(np.exp(-2 * np.abs(y))) - np.log(2.0)
+        log_cosh = _log_cosh(y)
         root = np.exp(0.5 * (y - np.log(2.0) - log_cosh))
         return -nu * log_cosh + special.log_ndtr(-theta * root)
 
@@ -467,6 +480,9 @@ def _expectation(a: Floats, d: int, n: int, level: int, what: str) -> Floats:
     return result
 
 
+_STEP = 0.1  # halving it changes nothing beyond rounding
+
+
 def _contour(a: Floats, d: int, reach: Floats, lead: int) -> tuple[Any, Any]:
     """Upper half of Re s = sigma at nodes s = sigma + i lambda sinh x: log of the weight, log Q; (affinities, nodes).
 
@@ -481,31 +497,28 @@ def _contour(a: Floats, d: int, reach: Floats, lead: int) -> tuple[Any, Any]:
     tau = scale * np.sinh(x)
     s = sigma + 1j * tau
     log_mills = np.log(0.5 * special.wofz(1j * a * s))
-    log_weight = square * (2j * sigma - tau) * tau + (1 - d) * np.log1p(1j * tau / sigma) + np.log(np.cosh(x))
+    log_weight = square * (2j * sigma - tau) * tau + (1 - d) * _log1p(1j * tau / sigma) + np.log(np.cosh(x))
     log_weight[:, 0] -= np.log(2.0)  # half of the symmetric sum
     if lead:
         log_weight = log_weight + log_mills - log_mills[:, :1].real
     return np.where(x <= last, log_weight, -np.inf), log_mills - (a * s) ** 2
 
 
-_STEP = 0.1
-
-
 def _by_powers(a: Floats, d: int, n: int, level: int, what: str) -> Floats:
     """Inclusion-exclusion: E G(N) = sum of coefficient_k P(k given coordinates are >= a), k < 1/a^2."""
     lead = int(what in ("within", "excess"))
-    reach = np.sqrt(0.5 * d) * np.exp(40.0 / d) * np.ones_like(a) * np.sqrt(1 / (1 - lead * a * a))
+    # The powers k >= 2 fall at least like |s|^-d beyond sigma.
+    reach = np.sqrt(0.5 * d / (1 - lead * a * a)) * np.exp(40.0 / d)
     log_weight, log_q = _contour(a, d, reach, lead)
+    least = level + (what != "at least")  # the complementary event starts at this count
     total = np.zeros(a.shape)
-    for k in range(level + lead, n + 1) if what in ("within", "excess") else range(level + (what == "at most"), n + 1):
+    for k in range(least, n + 1):
         alive = k * a * a < 1
         if not alive.any():
             break
-        if lead:  # (N - level)_+ = sum (-1)^(k-level-1) C(k-2, level-1) C(N, k)
-            coefficient = -((-1.0) ** (k - level)) * special.comb(k - 2, level - 1) * special.comb(n, k) / n
-        else:  # 1{N >= m} = sum (-1)^(k-m) C(k-1, m-1) C(N, k)
-            least = level + (what == "at most")
-            coefficient = (-1.0) ** (k - least) * special.comb(k - 1, least - 1) * special.comb(n, k)
+        # (N - level)_+ = sum (-1)^(k-least) C(k-2, level-1) C(N, k);  1{N >= m} = sum (-1)^(k-m) C(k-1, m-1) C(N, k)
+        coefficient = (-1.0) ** (k - least) * special.comb(n, k)
+        coefficient *= special.comb(k - 2, level - 1) / n if lead else special.comb(k - 1, least - 1)
         total[alive] += coefficient * np.exp(log_weight[alive] + (k - lead) * log_q[alive]).real.sum(axis=1)
     value = total / np.exp(log_weight).real.sum(axis=1)
     return 1 - value if what in ("within", "at most") else value
@@ -570,6 +583,11 @@ def candidate_tail(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, t
     affinity in [-1, 1], dim >= 2, 1 <= experts <= dim, 1 <= top <= experts; broadcasts. A candidate is a token that
     has the expert among its `top` largest affinities. `h(a) = E[min(N_a, top)] / experts`, equal to `cap` wherever
     (top + 1) a^2 >= 1 and to top / experts at affinity -1.
+
+    Error, measured against 34- to 60-digit references: at most 2e-14 relative, in the tails too, for every top in dim
+    2 to 100 and for top = 1 up to dim 10^4; about experts * 1e-15 relative for top of the order of experts in the
+    thousands. As with any function of the affinity, its rounding enters times dim a^2 / (1 - a^2).
+    Raises TypeError or ValueError outside the ranges above.
     """
     shape, (a, d, n, top_) = _candidate_arguments(affinity, dim, experts, top)
     return _candidate_tail(a, d, n, top_, cap(a, d)).reshape(shape)[()]
@@ -610,8 +628,8 @@ def log_candidate_tail(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, 
 
 def percentile(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
     """rho(a) = h(a) / (top / experts): the share of an expert's candidates whose affinity is >= a (0 is best)."""
-    load = np.asarray(top) / np.asarray(experts)
-    return np.minimum(candidate_tail(affinity, dim, experts, top=top) / load, 1.0)[()]
+    tail = candidate_tail(affinity, dim, experts, top=top)
+    return np.minimum(tail * (np.asarray(experts) / np.asarray(top)), 1.0)[()]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -624,6 +642,9 @@ def hit_given_affinity(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, 
 
     Given affinity a the rest of the direction is sqrt(1 - a^2) times a uniform direction in R^(dim-1), so this is
     P(at most top - 1 of experts - 1 coordinates of that direction exceed b), b = a / sqrt(1 - a^2); 1 for b >= 1.
+
+    The error is 1e-14 absolute (neither tiny hits nor tiny misses carry relative accuracy). In dim 2 it is a step
+    function, 0, 1/2, 1, with jumps at affinity -1/sqrt(2) and 1/sqrt(2).
     """
     shape, (a, d, n, top_) = _candidate_arguments(affinity, dim, experts, top)
     result = np.ones(a.shape)
@@ -645,15 +666,15 @@ def hit_given_affinity(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, 
     return np.clip(result, 0.0, 1.0).reshape(shape)[()]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Planted:
     """The joint law of the discriminative token's affinity and its rates, as quadrature nodes on the last axis."""
 
-    affinity: Floats
-    weight: Floats
-    hit: Floats
-    false_positive: Floats
-    candidate_tail: Floats
+    affinity: Floats  #: nodes, rising
+    weight: Floats  #: sums to 1 over the last axis
+    hit: Floats  #: P(hit | affinity)
+    false_positive: Floats  #: q(affinity)
+    candidate_tail: Floats  #: h(affinity)
 
 
 def _kinks(d: int, n: int) -> Floats:
@@ -670,21 +691,19 @@ def _nodes(theta: float, d: int, n: int, nodes: int) -> tuple[Floats, Floats, Fl
     """y = artanh(affinity), log of its unnormalised density, and quadrature weight without the density."""
     nu = d - 1
 
-    def log_cosh(y: Floats) -> Floats:
-        return np.abs(y) + np.log1p(np.exp(-2 * np.abs(y))) - np.log(2.0)
-
     def log_f(y: Floats) -> Floats:
-        decay = theta * np.exp(-log_cosh(np.maximum(y, 0.0)))
-        return -nu * log_cosh(y) - 0.5 * decay**2 + _log_tilt(theta * np.tanh(y), float(d))
+        decay = theta * np.exp(-_log_cosh(np.maximum(y, 0.0)))
+        return -nu * _log_cosh(y) - 0.5 * decay**2 + _log_tilt(theta * np.tanh(y), float(d))
 
     def log_fq(y: Floats) -> Floats:
-        q = _upper_cap(np.tanh(np.abs(y)), np.float64(d), np.exp(-2 * log_cosh(y)))
+        q = _upper_cap(np.tanh(np.abs(y)), np.array(float(d)), np.exp(-2 * _log_cosh(y)))
         return log_f(y) + np.log(np.maximum(np.where(y >= 0, q, 1 - q), 1e-300))
 
     far = 46.0 / nu + 2.0
     ends = np.array([[-far]]), np.array([[far + np.log1p(theta)]])
     # Failures come from low affinities: keep what matters to E q (hence to P(miss) <= (experts - 1) E q) as well.
-    left = min(float(_support(f, *ends)[0][0, 0]) for f in (log_f, log_fq))
+    # As q falls with the affinity, this end lies below the one for the density alone.
+    left = float(_support(log_fq, *ends)[0][0, 0])
     right = float(_support(log_f, *ends)[1][0, 0])
     cuts = _kinks(d, n)
     cuts = np.concatenate([[left], cuts[(cuts > left) & (cuts < right)], [right]])
@@ -717,8 +736,17 @@ def planted(signal: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: Array
         resonance.success(256, 12, hit=law.hit, candidate_tail=law.candidate_tail, weight=law.weight)
 
     is the exact success rate.
+
+    Error of such averages. The nodes cover all of the law and of E q but e^-42; hits and false positives average to
+    `hit_rate` and `false_positive` within 1e-12. A rule's P(Bin(tokens - 1, h) < capacity) is a step in h of relative
+    width 1/sqrt(capacity), which the nodes must resolve: the default 1024 give 1e-12 for capacities up to 500; above,
+    take nodes >= 128 sqrt(capacity), and compare with twice as many where it matters.
+    Raises TypeError or ValueError outside the ranges above.
     """
-    count = int(check.integer("nodes", nodes, 64)[()])
+    whole = check.integer("nodes", nodes, 64)
+    if whole.ndim:
+        raise TypeError(f"nodes has shape {whole.shape} but must be a single whole number of at least 64")
+    count = int(whole)
     d_ = _dim(dim)
     n_ = check.integer("experts", experts, 1, d_, "dim")
     theta, d, n, k = np.broadcast_arrays(_signal(signal), d_, n_, check.integer("top", top, 1, n_, "experts"))
