@@ -88,16 +88,13 @@ def _(side: SimpleNamespace) -> Outcome:
             (10**6, 1, 2.0**-20),
             (10**9, 260_000_000, 0.25),
         ):
-            chance = flint.arb(chance_float)
-            failure = chance.beta_lower(capacity, total + side.rivals - capacity + 1, regularized=True)
-            ours = flint.arb(float(expert_choice.failure(total, capacity, false_positive=chance_float)))
+            failure = flint.arb(chance_float).beta_lower(capacity, total + side.rivals - capacity + 1, regularized=True)
+            rate = float(expert_choice.failure(total, capacity, false_positive=chance_float))
             log_ours = float(expert_choice.log_failure(total, capacity, false_positive=chance_float))
             close = abs(float(failure.log().mid()) - log_ours) / max(1.0, abs(log_ours))
             worst = max(worst, close)
             if close > 1e-12:
-                return fails(
-                    f"s={total}, C={capacity}: failure {float(ours.mid()):.6g}, exactly {float(failure.mid()):.6g}"
-                )
+                return fails(f"s={total}, C={capacity}: failure {rate:.6g}, exactly {float(failure.mid()):.6g}")
     finally:
         flint.ctx.dps = saved
     return holds(f"all agree to {worst:.0e}")
