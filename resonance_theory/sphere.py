@@ -19,6 +19,7 @@ Sources: the tags G1 to G5 name the results of this project's theory notes; caps
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from resonance_theory import _arguments as check
+from resonance_theory import _beta
 
 __all__ = [
     "Planted",
@@ -265,12 +267,25 @@ def cap_quantile(probability: ArrayLike, dim: ArrayLike) -> Any:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def _log_at_least(k: Floats, m: Floats, q: Floats) -> Floats:
+    """log P(Bin(m - 1, q) >= k) for 1 <= k < m, by log tails where the probability itself underflows."""
+    k, m, q = np.broadcast_arrays(k, np.maximum(m, k + 1), q)
+    value = special.betainc(k, m - k, q)
+    result = np.log(value)
+    far = (value < 1e-290) & (q > 1e-100)
+    if np.any(far):
+        result[far] = _beta.tail(m[far].astype(np.int64), k[far].astype(np.int64), _beta.Threshold.of(q[far])).log_mass
+    rare = (value < 1e-290) & (q > 0) & ~far  # all but the first term of the power series is below 1e-80
+    result[rare] = k[rare] * np.log(q[rare]) - np.log(k[rare]) - special.betaln(k[rare], m[rare] - k[rare])
+    return result
+
+
 def _log_rate(signal: ArrayLike, experts: ArrayLike, top: ArrayLike, miss: bool) -> Floats:
     n = check.integer("experts", experts, 1)
     theta, n, top = np.broadcast_arrays(_signal(signal), n, check.integer("top", top, 1, n, "experts"))
     shape = theta.shape
-    # Beyond 100 the miss probability underflows for any number of experts.
-    t, m, k = (np.ravel(v).astype(np.float64) for v in (np.minimum(theta, 100.0), n, top))
+    # Beyond 60 the miss probability underflows for any number of experts.
+    t, m, k = (np.ravel(v).astype(np.float64) for v in (np.minimum(theta, 60.0), n, top))
     result = np.full(t.shape, -np.inf if miss else 0.0)
     open_ = k < m
 
@@ -279,7 +294,7 @@ def _log_rate(signal: ArrayLike, experts: ArrayLike, top: ArrayLike, miss: bool)
         with np.errstate(divide="ignore", under="ignore"):
             if miss:
                 one = np.log(-np.expm1((m - 1) * special.log_ndtr(u)))
-                other = np.log(special.betainc(k, np.maximum(m - k, 1), special.ndtr(-u))) if several else one
+                other = _log_at_least(k, m, special.ndtr(-u)) if several else one
             else:
                 one = (m - 1) * special.log_ndtr(u)
                 other = np.log(special.betaincc(k, np.maximum(m - k, 1), special.ndtr(-u))) if several else one
@@ -289,7 +304,7 @@ def _log_rate(signal: ArrayLike, experts: ArrayLike, top: ArrayLike, miss: bool)
         t, m, k = t[open_], m[open_], k[open_]
         several = bool(np.any(k > 1))
         highest = np.sqrt(2 * np.log(m)) + 2
-        low = 0.5 * t - 14 if miss else t - 12
+        low = np.where(k == 1, 0.5 * t - 14, -highest - 12) if miss else t - 12
         high = t + 12 if miss else np.maximum(t, highest) + 12
         result[open_] = _in_chunks(log_f, low, high, t, m, k) - 0.5 * np.log(2 * np.pi)
     return result.reshape(shape)
@@ -687,6 +702,13 @@ def _kinks(d: int, n: int) -> Floats:
     return np.sort(np.concatenate([-y, y]))
 
 
+@functools.lru_cache(maxsize=256)
+def _gauss(count: int) -> tuple[Floats, Floats]:
+    """Gauss-Legendre nodes and weights on [0, 1]; SciPy's take count^2 operations, NumPy's count^3."""
+    x, w = special.roots_legendre(count)
+    return 0.5 * (1 + x), 0.5 * w
+
+
 def _nodes(theta: float, d: int, n: int, nodes: int) -> tuple[Floats, Floats, Floats]:
     """y = artanh(affinity), log of its unnormalised density, and quadrature weight without the density."""
     nu = d - 1
@@ -719,8 +741,7 @@ def _nodes(theta: float, d: int, n: int, nodes: int) -> tuple[Floats, Floats, Fl
     y, weight = np.empty(nodes), np.empty(nodes)
     for i in range(pieces):
         part = slice(bounds[i], bounds[i + 1])
-        x, w = np.polynomial.legendre.leggauss(bounds[i + 1] - bounds[i])
-        t = 0.5 * (1 + x)
+        t, w = _gauss(int(bounds[i + 1] - bounds[i]))
         y[part] = cuts[i] + (cuts[i + 1] - cuts[i]) * t * t * (3 - 2 * t)
         weight[part] = w * t * (1 - t) * (cuts[i + 1] - cuts[i])
     return y, log_f(y), weight
