@@ -243,7 +243,9 @@ def cap_bound(affinity: ArrayLike, dim: ArrayLike, *, kind: str = "power") -> An
     check.choice("kind", kind, ("power", "exponential"))
     a, d = np.broadcast_arrays(check.real("affinity", affinity, 0.0, 1.0), _dim(dim))
     if kind == "power":
-        return (0.5 * ((1 - a) * (1 + a)) ** (0.5 * (d - 1)))[()]
+        with np.errstate(divide="ignore"):
+            log_square = np.where(a < 0.7, np.log1p(-a * a), np.log((1 - a) * (1 + a)))
+        return (0.5 * np.exp(0.5 * (d - 1) * log_square))[()]
     return (0.5 * np.exp(-np.where(d >= 3, d, d - 1) * a * a / (2 - a * a)))[()]
 
 
