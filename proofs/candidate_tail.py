@@ -180,8 +180,8 @@ def _(side: SimpleNamespace) -> Outcome:
     known = 8 * float(sphere.candidate_tail(0.25, 64, 8))
     if abs(known - 0.16725251085899525) > 1e-15:
         return fails(f"P(max >= .25) at d=64, n=8 is {known!r}")
-    a = np.array([0.5774, 0.6, 0.7072, 0.9])
-    if np.any(sphere.candidate_tail(a, 9, 9, top=2) != sphere.cap(a, 9)):
+    rare = np.array([0.5774, 0.6, 0.7072, 0.9])
+    if np.any(sphere.candidate_tail(rare, 9, 9, top=2) != sphere.cap(rare, 9)):
         return fails("h differs from q where 3 a² >= 1, ℓ = 2")
     return holds(f"six tails agree to {worst:.0e}; h = q where (ℓ+1) a² >= 1")
 
