@@ -11,6 +11,7 @@ direction, this module computes
     hit_rate            p = P(the own gate is among the `top` best)                      (G2)
     affinity_tail       P(discriminative affinity >= a), its density, and E q            (G3)
     candidate_tail      h(a) = E[min(N_a, top)] / experts                                (G4)
+    waiting_tokens      1 / P(N_a >= 1): tokens until one reaches affinity a with an expert
     planted             the joint law of (affinity, hit, q, h) as quadrature nodes       (G5)
 
 Sources: the tags G1 to G5 name the results of this project's theory notes; caps appear in Li et al., LocMoE
@@ -47,6 +48,7 @@ __all__ = [
     "miss_rate",
     "percentile",
     "planted",
+    "waiting_tokens",
 ]
 
 Floats = NDArray[np.float64]
@@ -647,6 +649,30 @@ def percentile(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: 
     """rho(a) = h(a) / (top / experts): the share of an expert's candidates whose affinity is >= a (0 is best)."""
     tail = candidate_tail(affinity, dim, experts, top=top)
     return np.minimum(tail * (np.asarray(experts) / np.asarray(top)), 1.0)[()]
+
+
+def waiting_tokens(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, target: ArrayLike | None = None) -> Any:
+    """Number of irrelevant tokens until one reaches the affinity with some expert (what LocMoE Theorem 1 bounds).
+
+    affinity in [-1, 1], dim >= 2, 1 <= experts <= dim; broadcasts. Tokens come independently and one reaches it with
+    probability P = P(max_j affinity_j >= a) = experts h(a) (G4). Without `target`: the expected number 1 / P. With
+    `target` in [0, 1): the least number of tokens among which there is one with at least that probability,
+    ceil(log(1 - target) / log(1 - P)), at least 1. float64, inf where it exceeds the largest double.
+
+    LocMoE's bound exp(dim a^2 / (2 - a^2)) / experts lies below half the expected number for every dim >= 3 (a > 0). It
+    says how rare useful tokens are, not how many an expert must keep: for that see `least_capacity` of the rules.
+    Relative error as for `candidate_tail`; the whole number can be off by one where the quotient is within it of one.
+    Raises TypeError or ValueError outside the ranges above.
+    """
+    log_reach = np.minimum(log_candidate_tail(affinity, dim, experts) + np.log(np.asarray(experts)), 0.0)
+    with np.errstate(over="ignore", divide="ignore"):
+        if target is None:
+            return np.exp(-log_reach)[()]
+        goal = check.real("target", target, 0.0, 1.0, open_high=True)
+        # log(1 - P) = -P for P below the rounding of 1
+        log_none = np.where(log_reach < -36.0, -np.exp(log_reach), np.log1p(-np.exp(log_reach)))
+        count = np.where(goal == 0, 0.0, np.ceil(np.log1p(-goal) / np.where(goal == 0, -1.0, log_none)))
+    return np.maximum(count, 1.0)[()]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

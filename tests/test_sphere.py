@@ -465,6 +465,24 @@ def test_candidate_tail_is_fast():
     assert 4000 / best > 1e4
 
 
+def test_waiting_tokens():
+    a, d, n = np.array([-0.1, 0.05, 0.3, 0.8]), 64, 8
+    reach = n * sphere.candidate_tail(a, d, n)
+    np.testing.assert_allclose(sphere.waiting_tokens(a, d, n), 1 / reach, rtol=1e-12)
+    for target in (0.1, 0.5, 0.99):
+        count = sphere.waiting_tokens(a, d, n, target=target)
+        assert np.all(1 - (1 - reach[:3]) ** count[:3] >= target)
+        assert np.all((1 - (1 - reach[:3]) ** (count[:3] - 1) < target) | (count[:3] == 1))
+        assert count[3] == pytest.approx(-np.log1p(-target) / reach[3], rel=1e-12)
+    assert sphere.waiting_tokens([-1, -1, 1], 3, 2, target=[0, 0.9, 0.5]).tolist() == [1, 1, np.inf]
+    assert sphere.waiting_tokens(0.6, 10_000, 8) == np.inf  # about 1e970
+    # in the plane two affinities of at least .6 span an arc: P(max >= .6) = (2 arccos(.6) + pi/2) / (2 pi)
+    exact = 2 * np.pi / (2 * np.arccos(0.6) + np.pi / 2)
+    assert sphere.waiting_tokens(0.6, 2, 2) == pytest.approx(exact, rel=1e-14)
+    # twice LocMoE's bound lies below
+    assert np.all(sphere.waiting_tokens(a[1:], d, n) > 2 / n * np.exp(d * a[1:] ** 2 / (2 - a[1:] ** 2)))
+
+
 # -- G5 ----------------------------------------------------------------------------------------------------------------
 
 
@@ -595,6 +613,8 @@ def test_planted_agrees_with_simulated_tokens():
         (lambda: sphere.candidate_tail(0.1, 4, 3, top=0), ValueError, "top = 0"),
         (lambda: sphere.percentile(0.1, 4, 3, top="1"), TypeError, "top = '1'"),
         (lambda: sphere.hit_given_affinity(None, 4, 3), TypeError, "affinity = None"),
+        (lambda: sphere.waiting_tokens(0.1, 4, 5), ValueError, "experts = 5.*dim = 4"),
+        (lambda: sphere.waiting_tokens(0.1, 4, 3, target=1.0), ValueError, "target = 1.0"),
         (lambda: sphere.planted(1, 4, 3, nodes=10), ValueError, "nodes = 10"),
         (lambda: sphere.planted(1, 4, 3, nodes=[100, 200]), TypeError, "nodes has shape"),
     ],
