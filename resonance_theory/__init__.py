@@ -21,6 +21,7 @@ _MODULES = {
     "resonance": "resonance_theory.rules.resonance",
     "sphere": "resonance_theory.sphere",
     "tokens": "resonance_theory.tokens",
+    "counts": "resonance_theory.counts",
     "extractor": "resonance_theory.extractor",
     "audit": "resonance_theory.audit",
     "losses": "resonance_theory.losses",

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from resonance_theory import _arguments as arguments
 from resonance_theory.extractor import _sizes
 
-__all__ = ["Planted", "PlantedSample", "isotropic", "isotropic_affinity", "planted", "planted_affinity"]
+__all__ = [
+    "Dependent",
+    "Planted",
+    "PlantedSample",
+    "isotropic",
+    "isotropic_affinity",
+    "planted",
+    "planted_affinity",
+]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -55,6 +63,98 @@ class Planted:
         from resonance_theory import sphere
 
         return sphere.planted(self.signal, self.dim, self.experts, top=top)
+
+
+@dataclass(frozen=True)
+class Dependent:
+    """Tokens that share routes, with one independent planted token in each sample (N11); top-1 routing.
+
+    Every other token is isotropic given its best expert, so its affinity percentile is uniform and independent of all
+    routes. Runs of `length` consecutive ones take one expert, drawn with the shares `load` ((experts,), uniform unless
+    given: skewed otherwise); with correlation > 0 (below 1) each sample first draws its own shares around these, from
+    the Dirichlet law of that intra-sample correlation. With the defaults this is `Planted`.
+    """
+
+    signal: float
+    dim: int
+    experts: int
+    length: int = 1
+    correlation: float = 0.0
+    load: Any = None
+
+    def __post_init__(self) -> None:
+        _signal(self.signal)
+        shape = _shape(dim=self.dim, experts=self.experts, length=self.length)
+        if arguments.real("correlation", self.correlation, 0.0, 1.0, open_high=True).ndim:
+            raise ValueError(f"correlation = {self.correlation!r} must be one number in [0, 1)")
+        if self.load is not None and arguments.distribution("load", self.load).shape != (shape[1],):
+            raise ValueError(
+                f"load has shape {np.shape(self.load)} but must be ({shape[1]},), one share for each expert"
+            )
+
+    def counts(self) -> Any:
+        """The law of the counts, `counts.Blocks` or `counts.BetaBinomial`; with both kinds at once there is none."""
+        from resonance_theory import counts
+
+        if self.length > 1 and self.correlation > 0:
+            raise ValueError(f"length = {self.length} must be 1, or correlation = {self.correlation} be 0, for a law")
+        return counts.BetaBinomial(self.correlation) if self.correlation > 0 else counts.Blocks(self.length)
+
+    def law(self) -> Any:
+        """The planted token's joint law of affinity, hit and candidate tail: `sphere.planted`."""
+        from resonance_theory import sphere
+
+        return sphere.planted(self.signal, self.dim, self.experts)
+
+    def routes(self, rng: np.random.Generator, samples: int, tokens: int) -> Integers:
+        """Experts of background tokens, (samples, tokens)."""
+        rng, (samples, tokens) = _generator(rng), _shape(samples=samples, tokens=tokens)
+        share = np.full(self.experts, 1 / self.experts) if self.load is None else np.asarray(self.load, np.float64)
+        if self.correlation > 0:
+            # a Dirichlet draw from gammas; an expert of share 0 stays without tokens
+            gamma = rng.standard_gamma(share * (1 - self.correlation) / self.correlation, (samples, self.experts))
+            share = gamma / np.maximum(gamma.sum(axis=-1, keepdims=True), np.finfo(np.float64).tiny)
+        runs = -(-tokens // self.length)
+        edge = np.cumsum(np.broadcast_to(share, (samples, self.experts)), axis=-1)
+        draw = rng.random((samples, runs)) * edge[:, -1:]  # the shares sum to 1 up to rounding
+        expert = (draw[..., None] >= edge[:, None, :-1]).sum(axis=-1)
+        return np.repeat(expert, self.length, axis=1)[:, :tokens]
+
+    def background(self, rng: np.random.Generator, samples: int, tokens: int) -> Floats:
+        """Affinities (samples, tokens, experts) of background tokens alone."""
+        affinity = isotropic_affinity(rng, samples, tokens, self.dim, self.experts)
+        return self._swap(affinity, affinity.argmax(axis=-1), self.routes(rng, samples, tokens))
+
+    def affinity(self, rng: np.random.Generator, samples: int, tokens: int) -> PlantedSample:
+        """Affinities (samples, tokens, experts) with the planted token at a uniform position among the others."""
+        drawn = planted_affinity(rng, samples, tokens, self.dim, self.experts, self.signal)
+        return self._reroute(rng, drawn, drawn.values.argmax(axis=-1), 1)
+
+    def sample(self, rng: np.random.Generator, samples: int, tokens: int) -> PlantedSample:
+        """The same as token vectors (samples, tokens, dim), for GrAP gates: experts must divide dim."""
+        drawn = planted(rng, samples, tokens, self.dim, self.experts, self.signal)
+        width = self.dim // self.experts
+        sums = drawn.values.reshape(samples, tokens, self.experts, width).sum(axis=-1)
+        return self._reroute(rng, drawn, sums.argmax(axis=-1), width)
+
+    def _reroute(self, rng: np.random.Generator, drawn: PlantedSample, best: Integers, width: int) -> PlantedSample:
+        samples, tokens = best.shape
+        order = np.arange(tokens)
+        route = best.copy()
+        if tokens > 1:
+            others = self.routes(rng, samples, tokens - 1)
+            index = np.minimum(order - (order > drawn.position[:, None]), tokens - 2)
+            route = np.where(order == drawn.position[:, None], best, np.take_along_axis(others, index, axis=1))
+        values = self._swap(drawn.values.reshape(samples, tokens, self.experts, width), best, route)
+        return drawn._replace(values=values.reshape(drawn.values.shape))
+
+    @staticmethod
+    def _swap(values: Floats, best: Integers, route: Integers) -> Floats:
+        """Exchange each token's best expert with the one it is to take: isotropy makes all experts alike."""
+        at = np.ogrid[: best.shape[0], : best.shape[1]]
+        winner, other = values[at[0], at[1], best], values[at[0], at[1], route]
+        values[at[0], at[1], best], values[at[0], at[1], route] = other, winner
+        return values
 
 
 def isotropic(rng: np.random.Generator, samples: int, tokens: int, dim: int) -> Floats:
