@@ -28,6 +28,7 @@ _MODULES = {
     "homogenization": "resonance_theory.homogenization",
     "verification": "resonance_theory.verification",
     "montecarlo": "resonance_theory.montecarlo",
+    "kernels": "resonance_theory.kernels",
 }
 _FUNCTIONS = {
     "grap_gates": "resonance_theory.extractor",

@@ -1,0 +1,311 @@
+"""Fused routing kernels: from tokens to the assignment of resonance routing in one read of the tokens.
+
+    weight, expert = top_affinity(x, experts, top=1)       # per token: highest GrAP affinities, and whose they are
+    slot, load = slots(weight, expert, experts, capacity)  # per choice: its place in the expert's buffer, -1 if dropped
+    assignment = route(x, experts, capacity, top=1)        # the compact `Assignment` of rules.resonance.route
+
+NumPy arrays and torch tensors on the CPU run on numba kernels, all others (and any machine without numba) on the
+array-agnostic references in `naive.py`. For torch, `top_affinity` is differentiable and all
+three are custom operators of `torch.library`, so that `torch.compile` takes them whole.
+
+What is guaranteed. Affinities are sums in float64, rounded once to the type of the result (float64 for float64
+tokens, float32 for all others), and only then compared; ties go to the lower expert, then to the earlier token.
+On the CPU the order of all additions is fixed, so that a token's affinity has the same bits, and each expert keeps the
+same set, for every number of threads, position and layout of the batch. Between backends the order differs:
+results agree unless two float64 sums that differ in their last digits round to different floats, at most about one
+float32 affinity in 10^6, and always where sums are exact (integers of moderate size).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+import os
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from resonance_theory import extractor
+from resonance_theory.kernels import naive
+from resonance_theory.rules import _select
+from resonance_theory.rules._select import Assignment
+
+__all__ = ["backend", "route", "slots", "top_affinity"]
+
+Array = Any  # any array that follows the array API standard
+
+_PIECE = 2**21  # entries of x that are converted at a time where its layout or type needs a copy: 8 MB of float32
+_LARGEST = 2**32 - 1  # pairs of one sample that the 32-bit indices of the kernels can name
+_forked = False  # GNU OpenMP, numba's threads, dies in a forked child
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def top_affinity(x: Array, experts: int, *, top: int = 1) -> tuple[Array, Array]:
+    """(weight, expert), each (..., top): the highest GrAP affinities of every token, falling, and whose they are.
+
+    x: (tokens, dim) or (samples, tokens, dim), finite, of float16, bfloat16, float32 or float64; `experts` divides dim;
+    top: 1..experts. weight is float64 for float64 tokens, float32 otherwise; expert is int64. A zero token has affinity
+    0 with every expert, so experts 0..top-1, and gradient 0. Torch: differentiable with respect to x.
+    Raises TypeError and ValueError as `affinity` does. Source: ETR eq. 2-3.
+    """
+    if _is_torch(x) and _needs_operator(x):
+        return _operators().top_affinity(x, experts, top)
+    x, experts, top = _tokens(x, experts, top)
+    return _top_affinity(x, experts, top)
+
+
+def slots(weight: Array, expert: Array, experts: int, capacity: int) -> tuple[Array, Array]:
+    """(slot, load): each candidate's slot in its expert's buffer, -1 where dropped, and the candidates of each expert.
+
+    weight, expert: (tokens, top) or (samples, tokens, top), as `top_affinity` gives them. An expert's slots 0, 1, ...
+    go to its candidates of highest weight, ties to the earlier token. slot has the shape of weight, load
+    (experts,) or (samples, experts); both int64. All shapes are known in advance. Source: ETR eq. 5-6.
+    """
+    if _is_torch(weight) and _needs_operator(weight):
+        return _operators().slots(weight, expert, experts, capacity)
+    return _slots(*_candidates(weight, expert, experts, capacity))
+
+
+def route(x: Array, experts: int, capacity: int, *, top: int = 1) -> Assignment:
+    """Resonance routing of tokens: `rules.resonance.route(affinity(x, experts), capacity, top=top)` in one read of x.
+
+    Arguments as in `top_affinity`; capacity: 1..tokens. Affinities are summed in float64 (see the module).
+    Returns an `Assignment` of the array library and device of x.
+    """
+    if _is_torch(x) and _needs_operator(x):
+        return _operators().route(x, experts, capacity, top)
+    x, experts, top = _tokens(x, experts, top)
+    capacity = _select._whole("capacity", capacity, x.shape[-2], "tokens")
+    return _keep(*_top_affinity(x, experts, top), experts, capacity)
+
+
+def backend(x: Array) -> str:
+    """Which implementation serves x: "numba" (CPU) or "naive" (any array library)."""
+    if isinstance(x, np.ndarray) or (_is_torch(x) and x.device.type == "cpu"):
+        return "numba" if _found("numba") else "naive"
+    return "naive"
+
+
+# From here on arguments have been checked.
+
+
+def _top_affinity(x: Array, experts: int, top: int) -> tuple[Array, Array]:
+    kind = backend(x)
+    if kind == "naive":
+        return naive.project(x, experts, top)
+    result = np.float64 if _name(x.dtype) == "float64" else np.float32
+    shape = (*x.shape[:-1], top)
+    weight, expert = np.empty(shape, result), np.empty(shape, np.int64)
+    project, row = _compiled("project"), 0
+    flat_weight, flat_expert = weight.reshape(-1, top), expert.reshape(-1, top)
+    for piece in _pieces(x):
+        rows = slice(row, row + piece.shape[0])
+        bad = project(piece, experts, top, flat_weight[rows], flat_expert[rows])
+        if bad >= 0:
+            raise ValueError(
+                f"x holds NaN or infinite values (in token {(row + bad) % x.shape[-2]}) but must be finite"
+            )
+        row += piece.shape[0]
+    return _like(x, weight), _like(x, expert)
+
+
+def _top_affinity_backward(gradient: Array, x: Array, expert: Array, experts: int) -> Array:
+    if backend(x) != "numba":
+        return naive.project_backward(x, expert, gradient, experts)
+    import torch
+
+    direct = x.dtype in (torch.float32, torch.float64)
+    result = torch.from_numpy(_aligned(x.shape, _name(x.dtype))) if direct else torch.empty(x.shape, dtype=x.dtype)
+    row = 0
+    flat, top = result.view(-1, x.shape[-1]), expert.shape[-1]
+    backward = _compiled("project_backward")
+    flat_expert, flat_gradient = expert.reshape(-1, top).numpy(), gradient.contiguous().reshape(-1, top).numpy()
+    for piece in _pieces(x):
+        rows = slice(row, row + piece.shape[0])
+        target = flat[rows].numpy() if direct else np.empty_like(piece)
+        aligned = target.ctypes.data % 64 == 0 and target.shape[1] * target.itemsize % 64 == 0
+        backward(piece, flat_expert[rows], flat_gradient[rows], experts, target, aligned)
+        if not direct:
+            flat[rows] = torch.from_numpy(target).to(x.dtype)
+        row += piece.shape[0]
+    return result
+
+
+def _slots(weight: Array, expert: Array, experts: int, capacity: int) -> tuple[Array, Array]:
+    if backend(weight) != "numba":
+        return naive.slots(weight, expert, experts, capacity)
+    load, *_, table = _selected(weight, expert, experts, capacity, False)
+    load = load if weight.ndim == 3 else load[0]
+    return _like(weight, table.reshape(tuple(weight.shape))), _like(weight, load)
+
+
+def _keep(weight: Array, expert: Array, experts: int, capacity: int) -> Assignment:
+    if backend(weight) != "numba":
+        return naive.select(weight, expert, experts, capacity)
+    load, sample, chosen, token, slot, _ = _selected(weight, expert, experts, capacity, True)
+    batched = weight.ndim == 3
+    return Assignment(
+        expert=_like(weight, chosen),
+        token=_like(weight, token),
+        slot=_like(weight, slot),
+        sample=_like(weight, sample) if batched else None,
+        load=_like(weight, load if batched else load[0]),
+        tokens=weight.shape[-2],
+        experts=experts,
+        capacity=capacity,
+    )
+
+
+def _selected(weight: Array, expert: Array, experts: int, capacity: int, compact: bool) -> tuple[Any, ...]:
+    top = weight.shape[-1]
+    samples = weight.shape[0] if weight.ndim == 3 else 1
+    flat = [_host(array).reshape(samples, -1) for array in (weight, expert)]
+    bits = flat[0].view(np.uint32 if flat[0].itemsize == 4 else np.uint64)
+    bad, *result = _compiled("select")(flat[0], bits, flat[1], top, experts, capacity, compact)
+    if bad >= 0:
+        wrong, number = (array.reshape(-1)[bad] for array in flat)
+        if not np.isfinite(wrong):
+            raise ValueError("weight holds NaN or infinite values but must be finite")
+        raise ValueError(f"expert holds {number} but must lie in 0 to {experts - 1}")
+    return tuple(result)
+
+
+def _tokens(x: Array, experts: Any, top: Any) -> tuple[Array, int, int]:
+    """Check the tokens; the errors name the argument, its value and what is allowed."""
+    if not array_api_compat.is_array_api_obj(x):
+        raise TypeError(f"x is a {type(x).__name__} but must be an array of floating-point numbers")
+    if _name(x.dtype) not in _TYPES:
+        raise TypeError(f"x has dtype {x.dtype} but must be one of {', '.join(_TYPES)}")
+    if x.ndim not in (2, 3) or 0 in x.shape:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)} but must be (tokens, dim) or (samples, tokens, dim), each at least 1"
+        )
+    experts = extractor._sizes(x.shape[-1], experts)[1]
+    top = _select._whole("top", top, experts, "experts")
+    _small_enough("x", x.shape[-2], top)
+    return x, experts, top
+
+
+def _candidates(weight: Array, expert: Array, experts: Any, capacity: Any) -> tuple[Array, Array, int, int]:
+    for name, array, kind in (("weight", weight, "real floating"), ("expert", expert, "integral")):
+        if not array_api_compat.is_array_api_obj(array):
+            raise TypeError(f"{name} is a {type(array).__name__} but must be an array")
+        if not array_api_compat.array_namespace(array).isdtype(array.dtype, kind):
+            raise TypeError(f"{name} has dtype {array.dtype} but must be of {kind} type")
+    xp = array_api_compat.array_namespace(weight)
+    if xp is not array_api_compat.array_namespace(expert):
+        raise TypeError(f"expert is a {type(expert).__name__} but weight is a {type(weight).__name__}: use one library")
+    if weight.ndim not in (2, 3) or 0 in weight.shape or weight.shape != expert.shape:
+        raise ValueError(
+            f"weight and expert have shapes {tuple(weight.shape)} and {tuple(expert.shape)} but must both be "
+            "(tokens, top) or (samples, tokens, top), each at least 1"
+        )
+    devices = [array_api_compat.device(array) for array in (weight, expert)]
+    if devices[0] != devices[1]:
+        raise ValueError(f"weight is on device {devices[0]} and expert on {devices[1]}: move them to one device")
+    experts = _select._whole("experts", experts, _LARGEST, "the largest index")
+    capacity = _select._whole("capacity", capacity, weight.shape[-2], "tokens")
+    _small_enough("weight", *weight.shape[-2:])
+    return xp.astype(weight, xp.float32) if xp.finfo(weight.dtype).bits < 32 else weight, expert, experts, capacity
+
+
+_TYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+def _small_enough(name: str, tokens: int, top: int) -> None:
+    if tokens * top > _LARGEST:
+        raise ValueError(
+            f"{name} has tokens * top = {tokens} * {top} pairs in a sample but must have at most {_LARGEST}"
+        )
+
+
+def _pieces(x: Array) -> Iterator[np.ndarray]:
+    """x as contiguous rows of native floats: x itself where possible, otherwise copies of bounded size."""
+    dim = x.shape[-1]
+    if isinstance(x, np.ndarray):
+        ready = x.dtype in (np.float32, np.float64) and x.dtype.isnative and x.flags.aligned and x.flags.c_contiguous
+    else:
+        x = x.detach().resolve_neg()
+        ready = _name(x.dtype) in ("float32", "float64") and x.is_contiguous()
+    if ready:
+        yield _host(x).reshape(-1, dim)
+        return
+    x = x if x.ndim == 3 else x[None]
+    samples, tokens, _ = x.shape
+    rows = max(1, _PIECE // dim)
+    group = max(1, rows // tokens)
+    for sample in range(0, samples, group):
+        for token in range(0, tokens, rows):
+            yield _host(x[sample : sample + group, token : token + rows]).reshape(-1, dim)
+
+
+def _host(x: Array) -> np.ndarray:
+    """A contiguous NumPy array of native numbers, without a copy where x is one; half precision becomes float32."""
+    if not isinstance(x, np.ndarray):
+        x = x.detach()
+        x = (x.float() if x.dtype.is_floating_point and x.dtype.itemsize < 4 else x).contiguous().numpy()
+    kind = np.dtype(np.float32) if x.dtype == np.float16 else x.dtype.newbyteorder("=")
+    return np.require(x, kind, ["C", "A"])
+
+
+def _aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Uninitialised memory at a multiple of 64 bytes, in huge pages where it is large (NumPy asks the system for them)."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def _like(x: Array, array: np.ndarray) -> Array:
+    if isinstance(x, np.ndarray):
+        return array
+    import torch
+
+    return torch.from_numpy(array)
+
+
+def _name(dtype: Any) -> str:
+    """The name that all libraries share: float32 for torch.float32 as for big-endian float32."""
+    return getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
+
+
+def _is_torch(x: Any) -> bool:
+    return type(x).__module__.partition(".")[0] == "torch" and hasattr(x, "requires_grad")
+
+
+def _needs_operator(x: Any) -> bool:
+    """Whether autograd, a compiler or a fake device has to see a torch operator; plain tensors skip its dispatch."""
+    import torch
+
+    if torch.compiler.is_compiling() or type(x) not in (torch.Tensor, torch.nn.Parameter) or x.device.type == "meta":
+        return True
+    return x.requires_grad and torch.is_grad_enabled()
+
+
+@functools.cache
+def _found(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def _operators() -> ModuleType:
+    from resonance_theory.kernels import operators
+
+    return operators
+
+
+def _compiled(name: str) -> Any:
+    from resonance_theory.kernels import cpu
+
+    return cpu.serial(name) if _forked else getattr(cpu, name)

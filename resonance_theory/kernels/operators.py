@@ -1,0 +1,92 @@
+"""The kernels as operators of torch.library: autograd and torch.compile see them whole, with shapes and a gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resonance_theory import kernels
+from resonance_theory.rules import _select
+from resonance_theory.rules._select import Assignment
+
+__all__ = ["route", "slots", "top_affinity"]
+
+
+@torch.library.custom_op("resonance_theory::top_affinity", mutates_args=())
+def _top_affinity(x: Tensor, experts: int, top: int) -> tuple[Tensor, Tensor]:
+    return kernels._top_affinity(*kernels._tokens(x, experts, top))
+
+
+@_top_affinity.register_fake
+def _(x: Tensor, experts: int, top: int) -> tuple[Tensor, Tensor]:
+    shape = (*x.shape[:-1], top)
+    result = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return x.new_empty(shape, dtype=result), x.new_empty(shape, dtype=torch.int64)
+
+
+@torch.library.custom_op("resonance_theory::top_affinity_backward", mutates_args=())
+def _top_affinity_backward(gradient: Tensor, x: Tensor, expert: Tensor, experts: int) -> Tensor:
+    return kernels._top_affinity_backward(gradient, x, expert, experts)
+
+
+@_top_affinity_backward.register_fake
+def _(gradient: Tensor, x: Tensor, expert: Tensor, experts: int) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _setup(ctx: Any, inputs: tuple[Tensor, int, int], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(inputs[0], output[1])
+    ctx.experts = inputs[1]
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+    x, expert = ctx.saved_tensors
+    return _top_affinity_backward(gradient, x, expert, ctx.experts), None, None
+
+
+_top_affinity.register_autograd(_backward, setup_context=_setup)
+
+
+@torch.library.custom_op("resonance_theory::slots", mutates_args=())
+def _slots(weight: Tensor, expert: Tensor, experts: int, capacity: int) -> tuple[Tensor, Tensor]:
+    return kernels._slots(*kernels._candidates(weight, expert, experts, capacity))
+
+
+@_slots.register_fake
+def _(weight: Tensor, expert: Tensor, experts: int, capacity: int) -> tuple[Tensor, Tensor]:
+    return weight.new_empty(weight.shape, dtype=torch.int64), weight.new_empty(
+        (*weight.shape[:-2], experts), dtype=torch.int64
+    )
+
+
+@torch.library.custom_op("resonance_theory::route", mutates_args=())
+def _route(x: Tensor, experts: int, capacity: int, top: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    x, experts, top = kernels._tokens(x, experts, top)
+    capacity = _select._whole("capacity", capacity, x.shape[-2], "tokens")
+    kept = kernels._keep(*kernels._top_affinity(x, experts, top), experts, capacity)
+    sample = torch.empty(0, dtype=torch.int64, device=x.device) if kept.sample is None else kept.sample
+    return sample, kept.expert, kept.token, kept.slot, kept.load
+
+
+@_route.register_fake
+def _(x: Tensor, experts: int, capacity: int, top: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    kept = torch.library.get_ctx().new_dynamic_size()
+    size = [kept if x.ndim == 3 else 0, kept, kept, kept]
+    sample, expert, token, slot = (x.new_empty(k, dtype=torch.int64) for k in size)
+    return sample, expert, token, slot, x.new_empty((*x.shape[:-2], experts), dtype=torch.int64)
+
+
+def top_affinity(x: Tensor, experts: int, top: int) -> tuple[Tensor, Tensor]:
+    return _top_affinity(x, experts, top)
+
+
+def slots(weight: Tensor, expert: Tensor, experts: int, capacity: int) -> tuple[Tensor, Tensor]:
+    return _slots(weight.detach(), expert, experts, capacity)
+
+
+def route(x: Tensor, experts: int, capacity: int, top: int) -> Assignment:
+    sample, expert, token, slot, load = _route(x.detach(), experts, capacity, top)
+    return Assignment(expert, token, slot, sample if x.ndim == 3 else None, load, x.shape[-2], experts, capacity)
