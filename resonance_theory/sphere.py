@@ -604,8 +604,8 @@ def candidate_tail(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, t
     (top + 1) a^2 >= 1 and to top / experts at affinity -1.
 
     Error, measured against 34- to 60-digit references: at most 2e-14 relative, in the tails too, for every top in dim
-    2 to 100 and for top = 1 up to dim 10^4; about experts * 1e-15 relative for top of the order of experts in the
-    thousands. As with any function of the affinity, its rounding enters times dim a^2 / (1 - a^2).
+    2 to 100 and for top <= 25 or experts - top < 20 up to dim 10^4; about experts * 1e-15 relative for top of the order
+    of experts in the thousands. As with any function of the affinity, its rounding enters times dim a^2 / (1 - a^2).
     Raises TypeError or ValueError outside the ranges above.
     """
     shape, (a, d, n, top_) = _candidate_arguments(affinity, dim, experts, top)
