@@ -120,8 +120,8 @@ def _(side: SimpleNamespace) -> Outcome:
                     size = min(capacity, len(able))
                     best += max(sum(weight[k] for k in c) for c in combinations(able, size))
                     ours += sum(weight[k] for k in [k for k in side.order(f_o, f_r, x) if k in able][:capacity])
-                    phi = rng.dirichlet(np.ones(len(able))) * min(1, size) if able else []
-                    mixed += sum(weight[k] * float(p) for k, p in zip(able, phi))
+                    phi: list[float] = rng.dirichlet(np.ones(len(able))).tolist() if able else []
+                    mixed += sum(weight[k] * p for k, p in zip(able, phi))
                 if ours < best or ours < mixed - 1e-9:
                     return fails(f"model {f_o}, {f_r}, candidates {candidate}, C={capacity}: {ours} against {best}")
     return holds("the candidates of largest score are best in every model, for every set of candidate symbols")

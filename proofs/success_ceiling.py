@@ -95,9 +95,9 @@ def _(side: SimpleNamespace) -> Outcome:
                 return fails(f"d={dim}, θ={signal:.3f}, s={total}, C={c}: exceeds the ceiling by {-room.min():.4f}")
     # Λ in {0, L}: the token survives if fewer than C of the others share its value
     total, ratio = 10**6, 4
-    capacity = int(total / ratio * 1.01)
-    reached = float(stats.binom.cdf(capacity - 1, total - 1, 1 / ratio))
-    ceiling = capacity / total + side.number * (1 - 1 / ratio)
+    slots = int(total / ratio * 1.01)
+    reached = float(stats.binom.cdf(slots - 1, total - 1, 1 / ratio))
+    ceiling = slots / total + side.number * (1 - 1 / ratio)
     if reached > ceiling or ceiling - reached > 0.01:
         return fails(f"two values: success {reached:.4f}, ceiling {ceiling:.4f}")
     return holds(f"least room {closest:.4f}; two-valued ratio: {reached:.4f} under {ceiling:.4f}")
