@@ -25,6 +25,7 @@ _MODULES = {
     "extractor": "resonance_theory.extractor",
     "audit": "resonance_theory.audit",
     "losses": "resonance_theory.losses",
+    "step_time": "resonance_theory.step_time",
     "homogenization": "resonance_theory.homogenization",
     "verification": "resonance_theory.verification",
     "montecarlo": "resonance_theory.montecarlo",
