@@ -22,6 +22,7 @@ _MODULES = {
     "sphere": "resonance_theory.sphere",
     "tokens": "resonance_theory.tokens",
     "counts": "resonance_theory.counts",
+    "batch": "resonance_theory.batch",
     "extractor": "resonance_theory.extractor",
     "audit": "resonance_theory.audit",
     "losses": "resonance_theory.losses",

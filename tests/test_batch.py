@@ -1,0 +1,119 @@
+"""Pooled capacity: exact enumeration of the rivals, the single sample, and the planted rivals against other routes."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import comb
+
+import numpy as np
+import pytest
+
+import resonance_theory as rt
+from resonance_theory import batch
+
+
+def pooled(samples, tokens, capacity, tail, rival):
+    many = samples * (tokens - 1)
+    total = Fraction(0)
+    for i in range(samples):
+        for j in range(many + 1):
+            if i + j < samples * capacity:
+                total += (
+                    comb(samples - 1, i) * rival**i * (1 - rival) ** (samples - 1 - i)
+                    * comb(many, j) * tail**j * (1 - tail) ** (many - j)
+                )  # fmt: skip
+    return total
+
+
+@pytest.mark.parametrize("rival", [Fraction(0), Fraction(1, 8), Fraction(1)])
+@pytest.mark.parametrize("tail", [Fraction(0), Fraction(1, 16), Fraction(3, 4), Fraction(1)])
+def test_resonance_against_enumeration(tail, rival):
+    for samples, tokens in ((1, 1), (1, 9), (2, 1), (3, 4), (5, 8)):
+        for capacity in range(1, tokens + 1):
+            exact = pooled(samples, tokens, capacity, tail, rival)
+            given = {"hit": 1.0, "candidate_tail": float(tail), "rival": float(rival)}
+            success = batch.resonance_success(samples, tokens, capacity, **given)
+            failure = batch.resonance_failure(samples, tokens, capacity, **given)
+            assert success == pytest.approx(float(exact), rel=1e-12, abs=0)
+            assert failure == pytest.approx(float(1 - exact), rel=1e-12, abs=0)
+
+
+def test_one_sample_is_the_rule_itself():
+    law = rt.sphere.planted(2.5, 64, 8)
+    given = {"hit": law.hit, "candidate_tail": law.candidate_tail, "weight": law.weight}
+    capacity = np.array([1, 12, 40, 256])
+    alone = rt.resonance.success(256, capacity, **given)
+    np.testing.assert_allclose(batch.resonance_success(1, 256, capacity, rival=0.3, **given), alone, rtol=1e-12)
+    np.testing.assert_array_equal(
+        batch.token_choice_success(1, 256, 8, capacity), rt.token_choice.success(256, 8, capacity)
+    )
+    np.testing.assert_array_equal(
+        batch.token_choice_failure([1, 4], 256, 8, 40), rt.token_choice.failure([256, 1024], 8, [40, 160])
+    )
+
+
+def test_large_batches_reach_the_limit():
+    """Hoeffding's exponent 2B(C-m)²/s leaves nothing of the failure, or of the success."""
+    rates = batch.resonance_success(10**6, 64, [1, 4, 5, 9], hit=0.8, candidate_tail=1 / 16, rival=[[0.0], [0.5]])
+    m = 63 / 16 + np.array([[0.0], [0.5]])
+    np.testing.assert_allclose(rates, np.where(np.array([1, 4, 5, 9]) > m, 0.8, 0.0), atol=1e-12)
+
+
+def test_rival_of_isotropic_tokens_is_the_candidate_tail():
+    a = np.array([-0.2, 0.0, 0.05, 0.2, 0.5, 0.9])
+    for dim, experts in ((16, 4), (64, 8), (8, 8)):
+        np.testing.assert_allclose(
+            batch.rival(a, 0.0, dim, experts), rt.sphere.candidate_tail(a, dim, experts), atol=1e-6, rtol=0
+        )
+
+
+def test_rival_against_the_planted_law_and_sampled_tokens():
+    """The part of the own class from `sphere.planted`, all of it from two million planted tokens."""
+    dim, experts, signal = 16, 4, 1.5
+    law = rt.sphere.planted(signal, dim, experts)
+    for a in (0.1, 0.3, 0.6):
+        own = float(law.weight @ (law.hit * (law.affinity >= a)))
+        rest = experts * float(batch.rival(a, signal, dim, experts)) - own
+        assert 0 < rest < (experts - 1) * float(rt.sphere.candidate_tail(a, dim, experts))
+    rng = np.random.Generator(np.random.Philox(11))
+    x = rng.standard_normal((2_000_000, experts))
+    x[np.arange(len(x)), rng.integers(experts, size=len(x))] += signal
+    norm = np.sqrt(np.square(x).sum(axis=1) + rng.chisquare(dim - experts, len(x)))
+    wins = x.argmax(axis=1) == 0
+    for a in (-0.1, 0.05, 0.3, 0.6):
+        exact = float(batch.rival(a, signal, dim, experts))
+        seen = np.count_nonzero(wins & (x[:, 0] >= a * norm)) / len(x)
+        assert abs(seen - exact) < 5 * np.sqrt(exact / len(x))
+
+
+def test_rival_of_many_affinities_is_interpolated():
+    a = np.linspace(-0.5, 0.95, 130).reshape(2, 65)
+    whole = batch.rival(a, 2.5, 64, 8)
+    some = [batch.rival(v, 2.5, 64, 8) for v in a[:, ::30].ravel()]
+    np.testing.assert_allclose(whole[:, ::30].ravel(), some, atol=1e-5, rtol=0)
+    assert np.all(np.diff(whole.ravel()) < 1e-8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern", "call"),
+    [
+        (ValueError, "samples = 0 must be", lambda: batch.token_choice_success(0, 8, 2, 3)),
+        (ValueError, "capacity = 9 must be", lambda: batch.token_choice_success(2, 8, 2, 9)),
+        (
+            ValueError,
+            "rival = 1.5 must be",
+            lambda: batch.resonance_success(2, 8, 2, hit=1, candidate_tail=0, rival=1.5),
+        ),
+        (
+            TypeError,
+            "samples = 1.5 must be",
+            lambda: batch.resonance_success(1.5, 8, 2, hit=1, candidate_tail=0, rival=0),
+        ),
+        (ValueError, "dim = 4 must be", lambda: batch.rival(0.5, 1.0, 4, 2)),
+        (ValueError, "experts = 9 must be", lambda: batch.rival(0.5, 1.0, 8, 9)),
+        (ValueError, "affinity = 1.0 must be", lambda: batch.rival(1.0, 1.0, 8, 4)),
+    ],
+)
+def test_bad_arguments(kind, pattern, call):
+    with pytest.raises(kind, match=pattern):
+        call()
