@@ -43,8 +43,8 @@ def side(share: str) -> SimpleNamespace:
 claim = Claim(
     title="Switching between the pure rules gains at most the miss rate or the percentile over plain resonance",
     statement=r"$P_{ECR}-P_{RES}\leq P(\mathrm{miss})$ and $P_{TCR}-P_{RES}\leq E[1_{hit}\,\rho(1-F(h))]$; so the better "
-    r"of the two pure rules gains at most the larger of these over resonance. At a fixed affinity and $C=cs$, $s\to\infty$, token choice is "
-    r"best for $c<h$, expert choice for $c>q$, and neither beats resonance for $h<c<q$",
+    r"of the two pure rules gains at most the larger of these over resonance. At a fixed affinity and "
+    r"$C=cs$, $s\to\infty$, token choice is best for $c<h$, expert choice for $c>q$, and neither beats resonance for $h<c<q$",
     hypotheses=(
         r"background tokens independent of each other and of $o$; no ties; $h=\rho\pi\leq q$",
         r"the bands: one fixed affinity, $c\neq h$, $c\neq q$",
