@@ -147,22 +147,22 @@ def _(side: SimpleNamespace) -> Outcome:
             return fails(
                 f"s={total}, n={experts}, C={capacity}: gains {tcr - res:.4f} > {early:.4f} or {ecr - res:.4f} > {late:.4f}"
             )
-    s, n, p, rho, q = 10**8, 8, 0.9, 0.6, 0.3
+    s, n, fixed, level, false = 10**8, 8, 0.9, 0.6, 0.3
     for c, best in ((0.07, "TCR"), (0.2, "RES"), (0.1, "RES"), (0.35, "ECR")):
         capacity = int(c * s)
         rates = {
-            "TCR": float(token_choice.success(s, n, capacity, hit=p)),
-            "RES": float(resonance.success(s, capacity, hit=p, candidate_tail=rho / n)),
-            "ECR": float(expert_choice.success(s, capacity, false_positive=q)),
+            "TCR": float(token_choice.success(s, n, capacity, hit=fixed)),
+            "RES": float(resonance.success(s, capacity, hit=fixed, candidate_tail=level / n)),
+            "ECR": float(expert_choice.success(s, capacity, false_positive=false)),
         }
         if max(rates.values()) > rates[best] + 1e-9:
             return fails(f"c={c}: best is not {best}: {rates}")
     law = sphere.planted(2.5, 64, 8)
-    hit = float(law.weight @ law.hit)
+    miss = float(law.weight @ (1 - law.hit))
     res = float(resonance.success(256, 12, hit=law.hit, candidate_tail=law.candidate_tail, weight=law.weight))
     ecr = float(expert_choice.success(256, 12, false_positive=law.false_positive, weight=law.weight))
     return holds(
-        f"300 laws; bands as stated; planted θ=2.5: switching gains {ecr - res:.4f}, the miss rate is {1 - hit:.4f}"
+        f"300 laws; bands as stated; planted θ=2.5: switching gains {ecr - res:.4f}, the miss rate is {miss:.4f}"
     )
 
 
