@@ -4,9 +4,10 @@
     slot, load = slots(weight, expert, experts, capacity)  # per choice: its place in the expert's buffer, -1 if dropped
     assignment = route(x, experts, capacity, top=1)        # the compact `Assignment` of rules.resonance.route
 
-NumPy arrays and torch tensors on the CPU run on numba kernels, all others (and any machine without numba) on the
-array-agnostic references in `naive.py`. For torch, `top_affinity` is differentiable and all
-three are custom operators of `torch.library`, so that `torch.compile` takes them whole.
+NumPy arrays and torch tensors on the CPU run on numba kernels; CUDA tensors find affinities with Triton and sort with
+torch; all others (and any machine without these) take the array-agnostic references in `naive.py`. For torch,
+`top_affinity` is differentiable and all three are operators of `torch.library`, so that `torch.compile` takes them
+whole.
 
 What is guaranteed. Affinities are sums in float64, rounded once to the type of the result (float64 for float64
 tokens, float32 for all others), and only then compared; ties go to the lower expert, then to the earlier token.
@@ -92,10 +93,12 @@ def route(x: Array, experts: int, capacity: int, *, top: int = 1) -> Assignment:
 
 
 def backend(x: Array) -> str:
-    """Which implementation serves x: "numba" (CPU) or "naive" (any array library)."""
+    """Which implementation serves x: "numba" (CPU), "triton" (CUDA) or "naive" (any array library)."""
     if isinstance(x, np.ndarray) or (_is_torch(x) and x.device.type == "cpu"):
         return "numba" if _found("numba") else "naive"
-    return "naive"
+    # Squares of float64 tokens may leave the range, which the Triton kernel does not look after.
+    cuda = _is_torch(x) and x.device.type == "cuda" and _name(x.dtype) != "float64"
+    return "triton" if cuda and _found("triton") else "naive"
 
 
 # From here on arguments have been checked.
@@ -103,7 +106,12 @@ def backend(x: Array) -> str:
 
 def _top_affinity(x: Array, experts: int, top: int) -> tuple[Array, Array]:
     kind = backend(x)
-    if kind == "naive":
+    if kind == "triton" and experts <= _gpu().LARGEST:
+        weight, expert = _gpu().project(x, experts, top)
+        if not bool((weight == weight).all()):
+            raise ValueError("x holds NaN or infinite values but must be finite")
+        return weight, expert
+    if kind != "numba":
         return naive.project(x, experts, top)
     result = np.float64 if _name(x.dtype) == "float64" else np.float32
     shape = (*x.shape[:-1], top)
@@ -122,7 +130,10 @@ def _top_affinity(x: Array, experts: int, top: int) -> tuple[Array, Array]:
 
 
 def _top_affinity_backward(gradient: Array, x: Array, expert: Array, experts: int) -> Array:
-    if backend(x) != "numba":
+    kind = backend(x)
+    if kind == "triton" and experts <= _gpu().LARGEST:
+        return _gpu().project_backward(x, expert, gradient, experts)
+    if kind != "numba":
         return naive.project_backward(x, expert, gradient, experts)
     import torch
 
@@ -303,6 +314,12 @@ def _operators() -> ModuleType:
     from resonance_theory.kernels import operators
 
     return operators
+
+
+def _gpu() -> ModuleType:
+    from resonance_theory.kernels import gpu
+
+    return gpu
 
 
 def _compiled(name: str) -> Any:
