@@ -110,6 +110,12 @@ def test_not_reproducible_needs_a_reason():
     assert verdict(claim).verdict is Verdict.INCONCLUSIVE
     claim.reason = "the data are private"
     assert verdict(claim).passed
+    claim.derivation("d")(exact)
+    assert verdict(claim).passed
+    claim.certificate("toothless")(lambda side: holds("always"))
+    assert verdict(claim).verdict is Verdict.INCONCLUSIVE
+    claim.certificate("false")(lambda side: fails("never"))
+    assert verdict(claim).verdict is Verdict.VIOLATED
 
 
 def test_rates_do_not_depend_on_workers_and_do_on_the_seed():

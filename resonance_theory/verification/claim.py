@@ -279,10 +279,11 @@ class ClaimResult:
     @property
     def verdict(self) -> Verdict:
         claim = self.claim
-        if claim.expected is Verdict.NOT_REPRODUCIBLE:
-            return claim.expected if claim.reason else Verdict.INCONCLUSIVE
         if any(check.truth.fails for check in self.checks):
             return Verdict.VIOLATED
+        if claim.expected is Verdict.NOT_REPRODUCIBLE:
+            # it may check what is printed about itself; a reason is needed either way
+            return claim.expected if claim.reason and all(c.passed for c in self.checks) else Verdict.INCONCLUSIVE
         kinds = {check.kind for check in self.checks}
         if not self.checks or not all(check.passed for check in self.checks):
             return Verdict.INCONCLUSIVE
