@@ -211,6 +211,8 @@ def _claims(options: argparse.Namespace) -> int:
 
     _check_writable("--json", options.json if options.json != "-" else None)
     claims = [ledger.load(i) for i in ledger.select(options.pattern)]
+    if options.published:
+        return _published(claims, options)
     fields = ("id", "title", "statement", "hypotheses", "source", "kind", "correction", "mutation", "lemmas", "reason")
     record = [{**{f: getattr(c, f) for f in fields}, "expected": c.expected.value} for c in claims]
     width = _terminal_width()
@@ -223,6 +225,30 @@ def _claims(options: argparse.Namespace) -> int:
             lines.append(f"           {claim.statement}")
             lines.extend(f"           where {hypothesis}" for hypothesis in claim.hypotheses)
     lines.append(f"\n{len(claims)} claims; `resonance verify` earns each verdict, `resonance verify ID` one of them")
+    _emit(record, options.json, "\n".join(lines))
+    return 0
+
+
+def _published(claims: Sequence[Any], options: argparse.Namespace) -> int:
+    """Every published statement with the claims that speak of it, in the order of the papers."""
+    from resonance_theory.verification.coverage import coverage
+
+    found = coverage(claims)
+    record = [
+        {"paper": s.paper, "place": s.place, "text": s.text, "claims": {c.id: c.expected.value for c in named}}
+        for s, named in found
+    ]
+    width = _terminal_width()
+    lines = []
+    for statement, named in found:
+        if not named and options.pattern:
+            continue
+        lines.append(_clip(f"{statement.paper} {statement.place}: {statement.text}", width))
+        for claim in named:
+            verdict = claim.expected.value
+            lines.append(f"    {_colour(f'{verdict:<10}', verdict)} {claim.id}")
+    covered = sum(bool(named) for _, named in found)
+    lines.append(f"\n{covered} of {len(found)} published statements; `resonance verify ID` earns a verdict")
     _emit(record, options.json, "\n".join(lines))
     return 0
 
@@ -321,6 +347,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("claims", _claims, "list the ledger: statement, source and expected verdict of every claim")
     sub.add_argument("pattern", nargs="?", default="", metavar="PATTERN")
     sub.add_argument("--long", action="store_true", help="with statements and hypotheses")
+    sub.add_argument("--published", action="store_true", help="by statement of the papers, in their order")
     json_option(sub)
 
     sub = command("plan", _plan, "least capacity for a target success rate, and what it costs")
