@@ -33,7 +33,8 @@ claim = Claim(
     title="Exact law of spherical caps",
     statement=r"$q(a)=P(\cos(r,w)\geq a)=\frac12 I_{1-a^2}(\frac{d-1}{2},\frac12)$ for $a\geq 0$, and $1-q(-a)$ below",
     hypotheses=(r"$r$ has a uniform direction in $R^d$, $d\geq 2$; $w\neq 0$ is any gate",),
-    source="new here as a claim (G1); the cap of LocMoE Theorem 1 (arXiv 2401.13920) is twice this one",
+    source="ETR eq. 10 (arXiv 2406.00023) for isotropic tokens, new (G1); the cap of LocMoE Theorem 1 (arXiv "
+    "2401.13920) is twice this one",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(0),

@@ -37,7 +37,7 @@ claim = Claim(
     r"$\lfloor\frac dn\rfloor(\frac nd)^2$; $d$ non-zero weights instead of $nd$, and where $n$ divides $d$, $d$ operations "
     r"for $Wx$ ($d-n$ additions, $n$ multiplications) instead of $2nd-n$",
     hypotheses=(r"$1\leq n\leq d$",),
-    source="ETR eq. 2-3 (arXiv 2406.00023), LocMoE (arXiv 2401.13920); new: n not dividing d, exact counts",
+    source="ETR eq. 2-3 (arXiv 2406.00023), LocMoE eq. 4 (arXiv 2401.13920); new: n not dividing d, exact counts",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(equal=False),

@@ -37,7 +37,7 @@ claim = Claim(
     statement=r"$p=\int\varphi(u-\theta/\sigma)\,P(\mathrm{Bin}(n-1,1-\Phi(u))\leq\ell-1)\,du$, for $\ell=1$ "
     r"$\int\varphi(u-\theta/\sigma)\Phi(u)^{n-1}du$; it rises from $\ell/n$ at $\theta=0$ to 1",
     hypotheses=(r"token $\theta w_i+\sigma z$, $z\sim N(0,I_d)$, orthonormal gates, $1\leq\ell\leq n\leq d$",),
-    source="new (G2)",
+    source="new (G2); gives the p_i of ETR Assumption 3, eq. 8 (arXiv 2406.00023), in the planted model",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(0),

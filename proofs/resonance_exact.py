@@ -43,7 +43,7 @@ claim = Claim(
         r"background tokens independent of each other and of $o$; no ties",
         r"$h_i(a)$: probability that a background token is a candidate of $i$ with affinity at least $a$",
     ),
-    source="new (N4); no theorem for the hybrid rule is published",
+    source="ETR Definition 2 for the rule of ETR eq. 5-6 (arXiv 2406.00023); new (N4): no theorem for it is published",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(joint=True),

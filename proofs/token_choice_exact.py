@@ -57,7 +57,7 @@ claim = Claim(
         r"$s\geq 1$, $1\leq C\leq s$, $0<\pi\leq 1$",
         r"background tokens independent, each a candidate of the expert with probability $\pi$; position uniform",
     ),
-    source="exact law behind ETR Theorem 5, eq. 11; new (N1)",
+    source="ETR Definition 2 for token choice: exact law behind ETR Theorem 5, eq. 11 (arXiv 2406.00023); new (N1)",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(0),
