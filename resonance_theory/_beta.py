@@ -125,8 +125,10 @@ def _log1p_minus(t: Floats) -> Floats:
 def _deviance(x: Floats, mean: Floats, shift: Floats) -> Floats:
     """x log(x/mean) + mean - x for x >= 1, with shift = mean - x known better than by subtraction."""
     t = shift / x
-    with np.errstate(divide="ignore", invalid="ignore"):
-        far = x * np.log(x / mean) + shift  # log(1+t) would lose the digits of mean where t is near -1
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ratio = x / mean
+        log = np.where(np.isfinite(ratio), np.log(ratio), np.log(x) - np.log(mean))
+        far = x * log + shift  # log(1+t) would lose the digits of mean where t is near -1
         return np.where(t < -0.5, far, -x * _log1p_minus(np.maximum(t, -0.5)))
 
 
@@ -158,35 +160,34 @@ def _power(exponent: Floats, t: Floats, large: bool) -> Floats:
     return exponent * (r * (r2 * (2 / 3 + r2 * (2 / 5 + r2 * (2 / 7 + r2 * (2 / 9 + r2 * 2 / 11)))) - t))
 
 
-def _outward(
-    k: Floats, rest: Floats, near: Floats, far: Floats, slope: Floats, kinds: tuple[bool, bool]
-) -> tuple[Floats, Floats]:
-    """∫ exp(ψ) dw and ∫ w exp(ψ) dw over 0 < w < near.
+def _outward(k: Floats, rest: Floats, ratio: Floats, slope: Floats, kinds: tuple[bool, bool]) -> tuple[Floats, Floats]:
+    """∫ exp(ψ) dt and ∫ t exp(ψ) dt over 0 < t < 1, t the distance from the threshold in units of that to the zero.
 
-    ψ = k (log(1-w/near) + w/near) + rest (log(1+w/far) - w/far) - slope w.
-    k, rest: exponents of the density towards its zero at distance `near` and of the other factor; slope = -ψ'(0).
-    Arrays of one axis.
+    ψ = k (log(1-t) + t) + rest (log(1 + ratio t) - ratio t) - slope t.
+    k, rest: exponents of the density towards its zero and of the other factor; ratio: distance of the zero over that
+    of the other end; slope = -ψ'(0). Arrays of one axis. In these units nothing overflows however small a distance.
     """
-    curve = k / near**2 + rest / far**2
+    with np.errstate(over="ignore", invalid="ignore"):
+        curve = k + np.where(rest > 0, rest * ratio * ratio, 0.0)
     steep = np.maximum(slope, 0.0)
-    # depth reached by slope and curvature alone; ψ is below -slope w - (rest/far² w²)(...) only, so correct by Newton
-    top = near * (1 - 1e-9)
+    # depth reached by slope and curvature alone; ψ is below -slope t - (rest ratio² t²)(...) only, so correct by Newton
+    top = 1 - 1e-9
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         end = 2 * _DEPTH / (steep + np.sqrt(steep**2 + 2 * _DEPTH * curve))
     end = np.where(np.isfinite(end), np.minimum(end, top), top)
     for _ in range(3):
-        t, u = end / near, end / far
-        depth = -_power(k, -t, kinds[0]) - _power(rest, u, kinds[1]) + slope * end
-        # ψ' = -k t/(near(1-t)) - rest u/(far(1+u)) - slope, of constant sign beyond the maximum
-        fall = k * t / (near * (1 - t)) + rest * u / (far * (1 + u)) + slope
+        u = end * ratio
+        depth = -_power(k, -end, kinds[0]) - _power(rest, u, kinds[1]) + slope * end
+        # ψ' = -k t/(1-t) - rest ratio u/(1+u) - slope, of constant sign beyond the maximum
+        fall = k * end / (1 - end) + rest * ratio * u / (1 + u) + slope
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             step = (_DEPTH - depth) / fall
         end = np.clip(np.where(fall > 0, end + step, 2 * end), end / 4, np.minimum(top, end * 4))
     # a depth not reached before the density's zero: integrate up to the zero
-    end = np.where(end >= top, near, end)
-    w = end[:, None] * _NODES
-    psi = _power(k[:, None], -w / near[:, None], kinds[0]) + _power(rest[:, None], w / far[:, None], kinds[1])
-    value = np.exp(psi - slope[:, None] * w)
+    end = np.where(end >= top, 1.0, end)
+    t = end[:, None] * _NODES
+    psi = _power(k[:, None], -t, kinds[0]) + _power(rest[:, None], ratio[:, None] * t, kinds[1])
+    value = np.exp(psi - slope[:, None] * t)
     return (value @ _WEIGHTS) * end, (value @ (_WEIGHTS * _NODES)) * end * end
 
 
@@ -208,9 +209,7 @@ def tail(tokens: NDArray[np.int64], capacity: NDArray[np.int64], at: Threshold) 
     # On the lower side the density falls towards 0 with exponent C-1, on the upper one towards 1 with exponent s-C-1.
     exponent, other = np.where(lower, k, rest), np.where(lower, rest, k)
     near, far = np.where(lower, at.p, at.q), np.where(lower, at.q, at.p)
-    # 1/(pq) overflows for p near 1e-300 only together with a slope that then does not matter
-    with np.errstate(over="ignore"):
-        slope = np.where(lower, lean, -lean) / near / far
+    slope = np.where(lower, lean, -lean) / far
     log_density = np.log(s - 1) + _log_mass(m, k, at, -lean)
     mass, mean = np.empty_like(s), np.empty_like(s)
     kind = 2 * (exponent > _LARGE) + (other > _LARGE)
@@ -219,12 +218,12 @@ def tail(tokens: NDArray[np.int64], capacity: NDArray[np.int64], at: Threshold) 
         for start in range(0, len(members), _CHUNK):
             i = members[start : start + _CHUNK]
             mass[i], mean[i] = _outward(
-                exponent[i], other[i], near[i], far[i], slope[i], (bool(value & 2), bool(value & 1))
+                exponent[i], other[i], near[i] / far[i], slope[i], (bool(value & 2), bool(value & 1))
             )
     with np.errstate(divide="ignore"):
         return Tail(
             lower.reshape(shape),
-            (log_density + np.log(mass)).reshape(shape),
-            (log_density + np.log(mean)).reshape(shape),
+            (log_density + np.log(near) + np.log(mass)).reshape(shape),
+            (log_density + 2 * np.log(near) + np.log(mean)).reshape(shape),
             excess.reshape(shape),
         )
