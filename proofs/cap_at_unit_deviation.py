@@ -27,7 +27,7 @@ def side(loss: int) -> SimpleNamespace:
 
 claim = Claim(
     title="Two-sided cap at one standard deviation: Student's law exactly, .3173 in the limit",
-    statement=r"$p_\delta=1-I_{\delta^2}(\frac12,\frac{d-1}{2})=P(|t_{d-1}|\geq 1)$ at $\delta=\frac{1}{\sqrt d}$, "
+    statement=r"$p_\delta=1-I_{\delta^2}(\frac{1}{2},\frac{d-1}{2})=P(|t_{d-1}|\geq 1)$ at $\delta=\frac{1}{\sqrt d}$, "
     r"$\to 2(1-\Phi(1))=.3173$ as $d\to\infty$",
     hypotheses=(r"$r$ isotropic in $R^d$, $d\geq 2$",),
     source="LocMoE Lemma 3, eq. 8 (arXiv 2401.13920)",

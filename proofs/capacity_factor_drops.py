@@ -30,7 +30,7 @@ def side(fluid: Callable[..., Any]) -> SimpleNamespace:
 
 claim = Claim(
     title="A capacity factor of 1.1 prevents drops only where no expert attracts more than 1.1 shares",
-    statement=r"$0\leq\frac{E(N-C)_+}{s\pi}-\max\{0,1-\frac{C}{s\pi}\}\leq\frac12\sqrt{\frac{1-\pi}{s\pi}}$; so at "
+    statement=r"$0\leq\frac{E(N-C)_+}{s\pi}-\max\{0,1-\frac{C}{s\pi}\}\leq\frac{1}{2}\sqrt{\frac{1-\pi}{s\pi}}$; so at "
     r"$C=1.1\frac{s}{n}$ drops vanish for $n\pi\leq 1.1$ and tend to $1-\frac{1.1}{n\pi}$ above",
     hypotheses=(r"$N\sim\mathrm{Bin}(s,\pi)$ candidates of an expert, top-1, any $s\geq 1$, $0<\pi\leq 1$, $C\geq 0$",),
     source="ETR experiments: baseline with capacity factor 1.1 preventing token dropout (arXiv 2406.00023 v4)",

@@ -32,7 +32,7 @@ claim = Claim(
     title="Isotropic tokens load experts equally only if the gates are exchangeable",
     statement=r"in the plane $\pi_i=\frac{\mathrm{gap}_{left}+\mathrm{gap}_{right}}{4\pi}$: gates at "
     r"$0^\circ,60^\circ,180^\circ$ get "
-    r"$\frac13,\frac14,\frac{5}{12}$; if every permutation of the gates is an isometry, $\pi_i=\frac{1}{n}$ in "
+    r"$\frac{1}{3},\frac{1}{4},\frac{5}{12}$; if every permutation of the gates is an isometry, $\pi_i=\frac{1}{n}$ in "
     r"every dimension",
     hypotheses=(r"$r$ isotropic, gates of equal norm, top-1",),
     source="ETR Assumption 4, eq. 9 (arXiv 2406.00023); LocMoE Lemma 1, Assumption 2 and Lemma 2 (arXiv 2401.13920)",
@@ -43,7 +43,7 @@ claim = Claim(
     mutation="the whole gap on one side in place of both halves",
     printed=side(lambda left, right, n: 1 / (n + 0 * left)),
     correction=r"Printed: isotropy gives $\frac{1}{n}$. Gates at $0^\circ,60^\circ,180^\circ$ receive "
-    r"$\frac13,\frac14,\frac{5}{12}$. "
+    r"$\frac{1}{3},\frac{1}{4},\frac{5}{12}$. "
     r"Orthonormal gates (GrAP with $n$ dividing $d$) or simplex gates are needed besides.",
     lemmas=("invariance of an isotropic law under isometries",),
 )

@@ -25,7 +25,7 @@ def side(numerator: int) -> SimpleNamespace:
 
 claim = Claim(
     title="LocMoE's bound at its measured affinity .03 is below one token up to dimension 6158",
-    statement=r"$\frac1n\exp\frac{d\delta^2}{2-\delta^2}>1$ iff $d>\frac{2-\delta^2}{\delta^2}\ln n$; for "
+    statement=r"$\frac{1}{n}\exp\frac{d\delta^2}{2-\delta^2}>1$ iff $d>\frac{2-\delta^2}{\delta^2}\ln n$; for "
     r"$\delta=.03$, $n=16$ iff "
     r"$d\geq 6159$",
     hypotheses=(r"$0<\delta\leq 1$, $n\geq 2$",),

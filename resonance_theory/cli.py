@@ -165,7 +165,9 @@ def _verify(options: argparse.Namespace) -> int:
     audit_report = None
     if not options.pattern:
         from resonance_theory import audit
+        from resonance_theory.verification import coverage
 
+        record["published"] = coverage.records()
         audit_report = audit.audit(audit.example())
         record["audit"] = audit_report.to_json()
         record["audit_table"] = audit_report.table()
@@ -231,24 +233,19 @@ def _claims(options: argparse.Namespace) -> int:
 
 def _published(claims: Sequence[Any], options: argparse.Namespace) -> int:
     """Every published statement with the claims that speak of it, in the order of the papers."""
-    from resonance_theory.verification.coverage import coverage
+    from resonance_theory.verification import coverage
 
-    found = coverage(claims)
-    record = [
-        {"paper": s.paper, "place": s.place, "text": s.text, "claims": {c.id: c.expected.value for c in named}}
-        for s, named in found
-    ]
+    record = coverage.records(claims)
+    verdicts = {claim.id: claim.expected.value for claim in claims}
     width = _terminal_width()
     lines = []
-    for statement, named in found:
-        if not named and options.pattern:
+    for row in record:
+        if not row["claims"] and options.pattern:
             continue
-        lines.append(_clip(f"{statement.paper} {statement.place}: {statement.text}", width))
-        for claim in named:
-            verdict = claim.expected.value
-            lines.append(f"    {_colour(f'{verdict:<10}', verdict)} {claim.id}")
-    covered = sum(bool(named) for _, named in found)
-    lines.append(f"\n{covered} of {len(found)} published statements; `resonance verify ID` earns a verdict")
+        lines.append(_clip(f"{row['paper']} {row['place']}: {row['text']}", width))
+        lines.extend(f"    {_colour(f'{verdicts[i]:<10}', verdicts[i])} {i}" for i in row["claims"])
+    covered = sum(bool(row["claims"]) for row in record)
+    lines.append(f"\n{covered} of {len(record)} published statements; `resonance verify ID` earns a verdict")
     _emit(record, options.json, "\n".join(lines))
     return 0
 

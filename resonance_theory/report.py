@@ -96,6 +96,11 @@ def _markdown(record: Record) -> str:
         statement = claim["statement"] + (f" **Correction.** {claim['correction']}" if claim["correction"] else "")
         row = (f"`{claim['id']}`", claim["source"], claim["verdict"], statement, evidence or claim["reason"])
         lines.append("| " + " | ".join(cell(v) for v in row) + " |")
+    if record.get("published"):
+        lines += ["", "## Published statements", "", "| place | as published | claims |", "|---|---|---|"]
+        for row in record["published"]:
+            claims = ", ".join(f"`{i}`" for i in row["claims"])
+            lines.append("| " + " | ".join(map(cell, (f"{row['paper']} {row['place']}", row["text"], claims))) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -260,6 +265,7 @@ def _html(record: Record, figures: Mapping[str, str]) -> str:
         record=record,
         figures=figures,
         tally=sorted(Counter(claim["verdict"] for claim in record["claims"]).items()),
+        verdicts={claim["id"]: claim["verdict"] for claim in record["claims"]},
         corrected=[claim for claim in record["claims"] if claim["correction"]],
         rates=len(rates),
         trials=sum(row["trials"] for row in rates),

@@ -5,9 +5,10 @@ import re
 
 import pytest
 
+from resonance_theory import report
 from resonance_theory.cli import main
 from resonance_theory.verification.claim import Claim, Verdict
-from resonance_theory.verification.coverage import Statement, coverage, published
+from resonance_theory.verification.coverage import Statement, coverage, published, records
 from resonance_theory.verification.ledger import claim_ids, load
 
 STATEMENTS = published()
@@ -56,3 +57,29 @@ def test_the_command_shows_it(capsys):
     assert [(r["paper"], r["place"]) for r in record] == [(s.paper, s.place) for s in STATEMENTS]
     assert main(["claims", "--published", "corollary"]) == 0
     assert "corollary_6" in capsys.readouterr().out
+
+
+def test_the_report_shows_it(tmp_path):
+    result = load("locmoe_times").evaluate(alpha=1e-8).to_json()
+    rows = [row for row in records() if row["claims"] == ["locmoe_times"]]
+    assert rows
+    record = {
+        "format": report.FORMAT,
+        "version": "0",
+        "python": "3",
+        "platform": "test",
+        "packages": {},
+        "full": False,
+        "seed": 0,
+        "false_alarm_budget": 1e-6,
+        "seconds": 0.0,
+        "passed": True,
+        "claims": [result],
+        "published": rows,
+    }
+    page = report.write(record, tmp_path).read_text()
+    assert 'href="#locmoe_times"' in page
+    assert rows[0]["text"] in page
+    assert rows[0]["text"] in (tmp_path / "ledger.md").read_text()
+    older = {key: value for key, value in record.items() if key != "published"}
+    assert "Published statements" not in report.write(older, tmp_path).read_text()

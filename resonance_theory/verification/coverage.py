@@ -10,11 +10,12 @@ import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from resonance_theory.verification import ledger
 from resonance_theory.verification.claim import Claim
 
-__all__ = ["Statement", "coverage", "published"]
+__all__ = ["Statement", "coverage", "published", "records"]
 
 
 @dataclass(frozen=True)
@@ -46,3 +47,11 @@ def coverage(claims: Iterable[Claim] | None = None) -> list[tuple[Statement, lis
     """Every published statement with the claims whose source names it; the whole ledger's by default."""
     known = [ledger.load(i) for i in ledger.claim_ids()] if claims is None else list(claims)
     return [(statement, [claim for claim in known if statement.cited(claim.source)]) for statement in published()]
+
+
+def records(claims: Iterable[Claim] | None = None) -> list[dict[str, Any]]:
+    """The coverage as plain records: paper, place, text and the ids of the claims."""
+    return [
+        {"paper": s.paper, "place": s.place, "text": s.text, "claims": [claim.id for claim in named]}
+        for s, named in coverage(claims)
+    ]
