@@ -22,6 +22,7 @@ __all__ = [
     "dispatch_entropy",
     "dispatch_information",
     "expected_max",
+    "kept_means",
     "linear_cka",
     "load_cv",
     "load_gini",
@@ -258,10 +259,7 @@ def resonance_scatter(
     sphere=True puts the tokens on the unit sphere, where both rankings are the cosine. Population limit (many tokens):
     the kept ones are those above a fixed threshold. dim, experts: 2 <= experts <= dim. Broadcasts.
     """
-    arguments.choice("select", select, ("inner", "cosine"))
-    d, n = _shape(dim, experts)
-    f = arguments.real("kept", kept, 0.0, 1.0, open_low=True)
-    d, n, f = np.broadcast_arrays(d, n, f)
+    d, n, f = _kept(dim, experts, kept, select)
     if sphere or select == "cosine":
         winner, other = _cosine_means(d, n, f)
         scale = 1.0 if sphere else _mean_radius(d)
@@ -271,6 +269,23 @@ def resonance_scatter(
         winner, other, total = _inner_means(d, n, f)
     between = (winner - other) ** 2 * (1 - 1 / n)
     return between / (total - winner**2 - (n - 1) * other**2)
+
+
+def kept_means(dim: ArrayLike, experts: ArrayLike, kept: ArrayLike, *, select: str = "inner") -> tuple[Floats, Floats]:
+    """Means, over the tokens an expert keeps, of their affinity with its gate and with another gate (H3).
+
+    select="inner": projections, of the tokens with the largest ones; "cosine": cosines, likewise. The other arguments
+    are those of `resonance_scatter`. Broadcasts.
+    """
+    d, n, f = _kept(dim, experts, kept, select)
+    return _cosine_means(d, n, f) if select == "cosine" else _inner_means(d, n, f)[:2]
+
+
+def _kept(dim: ArrayLike, experts: ArrayLike, kept: ArrayLike, select: str) -> tuple[Floats, Floats, Floats]:
+    arguments.choice("select", select, ("inner", "cosine"))
+    d, n = _shape(dim, experts)
+    d, n, f = np.broadcast_arrays(d, n, arguments.real("kept", kept, 0.0, 1.0, open_low=True))
+    return d, n, f
 
 
 def _inner_means(d: Floats, n: Floats, f: Floats) -> tuple[Floats, Floats, Floats]:

@@ -177,6 +177,24 @@ def test_scatter_rises_as_less_is_kept():
         assert np.all(np.diff(hm.resonance_scatter(64, 8, f, select=select)) > 0)
 
 
+@pytest.mark.parametrize("select", ["inner", "cosine"])
+def test_kept_means_against_the_tokens_themselves(select):
+    d, n, f, count = 6, 3, 0.3, 200_000
+    x = RNG.standard_normal((count, d))
+    score = x[:, :n] if select == "inner" else x[:, :n] / np.linalg.norm(x, axis=1, keepdims=True)
+    best = score.max(axis=1)
+    kept = score[best > np.quantile(best, 1 - f)]
+    top, total = kept.max(axis=1), kept.sum(axis=1)
+    winner, other = hm.kept_means(d, n, f, select=select)
+    error = np.std(top) / math.sqrt(len(kept))
+    assert winner == pytest.approx(top.mean(), abs=8 * error)
+    assert other == pytest.approx((total - top).mean() / (n - 1), abs=8 * np.std(total - top) / math.sqrt(len(kept)))
+    assert hm.kept_means(d, n, [1.0], select=select)[1] == pytest.approx(
+        -hm.kept_means(d, n, 1.0, select=select)[0] / (n - 1), rel=1e-12
+    )
+    assert hm.kept_means([8, 16], 4, [[0.5], [0.1]], select=select)[0].shape == (2, 2)
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="experts = 9 must be a whole number between 2 and dim = 8"):
         hm.token_choice_scatter(8, 9)
