@@ -91,7 +91,7 @@ def enclosed(side: SimpleNamespace, which: int, ball: flint.arb) -> flint.arb:
         return mills, z + mills, 1 - mills * (z + mills)
 
     a, b = ball.lower(), ball.upper()
-    (y0, d0, v0), (y1, d1, v1) = at(a), at(b)
+    (y0, d0, v0), (y1, d1, _) = at(a), at(b)
     rate, power = (flint.arb(flint.fmpq(q.numerator, q.denominator)) for q in (side.rate, side.power))
     if which == 0:
         return at(-b)[1] * v0 - rate * (y0 * d1 * d1 - y1 * v0)
