@@ -27,6 +27,7 @@ _MODULES = {
     "audit": "resonance_theory.audit",
     "losses": "resonance_theory.losses",
     "step_time": "resonance_theory.step_time",
+    "facets": "resonance_theory.facets",
     "homogenization": "resonance_theory.homogenization",
     "verification": "resonance_theory.verification",
     "montecarlo": "resonance_theory.montecarlo",
