@@ -110,6 +110,14 @@ def _(side: SimpleNamespace) -> Outcome:
             if abs(ours - float(side.idle(n, k))) > 1e-12:
                 return fails(f"n={n}, {k} idle: L/α = {ours:.6f}, claimed {float(side.idle(n, k)):.6f}")
     rng = np.random.default_rng(8)
+    flat, expert = np.full((30, 5), 0.2), rng.integers(0, 5, 30)
+    steered = rng.dirichlet(np.ones(5), 30)
+    for value in (
+        losses.load_balance(flat, expert, alpha=1.0),
+        losses.load_balance(steered, np.arange(30) % 5, alpha=1.0),
+    ):
+        if abs(value - 1) > 1e-12:
+            return fails(f"P or f uniform: L/α = {value}")
     lowest = 2.0
     for _ in range(3000):
         first = np.where(rng.random(8) < rng.random(), rng.uniform(0.5, 0.7, 8), rng.uniform(0, 0.5, 8))
