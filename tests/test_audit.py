@@ -222,7 +222,7 @@ def test_held_out_centring_uses_the_other_sequences():
 
 
 @pytest.mark.parametrize("correlation", [1e-9, 1e-3, 0.05, 0.4, 0.99])
-def test_over_dispersed_drop_is_that_of_the_beta_binomial(correlation):
+def test_beta_binomial_drop_is_that_of_the_beta_binomial(correlation):
     share, s = np.array([0.5, 0.3, 0.15, 0.05, 0.0]), 40
     mpmath.mp.dps = 50
     want = [mpmath.mpf(0)] * (s + 1)
@@ -231,22 +231,135 @@ def test_over_dispersed_drop_is_that_of_the_beta_binomial(correlation):
         a, b = p * scale, (1 - p) * scale
         mass = [mpmath.binomial(s, k) * mpmath.beta(k + a, s - k + b) / mpmath.beta(a, b) for k in range(s + 1)]
         want = [want[c] + sum((k - c) * mass[k] for k in range(c + 1, s + 1)) / s for c in range(s + 1)]
-    got = counts.over_dispersed_drop(s, share, correlation)
+    got = counts.beta_binomial_drop(s, share, correlation)
     np.testing.assert_allclose(got, [float(v) for v in want], rtol=1e-12)
 
 
-def test_over_dispersed_drop_at_its_ends():
+def test_beta_binomial_drop_at_its_ends():
     share, s = np.array([0.45, 0.35, 0.2]), 50
     capacity = np.arange(1, s + 1)
     np.testing.assert_allclose(
-        counts.over_dispersed_drop(s, share, 0.0)[1:], counts.binomial_drop(s, share, capacity), rtol=1e-11, atol=1e-300
+        counts.beta_binomial_drop(s, share, 0.0)[1:], counts.binomial_drop(s, share, capacity), rtol=1e-11, atol=1e-300
     )
     # all tokens of a sequence together: an expert gets s or 0
-    np.testing.assert_allclose(counts.over_dispersed_drop(s, share, 1.0)[1:], 1 - capacity / s, atol=1e-14)
+    np.testing.assert_allclose(counts.beta_binomial_drop(s, share, 1.0)[1:], 1 - capacity / s, atol=1e-14)
     # one expert takes all
     np.testing.assert_allclose(
-        counts.over_dispersed_drop(s, np.array([1.0, 0.0]), 0.3)[1:], 1 - capacity / s, atol=1e-14
+        counts.beta_binomial_drop(s, np.array([1.0, 0.0]), 0.3)[1:], 1 - capacity / s, atol=1e-14
     )
+
+
+@pytest.mark.parametrize("tokens", [40, 41])
+def test_blocks_drop_is_that_of_runs_of_the_given_variance(tokens):
+    share, capacity = np.array([0.5, 0.3, 0.2, 0.0]), np.arange(1, tokens + 1)
+    length = np.arange(1, tokens + 1)
+    ratio = [(tokens // m * m**2 + (tokens % m) ** 2) / tokens for m in length]
+    drops = []
+    for m in length:
+        runs = [m] * (tokens // m) + [tokens % m] * int(tokens % m > 0)
+        want = np.zeros(tokens)
+        for p in share[share > 0]:
+            law = np.ones(1)  # of the load: one run after the other
+            for run in runs:
+                law = np.convolve(law, np.concatenate([[1 - p], np.zeros(run - 1), [p]]))
+            want += [(law * np.maximum(np.arange(tokens + 1) - c, 0)).sum() / tokens for c in capacity]
+        drops.append(want)
+        np.testing.assert_allclose(
+            counts.blocks_drop(tokens, share, ratio[m - 1], capacity), want, rtol=1e-10, atol=1e-14
+        )
+    between = counts.blocks_drop(tokens, share, 0.25 * ratio[4] + 0.75 * ratio[5], capacity)
+    np.testing.assert_allclose(between, 0.25 * drops[4] + 0.75 * drops[5], rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(
+        counts.blocks_drop(tokens, share, 10.0 * tokens, capacity), drops[-1], rtol=1e-10, atol=1e-14
+    )
+    np.testing.assert_allclose(
+        counts.blocks_drop(tokens, share, 1.0, capacity),
+        counts.binomial_drop(tokens, share, capacity),
+        rtol=1e-10,
+        atol=1e-14,
+    )
+
+
+def test_a_fit_predicts_and_asks_for_the_least_capacity():
+    load = RNG(3).multinomial(60, [0.4, 0.3, 0.2, 0.1], size=9) + RNG(4).integers(0, 9, (9, 4))
+    tokens = 96
+    fitted = counts.fit(load, tokens, 1)
+    capacity = np.arange(1, tokens + 1)
+    variance = load.var(axis=0, ddof=1)
+    share = load.mean(axis=0) / tokens
+    binomial = tokens * (share * (1 - share) + variance / (9 * tokens**2))
+    assert fitted.ratio == pytest.approx(max(1.0, variance.sum() / binomial.sum()), rel=1e-12)
+    for model in fitted.models:
+        drop = fitted.drop(model, capacity)
+        assert np.all(np.diff(drop) <= 1e-15)
+        least = fitted.least(model, 0.01)
+        assert drop[least - 1] <= 0.01 * (1 + 1e-12)
+        assert least == 1 or drop[least - 2] > 0.01
+    assert counts.fit(load[:1], tokens, 1).models == ("uniform", "measured_load")
+
+
+def test_held_out_judgement_against_its_definition():
+    """Fit on a half, centre by its mean, judge on the rest: the same numbers from library calls alone."""
+    x = correlated(sequences=6, tokens=40)
+    report = audit.audit(x, experts=4, capacity_factors=(1.0, 1.5), target_loss=0.05)
+    halves = measure._halves(measure.Layer("x", "x", x.shape, "float64", x), np.arange(6))
+    assert len(halves) == 16
+    assert np.all(halves[::2] == ~halves[1::2])
+    assert np.all(halves.sum(axis=1) == 3)
+    assert len({h.tobytes() for h in halves}) == 16
+    for r in report.layers[0].routings:
+        found = {}
+        for half in halves:
+            mean = x[half].mean(axis=(0, 1)) if r.centred else np.zeros(16)
+            load = rt.token_choice.route(rt.affinity(x - mean, 4), 40).load
+            fitted, other = load[half], load[~half]
+            share = fitted.mean(axis=0) / 40
+            ratio = counts.fit(fitted, 40, 1).ratio
+            lost = np.array([np.maximum(other - c, 0).sum() / other.sum() for c in range(41)])
+            laws = {
+                "uniform": rt.token_choice.failure(40, 4, np.arange(1, 41)),
+                "measured_load": rt.token_choice.failure(40, 4, np.arange(1, 41)[:, None], load=share) @ share,
+                "beta_binomial": rt.counts.BetaBinomial((ratio - 1) / 39).drop(
+                    40, 4, np.arange(1, 41)[:, None], load=share
+                )
+                @ share,
+            }
+            for model, law in laws.items():
+                least = int(np.argmax(law <= 0.05)) + 1
+                gap = law[[9, 14]] - lost[[10, 15]]
+                found.setdefault(model, []).append((np.abs(gap).mean(), gap.mean(), least, lost[least]))
+        assert r.splits == 8
+        assert [h.model for h in r.held_out] == ["uniform", "measured_load", "beta_binomial", "blocks"]
+        for h in r.held_out[:3]:
+            want = np.mean(found[h.model], axis=0)
+            np.testing.assert_allclose((h.error, h.bias, h.capacity, h.loss), want, rtol=1e-9, atol=1e-12)
+            assert h.worst == max(row[-1] for row in found[h.model])
+
+
+@pytest.mark.parametrize(
+    ("model", "best"), [({"length": 8}, "blocks"), ({"correlation": 0.06}, "beta_binomial"), ({}, "measured_load")]
+)
+def test_held_out_errors_tell_the_true_model(model, best):
+    """Tokens of a known dependence: the over-dispersed laws cover the measured drop, and where tokens are dependent the
+    binomial law does not; capacities fitted on half of the sequences hold on the others."""
+    load = [0.4, 0.3, 0.2, 0.1]
+    drawn = rt.tokens.Dependent(0.0, 8, 4, load=load, **model)
+    route = drawn.routes(RNG(5), 60, 128)
+    x = rt.tokens.isotropic(RNG(6), 60, 128, 8) * 0.01
+    x.reshape(60, 128, 4, 2)[np.arange(60)[:, None], np.arange(128), route] += 1.0  # GrAP sends it there
+    report = audit.audit(x, experts=4, center=False, capacity_factors=(1.0, 1.5, 2.0), target_loss=0.02)
+    r = report.layers[0].routings[0]
+    assert all(d.covers("beta_binomial") and d.covers("blocks") for d in r.drops if d.measured.error)
+    held_out = {h.model: h for h in r.held_out}
+    assert held_out[best].error < 0.02
+    assert held_out[best].loss < 0.03
+    if model:
+        assert any(d.covers("measured_load") is False for d in r.drops)
+        assert held_out["measured_load"].error > 2 * held_out[best].error
+        assert held_out["measured_load"].loss > 0.03
+        assert held_out["uniform"].loss > held_out["measured_load"].loss
+    else:
+        assert all(d.covers("measured_load") for d in r.drops if d.measured.error)
 
 
 def test_least_capacity_at_the_loss_itself():
@@ -308,9 +421,9 @@ def test_blocks_of_equal_tokens_multiply_the_variance_by_their_size():
         exact = sum(max(m * k - drop.capacity, 0) * stats.binom.pmf(k, 16, 0.25) for k in range(17)) / 32
         assert abs(drop.measured.value - exact) < 5 * drop.measured.error
         # the beta-binomial has the blocks' variance, not their law: close, where the binomial is far off
-        assert abs(drop.over_dispersed - exact) < 0.02
+        assert abs(drop.beta_binomial - exact) < 0.02
     assert r.drops[0].measured_load < exact_at_one / 2
-    assert r.token_choice.over_dispersed > r.token_choice.measured_load
+    assert r.token_choice.beta_binomial > r.token_choice.measured_load
 
 
 def test_isotropic_tokens_obey_the_theory():
@@ -390,7 +503,9 @@ def test_one_sequence_admits_no_test():
         assert r.dispersion is None
         assert r.heaviest.error is None
         assert r.token_choice.low is None
-        assert all(d.over_dispersed is None for d in r.drops)
+        assert all(d.beta_binomial is None and d.blocks is None for d in r.drops)
+        assert r.held_out is None
+        assert r.splits == 0
     assert "One sequence" in report.table()
     report.figure(io.BytesIO())
     json.dumps(report.to_json(), allow_nan=False)
@@ -719,8 +834,8 @@ def test_small_audits_are_sane(sequences, tokens, per_expert, experts, data):
             assert all(0 <= b <= a <= 1 for a, b in itertools.pairwise(values))
         for d in r.drops:
             assert 0 <= d.measured_load <= 1
-            if d.over_dispersed is not None:
-                assert d.over_dispersed >= d.measured_load - 1e-9  # a convex function of a more variable load
+            if d.beta_binomial is not None:
+                assert d.beta_binomial >= d.measured_load - 1e-9  # a convex function of a more variable load
         assert 1 <= r.token_choice.capacity <= tokens
         assert 1 <= r.expert_choice.capacity <= tokens
 
@@ -746,10 +861,29 @@ def test_the_example_breaks_the_assumptions_and_the_laws_repair_them(example):
         for r in layer.routings:
             assert r.dispersion.value > 1
             for drop in r.drops[:3]:
-                gaps = [abs(v - drop.measured.value) for v in (drop.over_dispersed, drop.measured_load, drop.uniform)]
+                gaps = [abs(v - drop.measured.value) for v in (drop.beta_binomial, drop.measured_load, drop.uniform)]
                 assert gaps[1] < gaps[2]
                 assert gaps[0] < 0.05
-            assert r.token_choice.uniform < r.token_choice.measured_load <= r.token_choice.over_dispersed
+            assert r.token_choice.uniform < r.token_choice.measured_load <= r.token_choice.beta_binomial
+
+
+def test_the_over_dispersed_laws_cover_the_example_where_the_binomial_ones_fail(example):
+    """Three standard errors about every measured drop; then sequences that the fit has not seen."""
+    for layer in example.layers:
+        for r in layer.routings:
+            some = [d for d in r.drops if d.measured.error is not None]
+            assert len(some) >= 3
+            assert all(d.covers("beta_binomial") and d.covers("blocks") for d in some)
+            assert not any(d.covers("uniform") for d in some)
+            held_out = {h.model: h for h in r.held_out}
+            assert held_out["uniform"].loss > held_out["measured_load"].loss > held_out["beta_binomial"].loss
+            assert abs(held_out["beta_binomial"].bias) < abs(held_out["uniform"].bias)
+    # the deepest layer, and the middle one once centred: skewed binomial loads fail, seen and unseen
+    for r in (*example.layers[2].routings, example.layers[1].routings[1]):
+        assert not any(d.covers("measured_load") for d in r.drops if d.measured.error is not None)
+        held_out = {h.model: h for h in r.held_out}
+        assert held_out["beta_binomial"].error < 0.65 * held_out["measured_load"].error
+        assert held_out["blocks"].error < 0.65 * held_out["measured_load"].error
 
 
 def test_reports_are_deterministic_and_printable(example):

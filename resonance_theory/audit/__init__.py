@@ -16,9 +16,20 @@ from numpy.typing import NDArray
 
 from resonance_theory import _arguments as arguments
 from resonance_theory.audit.files import Layer, read, read_gates
-from resonance_theory.audit.result import Affinity, AuditReport, Drop, Estimate, LayerAudit, Need, Routing
+from resonance_theory.audit.result import Affinity, AuditReport, Drop, Estimate, HeldOut, LayerAudit, Need, Routing
 
-__all__ = ["Affinity", "AuditReport", "Drop", "Estimate", "LayerAudit", "Need", "Routing", "audit", "example"]
+__all__ = [
+    "Affinity",
+    "AuditReport",
+    "Drop",
+    "Estimate",
+    "HeldOut",
+    "LayerAudit",
+    "Need",
+    "Routing",
+    "audit",
+    "example",
+]
 
 
 def example() -> Path:

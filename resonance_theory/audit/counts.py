@@ -6,17 +6,23 @@ binomial standard error over tokens claims far more than the data show.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 from numpy.typing import NDArray
 
+from resonance_theory.counts import Blocks
 from resonance_theory.rules import token_choice
 
 __all__ = [
+    "Fit",
+    "beta_binomial_drop",
     "binomial_drop",
+    "blocks_drop",
     "dispersion",
     "excess",
+    "fit",
     "least",
-    "over_dispersed_drop",
     "relabelled",
 ]
 
@@ -88,7 +94,7 @@ def binomial_drop(tokens: int, share: Floats, capacity: Whole) -> Floats:
     return (failure * share).sum(axis=-1) / share.sum()
 
 
-def over_dispersed_drop(tokens: int, share: Floats, correlation: float) -> Floats:
+def beta_binomial_drop(tokens: int, share: Floats, correlation: float) -> Floats:
     """The same for beta-binomial loads of mean s share_i and the given correlation in [0, 1]; capacities 0..tokens.
 
     E(N - C)_+ = Σ_{k>=C} P(N > k), with the probabilities from their ratios, which are stable for every correlation.
@@ -117,6 +123,77 @@ def over_dispersed_drop(tokens: int, share: Floats, correlation: float) -> Float
         above = np.cumsum(mass[:, :0:-1], axis=1)[:, ::-1]
         turned_away[:-1] += np.cumsum(above.sum(axis=0)[::-1])[::-1]
     return turned_away / (tokens * share.sum())
+
+
+def blocks_drop(tokens: int, share: Floats, ratio: float, capacity: Whole) -> Floats:
+    """The same where runs of neighbours take one expert: E (N-C)_+ of `counts.Blocks` (N11); capacity (k,) >= 1.
+
+    ratio: variance of the loads over the binomial one, at least 1. Runs of m tokens have about the ratio m; a ratio
+    between those of m and m + 1 is met by a mixture of both.
+    """
+    length = np.arange(1, tokens + 1)
+    reached = Blocks(length).variance_ratio(tokens)
+    m = int(np.clip(np.searchsorted(reached, ratio, side="right"), 1, max(tokens - 1, 1)))
+    gap = reached[min(m, tokens - 1)] - reached[m - 1]
+    longer = float(np.clip((ratio - reached[m - 1]) / gap, 0.0, 1.0)) if gap > 0 else 0.0
+    share = np.minimum(share, 1.0)
+    parts = Blocks(np.array([[[m]], [[min(m + 1, tokens)]]])).drop(tokens, share.size, capacity[:, None], load=share)
+    return np.array([1 - longer, longer]) @ (parts @ share) / share.sum()
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The four models of an expert's load, fitted to the loads of some sequences.
+
+    share (experts,): P(a token is a candidate); ratio: variance over the binomial one (>= 1), None where it is unknown.
+    """
+
+    tokens: int
+    top: int
+    share: Floats
+    ratio: float | None
+    _curve: dict[str, Floats] = field(default_factory=dict, compare=False)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return ("uniform", "measured_load", *(() if self.ratio is None else ("beta_binomial", "blocks")))
+
+    def drop(self, model: str, capacity: Whole) -> Floats:
+        """Expected fraction of candidates dropped, at capacities (k,) in 1..tokens."""
+        if model == "uniform":
+            return binomial_drop(self.tokens, np.full(self.share.shape, self.top / self.share.size), capacity)
+        if model == "measured_load":
+            return binomial_drop(self.tokens, self.share, capacity)
+        assert self.ratio is not None
+        if model == "blocks":
+            return blocks_drop(self.tokens, self.share, self.ratio, capacity)
+        if model not in self._curve:
+            correlation = min((self.ratio - 1) / max(self.tokens - 1, 1), 1.0)
+            self._curve[model] = beta_binomial_drop(self.tokens, self.share, correlation)
+        return self._curve[model][capacity]
+
+    def least(self, model: str, loss: float) -> int:
+        """Least capacity whose drop is at most `loss`, by bisection with 16 points at a time."""
+        low, high = 0, self.tokens
+        while high - low > 1:
+            inner = np.unique(np.linspace(low, high, 18).astype(np.int64)[1:-1])
+            inner = inner[(inner > low) & (inner < high)]
+            met = self.drop(model, inner) <= loss * (1 + 1e-12)
+            if met.any():
+                high = int(inner[met][0])
+            if not met.all():
+                low = int(inner[~met][-1])
+        return high
+
+
+def fit(load: Whole, tokens: int, top: int) -> Fit:
+    """Fit to the loads (sequences, experts): shares from the sums, the ratio from the variance between sequences."""
+    total, ratio = load.sum(axis=0).astype(np.float64), None
+    if len(load) > 1:
+        square = np.square(load.astype(np.float64)).sum(axis=0)
+        value = float(dispersion(tokens, np.array(float(len(load))), total, square)[0])
+        ratio = max(value, 1.0) if np.isfinite(value) else None
+    return Fit(tokens, top, total / (len(load) * tokens), ratio)
 
 
 def least(loss: float, drop: Floats) -> Whole:

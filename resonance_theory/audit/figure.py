@@ -1,4 +1,7 @@
-"""The audit's picture: loads beside drop curves, one row for each layer. A pure function of the report."""
+"""The audit's picture, one row for each layer: loads, drop curves of each routing, and the models' held-out errors.
+
+A pure function of the report.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,23 @@ _LOOK = {
     "raw": {"color": "#0B4F8A", "hatch": "", "marker": "o"},
     "centred": {"color": "#F0A03C", "hatch": "////", "marker": "s"},
 }
+# The models of the load, from the poorest: told apart by dashes and width as well.
+_LAWS: dict[str, dict[str, Any]] = {
+    "uniform": {"color": "0.45", "linestyle": (0, (1, 1.3)), "linewidth": 1.6, "label": "binomial, uniform load"},
+    "measured_load": {
+        "color": "#C2410C",
+        "linestyle": (0, (5, 2)),
+        "linewidth": 1.5,
+        "label": "binomial, measured load",
+    },
+    "beta_binomial": {"color": "#0B7A5C", "linestyle": "-", "linewidth": 2.4, "label": "beta-binomial"},
+    "blocks": {
+        "color": "#7A2F9C",
+        "linestyle": (0, (3, 1.5, 1, 1.5)),
+        "linewidth": 1.4,
+        "label": "blocks of neighbours",
+    },
+}
 _FLOOR = 0.03  # per cent: below it a drop is not drawn
 
 
@@ -31,19 +51,33 @@ def draw(report: AuditReport, target: Any) -> None:
         if kind not in ("png", "svg", "pdf"):
             raise ValueError(f"figure file = {str(target)!r} must end in .png, .svg or .pdf")
     shown = _spread(report.layers)
+    routings = len(shown[0].routings)
+    judged = any(r.held_out is not None for layer in shown for r in layer.routings)
+    widths = [1.15, *[1.2] * routings, *[0.8] * judged]
     # An identifier salt and no date make the same report the same file.
     with rc_context({"svg.hashsalt": "audit", "svg.fonttype": "none", "font.size": 9, "hatch.linewidth": 0.6}):
-        figure = Figure(figsize=(9.2, 0.9 + 2.3 * len(shown)), layout="constrained")
-        rows = figure.subplots(len(shown), 2, squeeze=False, width_ratios=(1, 1.25))
+        figure = Figure(figsize=(1.0 + 2.4 * sum(widths), 1.0 + 2.1 * len(shown)), layout="constrained")
+        rows = figure.subplots(len(shown), len(widths), squeeze=False, width_ratios=widths)
         end = max(max(d.factor for d in r.drops) for layer in shown for r in layer.routings)
         end = 1.06 * max(end, *(r.token_choice.factor for layer in shown for r in layer.routings))
         start = min(0.9, *(0.9 * d.factor for d in shown[0].routings[0].drops))
-        for (left, right), layer in zip(rows, shown):
-            _loads(left, layer, report)
-            _drops(right, layer, report)
-            right.set_xlim(start, end)
+        highest = 100 * max(d.measured.value for layer in shown for r in layer.routings for d in r.drops)
+        for row, layer in zip(rows, shown):
+            _loads(row[0], layer, report)
+            for k, axes in enumerate(row[1 : 1 + routings]):
+                _drops(axes, layer, k, report, highest)
+                axes.set_xlim(start, end)
+                if layer is shown[0]:
+                    axes.set_title(f"drop, {layer.routings[k].name} tokens", loc="left", fontsize=9.5)
+            row[1].set_ylabel("dropped, %")
+            if judged:
+                _held_out(row[-1], layer)
         rows[-1][0].set_xlabel("expert" + (" (by raw load)" if report.experts > 16 else ""))
-        rows[-1][1].set_xlabel("capacity factor C n / s" if report.top == 1 else "capacity factor C n / (top s)")
+        for axes in rows[-1][1 : 1 + routings]:
+            axes.set_xlabel("capacity factor C n / s" if report.top == 1 else "capacity factor C n / (top s)")
+        if judged:
+            rows[0][-1].set_title("held-out error", loc="left", fontsize=9.5)
+            rows[-1][-1].set_xlabel("mean |error| of the drop, % points")
         _legends(figure, shown, report)
         meta: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
         figure.savefig(target, format=kind, dpi=150, metadata=meta)
@@ -80,63 +114,72 @@ def _loads(axes: Any, layer: LayerAudit, report: AuditReport) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _drops(axes: Any, layer: LayerAudit, report: AuditReport) -> None:
+def _drops(axes: Any, layer: LayerAudit, index: int, report: AuditReport, highest: float) -> None:
+    """Measured drops and least capacity of one routing over the curves of the models."""
     unit = report.experts / (report.top * layer.tokens)
-    highest = 1.0
-    for routing in layer.routings:
-        look = _LOOK[routing.name]
-        curve = routing.curve
-        factor = np.array(curve["capacity"]) * unit
-
-        def line(name: str, style: Any, width: float, color: str, curve: Any = curve, factor: Any = factor) -> None:
-            if curve[name] is not None:
-                value = 100 * np.array(curve[name])
-                axes.plot(factor, np.where(value > 0, value, np.nan), linestyle=style, linewidth=width, color=color)
-
-        line("measured_load", (0, (4, 2)), 1.2, look["color"])
-        line("over_dispersed", "-", 1.6, look["color"])
-        if routing is layer.routings[0]:
-            line("uniform", (0, (1, 1.3)), 1.3, "black")
-        for drop in routing.drops:
-            value = 100 * drop.measured.value
-            if value < _FLOOR:
-                continue
-            error = min(100 * (drop.measured.error or 0.0), 0.95 * value)
+    routing = layer.routings[index]
+    look, curve = _LOOK[routing.name], routing.curve
+    factor = np.array(curve["capacity"]) * unit
+    for name, style in _LAWS.items():
+        if curve[name] is not None:
+            drops = 100 * np.array(curve[name])
+            axes.plot(factor, np.where(drops > 0, drops, np.nan), **style)
+    axes.axhline(100 * report.loss, color="0.45", linewidth=0.8)
+    marker = {"markerfacecolor": look["color"], "markeredgecolor": "black", "markeredgewidth": 0.7}
+    for drop in routing.drops:
+        value, error = 100 * drop.measured.value, 100 * (drop.measured.error or 0.0)
+        if value >= _FLOOR:
+            lower = min(error, 0.95 * value)  # a logarithmic axis has no zero
             axes.errorbar(
                 drop.capacity * unit,
                 value,
-                [[error], [100 * (drop.measured.error or 0.0)]],
+                [[lower], [error]],
                 fmt=look["marker"],
-                markersize=5.5,
-                markerfacecolor=look["color"],
-                markeredgecolor="black",
-                markeredgewidth=0.7,
+                markersize=6,
                 ecolor="black",
-                elinewidth=0.8,
+                elinewidth=1.0,
+                capsize=2,
                 zorder=3,
+                **marker,
             )
-        axes.plot(
-            routing.token_choice.factor,
-            100 * report.loss,
-            marker="v",
-            markersize=6.5,
-            color=look["color"],
-            markeredgecolor="black",
-            markeredgewidth=0.7,
-            zorder=4,
-            clip_on=False,
-        )
-        highest = max(highest, 100 * max((d.measured.value for d in routing.drops), default=0.0))
-    axes.axhline(100 * report.loss, color="0.45", linewidth=0.8)
+    least = routing.token_choice.factor
+    axes.plot(least, 100 * report.loss, marker="v", markersize=7, zorder=4, clip_on=False, **marker)
+    right = least < 0.75 * factor[-1]
+    axes.annotate(
+        f"C = {routing.token_choice.capacity}",
+        (least, 100 * report.loss),
+        xytext=(6 if right else -6, 5),
+        textcoords="offset points",
+        ha="left" if right else "right",
+        fontsize=8,
+        bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.6},
+    )
     axes.set_yscale("log")
     low = min(_FLOOR, 30 * report.loss)
     axes.set_ylim(low, max(2 * highest, 10))
-    axes.set_yticks(
-        [v for v in (0.01, 0.1, 1, 10, 100) if low <= v <= 2 * highest],
-        [f"{v:g}" for v in (0.01, 0.1, 1, 10, 100) if low <= v <= 2 * highest],
-    )
-    axes.set_ylabel("dropped, %")
+    ticks = [v for v in (0.01, 0.1, 1, 10, 100) if low <= v <= max(2 * highest, 10)]
+    axes.set_yticks(ticks, [f"{v:g}" for v in ticks])
     axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _held_out(axes: Any, layer: LayerAudit) -> None:
+    """Mean absolute error of each model's drop on sequences that it has not seen."""
+    height = 0.8 / len(layer.routings)
+    names = list(_LAWS)
+    for k, routing in enumerate(layer.routings):
+        look = _LOOK[routing.name]
+        for held_out in routing.held_out or ():
+            place = names.index(held_out.model) + (k - (len(layer.routings) - 1) / 2) * height
+            value = 100 * held_out.error
+            axes.barh(place, value, height, color=look["color"], hatch=look["hatch"], edgecolor="black", linewidth=0.5)
+            axes.annotate(
+                f"{value:.1f}", (value, place), xytext=(2, 0), textcoords="offset points", va="center", fontsize=7
+            )
+    axes.set_yticks(range(len(names)), ["uniform", "measured\nload", "beta-\nbinomial", "blocks"])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.margins(x=0.18)
+    axes.set_xlim(left=0)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -145,37 +188,32 @@ def _legends(figure: Any, shown: list[LayerAudit], report: AuditReport) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    loads: list[Any] = [
+    present = {name: look for name, look in _LOOK.items() if any(r.name == name for r in shown[0].routings)}
+    handles: list[Any] = [
         Patch(facecolor=look["color"], hatch=look["hatch"], edgecolor="black", linewidth=0.5, label=f"{name} tokens")
-        for name, look in _LOOK.items()
-        if any(r.name == name for r in shown[0].routings)
+        for name, look in present.items()
     ]
-    loads.append(Line2D([], [], color="black", linestyle="--", linewidth=1, label="uniform (Assumption 4)"))
-    present = [look for name, look in _LOOK.items() if any(r.name == name for r in shown[0].routings)]
+    handles.append(Line2D([], [], color="black", linestyle="--", linewidth=1, label="uniform (Assumption 4)"))
 
     def dots(label: str, markers: list[str]) -> tuple[Any, ...]:
         edge: dict[str, Any] = {"markeredgecolor": "black", "markeredgewidth": 0.7, "linestyle": "", "label": label}
         return tuple(
             Line2D([], [], marker=marker, markerfacecolor=look["color"], **edge)
-            for marker, look in zip(markers, present)
+            for marker, look in zip(markers, present.values())
         )
 
-    drops: list[Any] = [
-        dots("measured drop", [look["marker"] for look in present]),
-        dots(f"measured capacity needed for {100 * report.loss:g} %", ["v" for _ in present]),
-        Line2D([], [], color="0.3", linewidth=1.6, label="law: measured load, over-dispersed"),
-        Line2D([], [], color="0.3", linestyle=(0, (4, 2)), linewidth=1.2, label="law: measured load, binomial"),
-        Line2D([], [], color="black", linestyle=(0, (1, 1.3)), linewidth=1.3, label="law: uniform load, binomial"),
+    handles.append(dots("measured drop ± standard error", [look["marker"] for look in present.values()]))
+    handles.append(dots(f"measured least capacity for {100 * report.loss:g} %", ["v" for _ in present]))
+    drawn = {name for layer in shown for r in layer.routings for name in _LAWS if r.curve[name] is not None}
+    handles += [
+        Line2D([], [], **{**style, "label": f"law: {style['label']}"}) for name, style in _LAWS.items() if name in drawn
     ]
-    if all(r.correlation is None for layer in shown for r in layer.routings):
-        del drops[2]
-    handles = [*loads, *drops]
     figure.legend(
         handles=handles,
         labels=[(item[0] if isinstance(item, tuple) else item).get_label() for item in handles],
         handler_map={tuple: HandlerTuple(ndivide=None)},
         loc="outside upper center",
         ncols=3,
-        fontsize=8,
+        fontsize=8.5,
         frameon=False,
     )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from resonance_theory import homogenization, sphere
 from resonance_theory.audit import counts
 from resonance_theory.audit.files import Layer
-from resonance_theory.audit.result import Affinity, Drop, Estimate, LayerAudit, Need, Routing
+from resonance_theory.audit.result import MODELS, Affinity, Drop, Estimate, HeldOut, LayerAudit, Need, Routing
 from resonance_theory.extractor import affinity
 from resonance_theory.rules import expert_choice, token_choice
 
@@ -71,9 +71,12 @@ def measure(layer: Layer, setting: Setting, centred: Sequence[bool]) -> LayerAud
     mean = total.sum(axis=0) / (sequences * tokens)
     tallies, scatter = _tally(layer, setting, centred, exponent, mean, group)
     routings = []
+    halves = _halves(layer, group)
     for choice, tally in zip(centred, tallies):
         held_out = _held_out(layer, setting, exponent, total, group) if choice and sequences > 1 else None
-        routings.append(_routing(tally, layer, setting, choice, held_out, scatter, group))
+        loads = _loads_by_half(layer, setting, exponent, total, group, halves) if choice else None
+        judged = _judged(setting, tally.load, loads, group, halves, tokens)
+        routings.append(_routing(tally, layer, setting, choice, held_out, judged, scatter, group))
     isotropic = float(homogenization.token_choice_scatter(dim, setting.experts)) if setting.orthogonal else None
     return LayerAudit(layer.name, sequences, tokens, dim, layer.dtype, isotropic, tuple(routings))
 
@@ -139,6 +142,82 @@ def _held_out(layer: Layer, setting: Setting, exponent: int, total: Floats, grou
             x = np.ldexp(layer.block(rows, run), exponent) - others[group[rows], None]
             load[rows] += token_choice.route(_affinity(x, setting), x.shape[1], top=setting.top).load
     return load
+
+
+def _halves(layer: Layer, group: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Random halves of the groups to fit on, (halves, g), in complementary pairs; none with fewer than four sequences.
+
+    Centred tokens are read once more for every half, so that large layers get fewer splits.
+    """
+    groups = int(group[-1]) + 1
+    if groups < 4:
+        return np.zeros((0, groups), dtype=np.bool_)
+    splits = int(np.clip(2**26 // layer.data.size, 1, 8))
+    rng = np.random.Generator(np.random.Philox(0))
+    seen: dict[bytes, NDArray[np.bool_]] = {}
+    for _ in range(8 * splits):
+        half = np.zeros(groups, dtype=np.bool_)
+        half[rng.permutation(groups)[: groups // 2]] = True
+        if len(seen) < 2 * splits and half.tobytes() not in seen and (~half).tobytes() not in seen:
+            seen[half.tobytes()], seen[(~half).tobytes()] = half, ~half
+    return np.array(list(seen.values()))
+
+
+def _loads_by_half(
+    layer: Layer,
+    setting: Setting,
+    exponent: int,
+    total: Floats,
+    group: NDArray[np.intp],
+    halves: NDArray[np.bool_],
+) -> Whole:
+    """Loads (halves, sequences, experts) when all tokens are centred by the mean of each half."""
+    sequences, tokens = layer.data.shape[:2]
+    size = halves @ np.bincount(group) * tokens
+    means = halves @ total / size[:, None]
+    load = np.zeros((len(halves), sequences, setting.experts), dtype=np.int64)
+    for rows, runs in _pieces(layer.data.shape):
+        for run in runs:
+            x = np.ldexp(layer.block(rows, run), exponent)
+            for k, mean in enumerate(means):
+                load[k, rows] += token_choice.route(_affinity(x - mean, setting), x.shape[1], top=setting.top).load
+    return load
+
+
+def _judged(
+    setting: Setting,
+    load: Whole,
+    loads: Whole | None,
+    group: NDArray[np.intp],
+    halves: NDArray[np.bool_],
+    tokens: int,
+) -> tuple[HeldOut, ...] | None:
+    """Every model fitted on each half and judged on the rest; `loads` by half where the routing depends on it."""
+    found: dict[str, list[tuple[float, float, int, float]]] = {}
+    capacities = np.array([_capacity(setting, factor, tokens) for factor in setting.factors])
+    for k, half in enumerate(halves):
+        both = load if loads is None else loads[k]
+        fitted = counts.fit(both[half[group]], tokens, setting.top)
+        other = both[~half[group]]
+        excess = counts.excess(other, np.zeros(len(other), dtype=np.intp), tokens)[0]
+        measured = excess / excess[0]
+        for model in fitted.models:
+            gap = fitted.drop(model, capacities) - measured[capacities]
+            least = fitted.least(model, setting.loss)
+            found.setdefault(model, []).append(
+                (float(np.abs(gap).mean()), float(gap.mean()), least, float(measured[least]))
+            )
+    if not found:
+        return None
+    judged = []
+    for model, rows in found.items():
+        error, bias, capacity, loss = np.mean(rows, axis=0).tolist()
+        judged.append(HeldOut(model, error, bias, capacity, loss, max(row[-1] for row in rows)))
+    return tuple(judged)
+
+
+def _capacity(setting: Setting, factor: float, tokens: int) -> int:
+    return min(tokens, max(1, math.ceil(factor * setting.top * tokens / setting.experts - 1e-9)))
 
 
 def _tally(
@@ -243,6 +322,7 @@ def _routing(
     setting: Setting,
     centred: bool,
     held_out: Whole | None,
+    judged: tuple[HeldOut, ...] | None,
     scatter: float,
     group: NDArray[np.intp],
 ) -> Routing:
@@ -287,13 +367,10 @@ def _routing(
         part = ratio(curve[:, capacity], curve[:, 0])
         return part if part.value > 0 else Estimate(0.0, None)  # nothing lost says nothing about the error
 
-    pi = tally.load.sum(axis=0) / (sequences * tokens)
-    uniform = np.full(experts, top / experts)
+    fitted = counts.fit(tally.load, tokens, top)
     spread: Estimate | None = None
-    rho = 0.0
-    law: Floats | None = None
     correlation: Estimate | None = None
-    if sequences > 1:
+    if fitted.ratio is not None:
         # the variance needs two sequences on every side of the jackknife, so with two the value stands alone
         def dispersion(part: int) -> Estimate:
             def statistic(w: Floats) -> Floats:
@@ -302,35 +379,26 @@ def _routing(
             return estimate(statistic)
 
         spread, correlation = dispersion(0), dispersion(1)
-        if math.isfinite(correlation.value):
-            rho = min(max(correlation.value, 0.0), 1.0)
-            law = counts.over_dispersed_drop(tokens, pi, rho)
-        else:  # no load varies: every token always takes the same experts
-            spread = correlation = None
 
-    def capacity_of(factor: float) -> int:
-        return min(tokens, max(1, math.ceil(factor * top * tokens / experts - 1e-9)))
+    def isotropic_limit(capacity: Whole) -> Floats | None:
+        if not setting.orthogonal:
+            return None
+        # in the limit of long sequences an expert takes the affinities above its C/s quantile (N3)
+        a = sphere.cap_quantile(capacity / tokens, dim)
+        return np.clip(1 - sphere.percentile(a, dim, experts), 0.0, 1.0)
 
-    def predictions(capacity: Whole) -> tuple[Floats, Floats, Floats | None, Floats | None]:
-        fair = counts.binomial_drop(tokens, uniform, capacity)
-        skewed = counts.binomial_drop(tokens, pi, capacity)
-        isotropic = None
-        if setting.orthogonal:
-            # in the limit of long sequences an expert takes the affinities above its C/s quantile (N3)
-            a = sphere.cap_quantile(capacity / tokens, dim)
-            isotropic = np.clip(1 - sphere.percentile(a, dim, experts), 0.0, 1.0)
-        return fair, skewed, None if law is None else law[capacity], isotropic
-
-    capacities = np.array([capacity_of(f) for f in setting.factors], dtype=np.int64)
-    fair, skewed, over, isotropic = predictions(capacities)
+    capacities = np.array([_capacity(setting, f, tokens) for f in setting.factors], dtype=np.int64)
+    predicted = {model: fitted.drop(model, capacities).tolist() for model in fitted.models}
+    isotropic = isotropic_limit(capacities)
     drops = tuple(
         Drop(
             factor=factor,
             capacity=c,
             measured=lost(excess, c),
-            uniform=float(fair[k]),
-            measured_load=float(skewed[k]),
-            over_dispersed=None if over is None else float(over[k]),
+            uniform=predicted["uniform"][k],
+            measured_load=predicted["measured_load"][k],
+            beta_binomial=predicted["beta_binomial"][k] if "beta_binomial" in predicted else None,
+            blocks=predicted["blocks"][k] if "blocks" in predicted else None,
             expert_choice=lost(unprocessed, c),
             expert_choice_isotropic=None if isotropic is None else float(isotropic[k]),
         )
@@ -347,23 +415,15 @@ def _routing(
             low, high = int(some.min()), int(some.max())
         return Need(value, value * experts / (top * tokens), low, high, **predicted)
 
-    choosing = need(
-        excess,
-        uniform=int(token_choice.least_capacity(1 - setting.loss, tokens, experts, top=top)),
-        measured_load=_bisect(lambda c: counts.binomial_drop(tokens, pi, c), setting.loss, tokens),
-        over_dispersed=None if law is None else int(counts.least(setting.loss, law)),
-    )
+    choosing = need(excess, **{model: fitted.least(model, setting.loss) for model in fitted.models})
     taking = need(unprocessed)
-    furthest = min(tokens, max(capacity_of(max(2.0, *setting.factors)), 2 * choosing.capacity))
+    furthest = min(tokens, max(_capacity(setting, max(2.0, *setting.factors), tokens), 2 * choosing.capacity))
     grid = np.unique(np.linspace(1, furthest, 120).round().astype(np.int64))
-    fair, skewed, over, _ = predictions(grid)
     whole = excess.sum(axis=0)
     curve = {
         "capacity": grid.tolist(),
         "measured": (whole[grid] / whole[0]).tolist(),
-        "uniform": fair.tolist(),
-        "measured_load": skewed.tolist(),
-        "over_dispersed": None if over is None else over.tolist(),
+        **{model: fitted.drop(model, grid).tolist() if model in fitted.models else None for model in MODELS},
     }
 
     held_out_share, held_out_capacity = None, None
@@ -373,7 +433,7 @@ def _routing(
         held_out_capacity = int(counts.least(setting.loss, curve_held_out / curve_held_out[0]))
 
     test = counts.relabelled(tally.load)
-    fraction = pi / pi.sum()
+    fraction = fitted.share / fitted.share.sum()
     used = int((tally.chosen > 0).sum())
     between = float((np.square(tally.total).sum(axis=-1) / np.maximum(tally.chosen, 1)).sum())
     rest = scatter - between
@@ -402,6 +462,8 @@ def _routing(
         token_choice=choosing,
         resonance=choosing,  # identical loads, identical numbers kept (N3)
         expert_choice=taking,
+        held_out=judged,
+        splits=0 if judged is None else len(_halves(layer, group)) // 2,
         between_within=between / rest if rest > 0 else None,
         calinski_harabasz=(
             between / rest * (sequences * tokens - used) / (used - 1)
@@ -411,18 +473,6 @@ def _routing(
         experts_used=used,
         curve=curve,
     )
-
-
-def _bisect(drop: Callable[[Whole], Floats], loss: float, tokens: int) -> int:
-    """Least capacity in 1..tokens with drop(capacity) <= loss; the drop falls, to 0 at `tokens`."""
-    low, high = 0, tokens
-    while high - low > 1:
-        middle = (low + high) // 2
-        if float(drop(np.array([middle]))[0]) <= loss:
-            high = middle
-        else:
-            low = middle
-    return high
 
 
 def _winning(winner: Floats, dim: int, setting: Setting) -> Affinity:

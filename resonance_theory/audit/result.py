@@ -8,7 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Affinity", "AuditReport", "Drop", "Estimate", "LayerAudit", "Need", "Routing"]
+__all__ = ["MODELS", "Affinity", "AuditReport", "Drop", "Estimate", "HeldOut", "LayerAudit", "Need", "Routing"]
+
+MODELS = {
+    "uniform": "uniform",
+    "measured_load": "meas. load",
+    "beta_binomial": "beta-bin.",
+    "blocks": "blocks",
+}
+"""The models of an expert's load, from the poorest, and what the table calls them."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,8 @@ class Drop:
     measured        fraction of (token, expert) candidates dropped, the same for token choice and resonance (N3)
     uniform         its prediction by binomial loads with every share top/n (N1)
     measured_load   by binomial loads with the measured shares
-    over_dispersed  by beta-binomial loads with the measured shares and correlation (N11); None with one sequence
+    beta_binomial   by beta-binomial loads with the measured shares and correlation (N11); None with one sequence
+    blocks          by runs of neighbours on one expert, of the measured variance (N11); None with one sequence
     expert_choice   fraction of tokens that expert choice leaves to no expert at all
     expert_choice_isotropic  its limit for long isotropic sequences (N3); None unless the gates are orthogonal
     """
@@ -51,9 +60,35 @@ class Drop:
     measured: Estimate
     uniform: float
     measured_load: float
-    over_dispersed: float | None
+    beta_binomial: float | None
+    blocks: float | None
     expert_choice: Estimate
     expert_choice_isotropic: float | None
+
+    def covers(self, model: str) -> bool | None:
+        """Whether a model's prediction is within three standard errors of the measured drop; None where it or the error
+        is unknown."""
+        predicted = getattr(self, model)
+        if predicted is None or self.measured.error is None:
+            return None
+        return bool(abs(predicted - self.measured.value) <= 3 * self.measured.error)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A model fitted on one half of the sequences and judged on the other, averaged over splits and both directions.
+
+    error, bias     mean of |predicted - measured| and of predicted - measured, over the capacity factors
+    capacity, loss  the least capacity that the fitted model asks for, and the drop it has on the other half
+    worst           the largest such drop
+    """
+
+    model: str
+    error: float
+    bias: float
+    capacity: float
+    loss: float
+    worst: float
 
 
 @dataclass(frozen=True)
@@ -62,7 +97,7 @@ class Need:
 
     capacity, factor  measured; the same as a capacity factor, capacity * n / (top * s)
     low, high         range of the measured capacity when each sequence is left out in turn; None with one sequence
-    uniform, measured_load, over_dispersed   what the laws of `Drop` ask for; None for expert choice
+    uniform, measured_load, beta_binomial, blocks   what the laws of `Drop` ask for; None for expert choice
     """
 
     capacity: int
@@ -71,7 +106,8 @@ class Need:
     high: int | None
     uniform: int | None = None
     measured_load: int | None = None
-    over_dispersed: int | None = None
+    beta_binomial: int | None = None
+    blocks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +127,8 @@ class Routing:
     dispersion, correlation variance of the loads over the binomial one; intra-sequence correlation
     drops                   one for each capacity factor
     token_choice, resonance, expert_choice   the capacity each rule needs
+    held_out, splits        the models on sequences they have not seen (centred tokens: with the mean of the fitted half),
+                            and the number of splits; None and 0 with fewer than four sequences
     between_within          scatter of the best experts' tokens, between over within (ETR eq. 13)
     calinski_harabasz       the same with the usual (N-k)/(k-1); experts_used: k
     curve                   drop against capacity, for the figure
@@ -119,6 +157,8 @@ class Routing:
     token_choice: Need
     resonance: Need
     expert_choice: Need
+    held_out: tuple[HeldOut, ...] | None
+    splits: int
     between_within: float | None
     calinski_harabasz: float | None
     experts_used: int
@@ -210,11 +250,11 @@ def _percent_error(estimate: Estimate) -> str:
     return _percent(estimate.value) + ("" if estimate.error is None else f" ± {_percent(estimate.error)}")
 
 
-def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+def _columns(rows: Sequence[tuple[str, ...]], gap: int = 3) -> Iterator[str]:
     widths = [max(len(row[k]) for row in rows if k < len(row)) for k in range(max(map(len, rows)))]
     for row in rows:
         first, *rest = (cell.ljust(widths[k]) if k == 0 else cell.rjust(widths[k]) for k, cell in enumerate(row))
-        yield ("  " + "   ".join([first, *rest])).rstrip()
+        yield ("  " + (" " * gap).join([first, *rest])).rstrip()
 
 
 def _loads(routing: Routing) -> str:
@@ -284,44 +324,61 @@ def _layer_lines(layer: LayerAudit, report: AuditReport) -> Iterator[str]:
     )
     yield from _columns(rows)
     for r in routings:
-        yield f"  {r.name}: losses in %, and the least capacity for a loss of {_percent(report.loss)} %"
-        table = [("  factor (C)", "dropped", "uniform", "meas. load", "over-disp.", "expert choice", "isotropic")]
-        for d in r.drops:
-            table.append(
-                (
-                    f"  {d.factor:g} ({d.capacity})",
-                    _percent_error(d.measured),
-                    _percent(d.uniform),
-                    _percent(d.measured_load),
-                    _percent(d.over_dispersed),
-                    _percent_error(d.expert_choice),
-                    _percent(d.expert_choice_isotropic),
-                )
-            )
-        t, e = r.token_choice, r.expert_choice
-        table.append(
-            (
-                "  least C",
-                _range(t),
-                str(t.uniform),
-                str(t.measured_load),
-                "-" if t.over_dispersed is None else str(t.over_dispersed),
-                _range(e),
-                "",
-            )
-        )
-        table.append(("  its factor", f"{t.factor:.2f}", "", "", "", f"{e.factor:.2f}", ""))
-        yield from _columns(table)
-        if t.uniform is not None and t.measured_load is not None and t.over_dispersed is not None:
+        yield ""
+        yield f"  {r.name}: drop in %, and the least capacity C for at most {_percent(report.loss)} %"
+        yield from _columns(list(_drop_rows(r)), gap=2)
+        t = r.token_choice
+        if t.uniform is not None and t.measured_load is not None and t.beta_binomial is not None:
             yield (
                 f"    of C: {t.uniform} uniform and independent, {t.measured_load - t.uniform:+d} skewed load, "
-                f"{t.over_dispersed - t.measured_load:+d} dependent tokens, {t.capacity - t.over_dispersed:+d} unexplained"
+                f"{t.beta_binomial - t.measured_load:+d} dependent tokens, {t.capacity - t.beta_binomial:+d} unexplained"
             )
+        if r.held_out is not None:
+            yield f"  {r.name}: the same models on sequences they have not seen (half fitted, half judged, {_splits(r.splits)})"
+            yield from _columns(list(_held_out_rows(r.held_out, report)))
     if len(routings) == 2:
         before, after = (r.token_choice.capacity for r in routings)
         held_out = routings[1].held_out_capacity
         rest = "" if held_out is None else f"; to {held_out} with the mean of other sequences"
+        yield ""
         yield f"  centring takes C from {before} to {after} ({100 * (after / before - 1):+.0f} %){rest}"
+
+
+def _splits(count: int) -> str:
+    return "1 split" if count == 1 else f"{count} splits"
+
+
+def _drop_rows(r: Routing) -> Iterator[tuple[str, ...]]:
+    yield ("  factor (C)", "measured", *MODELS.values(), "expert choice", "isotropic")
+
+    def prediction(d: Drop, model: str) -> str:
+        return _percent(getattr(d, model)) + ("*" if d.covers(model) is False else " ")
+
+    for d in r.drops:
+        yield (
+            f"  {d.factor:g} ({d.capacity})",
+            _percent_error(d.measured),
+            *(prediction(d, model) for model in MODELS),
+            _percent_error(d.expert_choice),
+            _percent(d.expert_choice_isotropic),
+        )
+    t, e = r.token_choice, r.expert_choice
+    asked = ("-" if value is None else f"{value} " for value in (getattr(t, model) for model in MODELS))
+    yield ("  least C", _range(t), *asked, _range(e), "")
+    yield ("  as a factor", f"{t.factor:.2f}", "", "", "", "", f"{e.factor:.2f}", "")
+
+
+def _held_out_rows(held_out: tuple[HeldOut, ...], report: AuditReport) -> Iterator[tuple[str, ...]]:
+    yield ("  model", "error of the drop", "bias", "its C", "drop there", "worst")
+    for h in held_out:
+        yield (
+            f"  {MODELS[h.model]}",
+            f"{100 * h.error:.2f}",
+            f"{100 * h.bias:+.2f}",
+            f"{h.capacity:.1f}",
+            _percent(h.loss),
+            _percent(h.worst),
+        )
 
 
 def _range(need: Need) -> str:
@@ -331,9 +388,10 @@ def _range(need: Need) -> str:
 def _notes(report: AuditReport) -> Iterator[str]:
     fewest = min(layer.sequences for layer in report.layers)
     yield (
-        "dropped: candidates turned away by token choice and by resonance (identical loads). Predictions: binomial "
-        "loads with uniform and with the measured shares; beta-binomial with the measured shares and correlation. "
-        "expert choice: tokens that no expert takes."
+        "measured: candidates turned away by token choice and by resonance (identical loads). Models of the load: "
+        "uniform, meas. load: binomial with uniform and with the measured shares; beta-bin., blocks: these shares and the "
+        "measured variance between sequences, spread over the whole sequence or over runs of neighbours. "
+        "*: beyond three standard errors. expert choice: tokens that no expert takes. Errors and biases are in % points."
     )
     if fewest == 1:
         yield "One sequence: no standard errors, no test of the load and no over-dispersion."
