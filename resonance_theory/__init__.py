@@ -19,6 +19,7 @@ _MODULES = {
     "token_choice": "resonance_theory.rules.token_choice",
     "expert_choice": "resonance_theory.rules.expert_choice",
     "resonance": "resonance_theory.rules.resonance",
+    "adaptive": "resonance_theory.rules.adaptive",
     "sphere": "resonance_theory.sphere",
     "tokens": "resonance_theory.tokens",
     "counts": "resonance_theory.counts",

@@ -15,7 +15,7 @@ import array_api_compat
 
 from resonance_theory import _arguments as arguments
 
-__all__ = ["Assignment", "best_tokens", "keep_best", "keep_first", "read", "top_experts"]
+__all__ = ["Assignment", "best_tokens", "keep_best", "keep_first", "keep_mass", "read", "top_experts"]
 
 Array = Any  # any array that follows the array API standard
 
@@ -45,8 +45,12 @@ class Assignment:
 
     @property
     def kept(self) -> Array:
-        """Tokens that each expert processes, min(load, capacity); the shape of `load`."""
-        return _namespace(self.load).clip(self.load, max=self.capacity)
+        """Tokens that each expert processes; the shape of `load`. Under a fixed capacity, min(load, capacity)."""
+        xp = _namespace(self.load)
+        row = self.expert if self.sample is None else self.sample * self.experts + self.expert
+        bounds = xp.arange(self._samples * self.experts + 1, dtype=xp.int64, device=array_api_compat.device(row))
+        start = xp.astype(xp.searchsorted(row, bounds), xp.int64)
+        return xp.reshape(start[1:] - start[:-1], self.load.shape)
 
     @cached_property
     def _dropped(self) -> Array:
@@ -145,13 +149,50 @@ def keep_first(scores: Scores, expert: Array) -> Assignment:
 
 def keep_best(scores: Scores, expert: Array) -> Assignment:
     """Each expert keeps its `capacity` candidates of highest affinity; expert: (samples, tokens, top)."""
+    chosen, order, _ = _by_affinity(scores, expert)
+    return _fill(scores, chosen, order)
+
+
+def keep_mass(scores: Scores, expert: Array, mass: float) -> Assignment:
+    """Each expert keeps, up to `capacity`, the fewest best candidates whose affinities sum to `mass` of their total."""
+    xp = _namespace(expert)
+    chosen, order, value = _by_affinity(scores, expert)
+    row, start = _rows(scores, chosen, order)
+    ranked = xp.astype(xp.take_along_axis(value, order, axis=-1), xp.float64)
+    if float(xp.max(xp.abs(ranked))) > 1e290:
+        raise ValueError("affinity holds values beyond 1e290 in size but must have finite sums")
+    sums = _running(xp, ranked)
+    samples, width = chosen.shape
+    sample = xp.arange(samples, dtype=xp.int64, device=array_api_compat.device(chosen))[:, None]
+    first = xp.reshape(start[:-1], (samples, -1)) - sample * width
+    last = xp.reshape(start[1:], (samples, -1)) - sample * width
+    base = xp.take_along_axis(sums, first, axis=-1)
+    total = xp.take_along_axis(sums, last, axis=-1) - base
+    goal = mass * xp.clip(total, min=0.0)  # nothing is below 0 at an expert's first place: such an expert keeps none
+    mine = xp.reshape(row, (samples, width)) - sample * scores.affinity.shape[-1]
+    before = sums[:, :-1] - xp.take_along_axis(base, mine, axis=-1)
+    # Partial sums rise and then fall to the total, so those below a share of a positive total belong to the first places.
+    short = (before < xp.take_along_axis(goal, mine, axis=-1)) & (xp.take_along_axis(total, mine, axis=-1) > 0)
+    count = _running(xp, xp.astype(short, xp.int64))
+    limit = xp.take_along_axis(count, last, axis=-1) - xp.take_along_axis(count, first, axis=-1)
+    return _fill(scores, chosen, order, xp.reshape(limit, (-1,)))
+
+
+def _running(xp: Any, values: Array) -> Array:
+    """Sums of each row's first 0, 1, ... entries."""
+    zero = xp.zeros((values.shape[0], 1), dtype=values.dtype, device=array_api_compat.device(values))
+    return xp.concat([zero, xp.cumulative_sum(values, axis=-1)], axis=-1)
+
+
+def _by_affinity(scores: Scores, expert: Array) -> tuple[Array, Array, Array]:
+    """(chosen, order, value), each (samples, tokens * top): order sorts by (expert, falling affinity, position)."""
     xp = _namespace(expert)
     chosen = xp.reshape(expert, (expert.shape[0], -1))
     value = xp.reshape(xp.take_along_axis(scores.affinity, expert, axis=-1), chosen.shape)
-    # Two stable sorts, the lesser key first, order by (expert, falling affinity, position).
+    # Two stable sorts, the lesser key first.
     best = xp.argsort(-value, axis=-1, stable=True)
     order = _argsort_experts(xp.take_along_axis(chosen, best, axis=-1), scores)
-    return _fill(scores, chosen, xp.take_along_axis(best, order, axis=-1))
+    return chosen, xp.take_along_axis(best, order, axis=-1), value
 
 
 def best_tokens(scores: Scores) -> Assignment:
@@ -176,18 +217,30 @@ def _argsort_experts(chosen: Array, scores: Scores) -> Array:
     )
 
 
-def _fill(scores: Scores, chosen: Array, order: Array) -> Assignment:
-    """Give out slots: chosen (samples, tokens * top) names the experts, order sorts each row by expert and priority."""
+def _rows(scores: Scores, chosen: Array, order: Array) -> tuple[Array, Array]:
+    """(row, start): sample * experts + expert of every candidate in that order, flat; and where each such row starts."""
     xp, device = _namespace(chosen), array_api_compat.device(chosen)
     samples, _, experts = scores.affinity.shape
     sample = xp.arange(samples, dtype=xp.int64, device=device)[:, None]
     row = xp.reshape(sample * experts + xp.astype(xp.take_along_axis(chosen, order, axis=-1), xp.int64), (-1,))
-    token = xp.reshape(xp.astype(order, xp.int64) // scores.top, (-1,))  # the columns are (token, choice), token first
     start = xp.searchsorted(row, xp.arange(samples * experts + 1, dtype=xp.int64, device=device))
-    start = xp.astype(start, xp.int64)
+    return row, xp.astype(start, xp.int64)
+
+
+def _fill(scores: Scores, chosen: Array, order: Array, limit: Array | None = None) -> Assignment:
+    """Give out slots: chosen (samples, tokens * top) names the experts, order sorts each row by expert and priority.
+
+    limit: tokens that each expert wants, (samples * experts,), where that may be less than the capacity.
+    """
+    xp, device = _namespace(chosen), array_api_compat.device(chosen)
+    samples, _, experts = scores.affinity.shape
+    row, start = _rows(scores, chosen, order)
+    token = xp.reshape(xp.astype(order, xp.int64) // scores.top, (-1,))  # the columns are (token, choice), token first
     slot = xp.arange(row.shape[0], dtype=xp.int64, device=device) - xp.take(start, row)
     load = xp.reshape(start[1:] - start[:-1], (samples, experts))
     fits = slot < scores.capacity
+    if limit is not None:
+        fits = fits & (slot < xp.take(limit, row))
     return _assignment(scores, row[fits], token[fits], slot[fits], load)
 
 

@@ -1,0 +1,159 @@
+"""Resonance with adaptive capacity: an expert keeps the fewest best candidates that hold a share of their affinity.
+
+ETR lets "a threshold of the sum of affinity scores" set how many tokens an expert keeps, without value or rule. This is
+our reading of it: tokens choose Top-l experts as in resonance, and expert i keeps the fewest candidates of highest
+affinity whose affinities sum to at least the share `mass` of its candidates' total. Where that total is not positive no
+share of it means anything and the expert keeps none.
+
+Negative affinities lower the total, so even mass = 1 drops candidates if there are any of them.
+
+The law for many tokens (N12). With h(a) = P(candidate with affinity >= a) and m(a) = E[affinity; candidate, affinity >= a]
+= a h(a) + the integral of h over [a, 1], the cut tends to the root a > 0 of m(a) = mass m(-1), and the kept fraction to
+f = h(a)/h(-1): a point of the Lorenz curve of the candidates' affinities, f E[affinity | top f] = mass E[affinity].
+How far rates at finite numbers of tokens are from these limits: claim adaptive_capacity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, special
+
+from resonance_theory import _arguments as arguments
+from resonance_theory import sphere
+from resonance_theory.rules._select import Assignment, keep_mass, read, top_experts
+
+__all__ = ["kept_fraction", "route", "success", "threshold"]
+
+Floats = NDArray[np.float64]
+
+_X, _W = np.polynomial.legendre.leggauss(24)
+_PANELS = 48
+
+
+def route(affinity: Any, mass: float, *, top: int = 1, capacity: int | None = None) -> Assignment:
+    """Route by resonance with adaptive capacity.
+
+    affinity: (tokens, experts) or (samples, tokens, experts), finite floats of any array-API library; mass: share of the
+    candidates' affinity to keep, in (0, 1]; top: experts per token, 1..experts; capacity: most tokens an expert may
+    keep, 1..tokens, which is also where it stands by default. Sums are taken in float64, in the order of falling
+    affinity. Ties go to the earlier position. Returns an `Assignment` of the same library; its `kept` says how many
+    tokens each expert took. Raises ValueError or TypeError naming the argument.
+    """
+    share = arguments.real("mass", mass, 0.0, 1.0, open_low=True)
+    if share.ndim:
+        raise TypeError(f"mass has shape {share.shape} but must be one number in (0, 1]")
+    scores = read(affinity, 1 if capacity is None else capacity, top)
+    if capacity is None:
+        scores = scores._replace(capacity=scores.affinity.shape[1])
+    return keep_mass(scores, top_experts(scores), float(share))
+
+
+def threshold(mass: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
+    """The affinity down to which an expert keeps its candidates, for isotropic tokens in the limit of many tokens (N12).
+
+    mass in (0, 1], dim >= 2 (inf: scores that are independent standard normals), 1 <= experts <= dim orthonormal gates,
+    1 <= top < experts; broadcasts. The result is positive: candidates of negative affinity are never kept. Error, against
+    integrals of the joint density: 1e-14 for dim >= 6, 1e-11 for dim 3 to 5, 1e-7 for dim 2, whose law is not smooth.
+    Raises TypeError or ValueError outside the ranges above (top = experts leaves a total that vanishes).
+    """
+    return _solve(mass, dim, experts, top)[0]
+
+
+def kept_fraction(mass: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
+    """The fraction of its candidates that an expert keeps, in the limit of many tokens (N12). Parameters as in `threshold`.
+
+    Gaussian scores (dim = inf), 8 experts: mass .5, .8, .9 keep .339996, .645395, .779761.
+    """
+    return _solve(mass, dim, experts, top)[1]
+
+
+def success(mass: ArrayLike, signal: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
+    """Training success rate of planted tokens in the limit of many tokens: P(hit, affinity >= threshold) (N12, G5).
+
+    signal = theta / sigma >= 0, dim >= 2 finite; the other parameters as in `threshold`; broadcasts.
+    """
+    a = threshold(mass, arguments.integer("dim", dim, 2), experts, top=top)
+    a, theta, d, n, k = np.broadcast_arrays(a, arguments.real("signal", signal, 0.0, 1e150), dim, experts, top)
+    # From 1/sqrt(2) on, where no other gate can be as near, the token hits for certain.
+    result = np.asarray(sphere.affinity_tail(np.maximum(a, np.sqrt(0.5)), theta, d))
+    for index in np.argwhere(a < np.sqrt(0.5)).tolist():
+        at = tuple(index)
+        one = float(theta[at]), int(d[at]), int(n[at])
+        x, w = _nodes(_edges(float(a[at]), float(np.sqrt(0.5)), _kinks(*one[1:])))
+        density = sphere.affinity_density(x, *one[:2]) * sphere.hit_given_affinity(x, *one[1:], top=int(k[at]))
+        result[at] += np.sum(w * density)
+    return np.clip(result, 0.0, 1.0)[()]
+
+
+def _solve(mass: ArrayLike, dim: ArrayLike, experts: ArrayLike, top: ArrayLike) -> tuple[Any, Any]:
+    share = arguments.real("mass", mass, 0.0, 1.0, open_low=True)
+    size = np.asarray(dim)
+    finite = np.where(np.isinf(size), 2**52, size) if size.dtype.kind == "f" else size
+    whole = finite.astype(np.int64) if finite.dtype.kind == "f" and np.all(finite == np.rint(finite)) else finite
+    d = arguments.integer("dim", whole, 2)
+    n = arguments.integer("experts", experts, 2, d, "dim")
+    k = arguments.integer("top", top, 1, n - 1, "experts - 1")
+    share, d, n, k = np.broadcast_arrays(share, d, n, k)
+    cut, fraction = np.empty(share.shape), np.empty(share.shape)
+    for index in np.ndindex(share.shape):
+        cut[index], fraction[index] = _root(float(share[index]), int(d[index]), int(n[index]), int(k[index]))
+    return cut[()], fraction[()]
+
+
+def _kinks(d: int, n: int) -> Floats:
+    """Affinities at which k gates can just be equal: there the laws of candidates are not smooth (felt up to dim 28)."""
+    k = np.arange(2, min(n, 28 - d) + 2)
+    return np.concatenate([-1 / np.sqrt(k), 1 / np.sqrt(k)])
+
+
+def _edges(low: float, high: float, kinks: Floats) -> Floats:
+    inside = kinks[(kinks > low) & (kinks < high)]
+    return np.unique(np.concatenate([np.linspace(low, high, _PANELS + 1), inside]))
+
+
+def _nodes(edges: Floats) -> tuple[Floats, Floats]:
+    """Gauss-Legendre nodes and weights on every panel."""
+    half = 0.5 * np.diff(edges)[:, None]
+    return (edges[:-1, None] + half * (1 + _X)).reshape(-1), (half * _W).reshape(-1)
+
+
+def _root(share: float, d: int, n: int, k: int) -> tuple[float, float]:
+    """(a, h(a)/h(-1)) with m(a) = share * m(-1)."""
+    if d == 2**52:  # independent standard normals: N_a ~ Bin(n, Q(a))
+        high, kinks = 9.5, np.empty(0)
+
+        def tail(x: Floats) -> Floats:
+            m = np.arange(1, k + 1)
+            return special.betainc(m, n - m + 1, special.ndtr(-np.asarray(x))[..., None]).sum(axis=-1) / n
+    else:
+        high, kinks = float(sphere.cap_quantile(1e-20, d)), _kinks(d, n)
+
+        def tail(x: Floats) -> Floats:
+            return np.asarray(sphere.candidate_tail(x, d, n, top=k))
+
+    total = _mass(tail, -high, high, kinks)
+    edges = _edges(0.0, high, kinks)
+    x, w = _nodes(edges)
+    panels = (w * tail(x)).reshape(-1, _X.size).sum(axis=1)
+    beyond = np.append(np.cumsum(panels[::-1])[::-1], 0.0)  # integral of h from each edge on
+    at_edges = edges * tail(edges) + beyond
+    # m falls for a > 0, from m(0) >= m(-1)
+    i = int(np.clip(np.searchsorted(-at_edges, -share * total) - 1, 0, edges.size - 2))
+
+    def excess(a: float) -> float:
+        half = 0.5 * (edges[i + 1] - a)
+        rest = half * float(_W @ tail(a + half * (1 + _X)))
+        return a * float(tail(np.asarray(a))) + rest + float(beyond[i + 1]) - share * total
+
+    a = float(optimize.brentq(excess, edges[i], edges[i + 1], xtol=1e-15, rtol=1e-14))
+    return a, float(tail(np.asarray(a))) * n / k
+
+
+def _mass(tail: Callable[[Floats], Floats], low: float, high: float, kinks: Floats) -> float:
+    """m(low) = low h(low) + the integral of h from there on."""
+    x, w = _nodes(_edges(low, high, kinks))
+    return low * float(tail(np.asarray(low))) + float(w @ tail(x))

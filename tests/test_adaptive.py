@@ -1,0 +1,168 @@
+"""Adaptive capacity: the router against its definition in exact fractions, and its law against the router."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import resonance_theory as rt
+
+
+def library(name):
+    return np if name == "numpy" else pytest.importorskip(name)
+
+
+def by_definition(affinity, mass, top, capacity):
+    """One sample, lists of floats: entries (expert, slot, token) and loads, one token and one expert at a time."""
+    tokens, experts = range(len(affinity)), range(len(affinity[0]))
+    choice = {t: sorted(experts, key=lambda i, t=t: (-affinity[t][i], i))[:top] for t in tokens}
+    entries, load = [], []
+    for i in experts:
+        candidates = sorted((t for t in tokens if i in choice[t]), key=lambda t, i=i: (-affinity[t][i], t))
+        load.append(len(candidates))
+        total = sum((Fraction(affinity[t][i]) for t in candidates), Fraction(0))
+        so_far = Fraction(0)
+        for slot, t in enumerate(candidates):
+            if total <= 0 or so_far >= Fraction(mass) * total or slot == capacity:
+                break
+            entries.append((i, slot, t))
+            so_far += Fraction(affinity[t][i])
+    return entries, load
+
+
+def check(affinity, mass, top, capacity, got):
+    values = np.asarray(affinity)
+    batch = values if values.ndim == 3 else values[None]
+    wanted = [by_definition(v.tolist(), mass, top, capacity or len(v)) for v in batch]
+    sample = np.zeros(len(np.asarray(got.expert)), int) if got.sample is None else np.asarray(got.sample)
+    columns = [sample, *(np.asarray(c) for c in (got.expert, got.slot, got.token))]
+    entries = [tuple(row) for row in np.stack(columns, axis=1).tolist()]
+    assert entries == [(b, *entry) for b, (kept, _) in enumerate(wanted) for entry in kept]
+    assert np.asarray(got.load).reshape(len(batch), -1).tolist() == [load for _, load in wanted]
+    counts = [[sum(e == i for e, _, _ in kept) for i in range(batch.shape[2])] for kept, _ in wanted]
+    assert np.asarray(got.kept).reshape(len(batch), -1).tolist() == counts
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "array_api_strict"])
+@pytest.mark.parametrize("top", [1, 2, 3])
+def test_router_follows_its_definition_in_every_library(name, top):
+    xp = library(name)
+    rng = np.random.default_rng(top)
+    for low in (-4, -16, 0):  # sixteenths: all sums are exact, with many ties and totals that are zero or negative
+        values = rng.integers(low, 5, (40, 11, 4)) / 16.0
+        for mass in (0.25, 0.5, 0.875, 1.0):
+            for capacity in (None, 2):
+                got = rt.adaptive.route(xp.asarray(values), mass, top=top, capacity=capacity)
+                assert type(got.token) is type(xp.asarray(values))
+                check(values, mass, top, capacity, got)
+    single = rt.adaptive.route(xp.asarray(values[0]), 0.5, top=top)
+    assert single.sample is None
+    check(values[0], 0.5, top, None, single)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    values=hnp.arrays(np.float64, hnp.array_shapes(min_dims=2, max_dims=3, max_side=6), elements=st.integers(-64, 64)),
+    mass=st.integers(1, 64).map(lambda k: k / 64),
+    data=st.data(),
+)
+def test_router_follows_its_definition(values, mass, data):
+    values = values / 64
+    top = data.draw(st.integers(1, values.shape[-1]))
+    capacity = data.draw(st.none() | st.integers(1, values.shape[-2]))
+    check(values, mass, top, capacity, rt.adaptive.route(values, mass, top=top, capacity=capacity))
+
+
+def test_single_precision_is_summed_in_double_precision():
+    values = np.full((100_000, 1), 0.1, dtype=np.float32)
+    assert int(rt.adaptive.route(values, 0.5).kept[0]) == 50_000
+
+
+def test_keeping_more_mass_keeps_more_and_never_other_tokens():
+    scores = rt.tokens.isotropic_affinity(np.random.default_rng(3), 20, 200, 16, 4)
+    kept = [rt.adaptive.route(scores, mass) for mass in (0.1, 0.4, 0.7, 1.0)]
+    everything = rt.resonance.route(scores, 200)
+    for less, more in zip(kept, [*kept[1:], everything]):
+        assert np.all(more.contains(less.token, less.expert, less.sample))
+        assert less.token.size < more.token.size
+
+
+def test_no_expert_keeps_a_candidate_of_negative_affinity():
+    scores = rt.tokens.isotropic_affinity(np.random.default_rng(4), 300, 20, 3, 2)
+    routed = rt.adaptive.route(scores, 1.0)
+    assert routed.token.size
+    assert scores[routed.sample, routed.token, routed.expert].min() > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"mass": 0.0}, ValueError, "mass = 0.0 must be"),
+        ({"mass": 1.5}, ValueError, "mass = 1.5 must be"),
+        ({"mass": float("nan")}, ValueError, "mass = nan must be"),
+        ({"mass": "half"}, TypeError, "mass = 'half' must be"),
+        ({"mass": [0.5, 0.6]}, TypeError, "must be one number"),
+        ({"capacity": 6}, ValueError, "capacity = 6 must be"),
+        ({"top": 4}, ValueError, "top = 4 must be"),
+        ({"affinity": np.full((5, 3), 1.7e308)}, ValueError, "affinity holds values beyond 1e290"),
+        ({"affinity": [[0.5]]}, TypeError, "affinity is a list"),
+    ],
+)
+def test_bad_input_to_the_router(change, error, words):
+    arguments = {"affinity": np.full((5, 3), 0.5), "mass": 0.5, "top": 1, "capacity": 5, **change}
+    with pytest.raises(error, match=words):
+        rt.adaptive.route(arguments.pop("affinity"), arguments.pop("mass"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"dim": 1}, ValueError, "dim = 1 must be"),
+        ({"dim": 8.5}, TypeError, "dim = 8.5 must be"),
+        ({"dim": float("nan")}, TypeError, "dim = nan must be"),
+        ({"experts": 9}, ValueError, "experts = 9 must be"),
+        ({"top": 4}, ValueError, "top = 4 must be"),
+        ({"mass": 0.0}, ValueError, "mass = 0.0 must be"),
+    ],
+)
+def test_bad_input_to_the_law(change, error, words):
+    arguments = {"mass": 0.5, "dim": 8, "experts": 4, "top": 1, **change}
+    for function in (rt.adaptive.kept_fraction, rt.adaptive.threshold):
+        with pytest.raises(error, match=words):
+            function(**arguments)
+
+
+def test_law_broadcasts_and_tends_to_gaussian_scores():
+    mass = np.array([[0.3], [0.9]])
+    got = rt.adaptive.kept_fraction(mass, [16, 10_000], 4)
+    assert got.shape == (2, 2)
+    assert got[1, 0] == rt.adaptive.kept_fraction(0.9, 16, 4)
+    np.testing.assert_allclose(got[:, 1], rt.adaptive.kept_fraction([0.3, 0.9], np.inf, 4), atol=2e-4)
+    assert np.shape(rt.adaptive.success(0.5, [1.0, 2.0], 8, 2)) == (2,)
+
+
+@pytest.mark.parametrize(("mass", "dim", "experts", "top"), [(0.5, 16, 4, 1), (0.8, 8, 4, 2), (1.0, 6, 3, 1)])
+def test_law_against_the_router_at_many_tokens(mass, dim, experts, top):
+    scores = rt.tokens.isotropic_affinity(np.random.default_rng(5), 8, 60_000, dim, experts)
+    routed = rt.adaptive.route(scores, mass, top=top)
+    measured = routed.kept.sum() / routed.load.sum()
+    # the cut's noise: about sqrt(1/(480000 top)) in the fraction; a wrong top or dim moves it by .01 or more
+    assert measured == pytest.approx(rt.adaptive.kept_fraction(mass, dim, experts, top=top), abs=0.004)
+    worst = scores[routed.sample, routed.token, routed.expert].reshape(-1)[routed.slot == routed.slot.max()]
+    assert worst.max() == pytest.approx(rt.adaptive.threshold(mass, dim, experts, top=top), abs=0.02)
+
+
+def test_success_is_the_hit_rate_above_the_cut():
+    # two experts in the plane: P(hit, affinity >= a) for a > 1/sqrt(2) is the affinity's own tail
+    a = rt.adaptive.threshold(0.3, 2, 2)
+    assert a > 0.75
+    assert rt.adaptive.success(0.3, 1.5, 2, 2) == pytest.approx(rt.sphere.affinity_tail(a, 1.5, 2), abs=1e-10)
+    a = rt.adaptive.threshold(0.6, 64, 8)
+    law = rt.sphere.planted(2.5, 64, 8, nodes=16384)
+    expected = law.weight @ (law.hit * (law.affinity >= a))
+    assert rt.adaptive.success(0.6, 2.5, 64, 8) == pytest.approx(expected, abs=2e-4)
