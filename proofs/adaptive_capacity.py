@@ -127,7 +127,7 @@ def _(side: SimpleNamespace) -> Outcome:
                 return fails(
                     f"d={dim}, n={experts}, l={top}, τ={share}: {int((kept != criterion).sum())} tokens differ"
                 )
-        empty += int(np.count_nonzero((total <= 0) & candidate.any(axis=1)[:, None, :]))
+        empty += int(np.count_nonzero((total <= 0) & np.expand_dims(candidate.any(axis=1), 1)))
     return (
         holds(f"all agree; {empty} experts had candidates and a total of at most 0")
         if empty
