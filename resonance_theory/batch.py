@@ -24,7 +24,15 @@ from resonance_theory._beta import Threshold
 from resonance_theory._sums import log_binomial, log_concave_sum
 from resonance_theory.rules import _law, token_choice
 
-__all__ = ["resonance_failure", "resonance_success", "rival", "token_choice_failure", "token_choice_success"]
+__all__ = [
+    "resonance_failure",
+    "resonance_least_capacity",
+    "resonance_success",
+    "rival",
+    "token_choice_failure",
+    "token_choice_least_capacity",
+    "token_choice_success",
+]
 
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
@@ -70,6 +78,29 @@ def token_choice_failure(
     """1 - token_choice_success without cancellation."""
     b, s, c = _pool(samples, tokens, capacity)
     return token_choice.failure(b * s, experts, b * c, hit=hit, top=top, load=load, weight=weight)
+
+
+def token_choice_least_capacity(
+    target: ArrayLike,
+    samples: ArrayLike,
+    tokens: ArrayLike,
+    experts: ArrayLike,
+    *,
+    hit: ArrayLike = 1.0,
+    top: ArrayLike = 1,
+    load: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
+) -> Whole:
+    """Least capacity per sample with token_choice_success >= target in (0, 1]; non-increasing in samples.
+
+    Raises ValueError, naming the best rate, where no capacity up to `tokens` reaches the target.
+    """
+    b, s, _ = _pool(samples, tokens, 1)
+
+    def logs(c: Whole) -> _law.Logs:
+        return token_choice._logs(b * s, experts, b * c, hit, top, load, weight)
+
+    return _law.least_capacity(logs, s, logs(np.ones((), dtype=np.int64)).success.shape, target)
 
 
 def _resonance(
@@ -144,6 +175,28 @@ def resonance_failure(
 ) -> Floats:
     """1 - resonance_success without cancellation."""
     return np.exp(_resonance(samples, tokens, capacity, hit, candidate_tail, rival, weight).failure)
+
+
+def resonance_least_capacity(
+    target: ArrayLike,
+    samples: ArrayLike,
+    tokens: ArrayLike,
+    *,
+    hit: ArrayLike,
+    candidate_tail: ArrayLike,
+    rival: ArrayLike,
+    weight: ArrayLike | None = None,
+) -> Whole:
+    """Least capacity per sample with resonance_success >= target in (0, 1]. Parameters as in `resonance_success`.
+
+    Raises ValueError, naming the best rate, where no capacity up to `tokens` reaches the target.
+    """
+    s = arguments.integer("tokens", tokens, 1, 2**26)
+
+    def logs(c: Whole) -> _law.Logs:
+        return _resonance(samples, s, c, hit, candidate_tail, rival, weight)
+
+    return _law.least_capacity(logs, s, logs(np.ones((), dtype=np.int64)).success.shape, target)
 
 
 def rival(affinity: ArrayLike, signal: float, dim: int, experts: int) -> Floats:

@@ -52,6 +52,25 @@ def test_one_sample_is_the_rule_itself():
     )
 
 
+def test_least_capacities_are_least():
+    law = rt.sphere.planted(2.5, 64, 8)
+    given = {"hit": law.hit, "candidate_tail": law.candidate_tail, "weight": law.weight, "rival": law.candidate_tail}
+    target, samples = 0.7, np.array([1, 2, 8, 64])
+    first = batch.token_choice_least_capacity([[target], [0.95]], samples, 128, 8)
+    assert first.shape == (2, 4)
+    assert np.all(np.diff(first) <= 0)  # pooling never hurts
+    assert np.all(first[1] >= 16)  # ⌈τπs⌉, the lower bound of N9
+    best = batch.resonance_least_capacity(target, samples, 128, **given)
+    for c, rate in (
+        (first[0], lambda c: batch.token_choice_success(samples, 128, 8, c)),
+        (best, lambda c: batch.resonance_success(samples, 128, c, **given)),
+    ):
+        assert np.all(rate(c) >= target)
+        assert np.all(rate(np.maximum(c - 1, 1))[c > 1] < target)
+    with pytest.raises(ValueError, match=r"target = 0\.99 cannot be reached"):
+        batch.resonance_least_capacity(0.99, 2, 8, hit=0.5, candidate_tail=0.1, rival=0.1)
+
+
 def test_large_batches_reach_the_limit():
     """Hoeffding's exponent 2B(C-m)²/s leaves nothing of the failure, or of the success."""
     rates = batch.resonance_success(10**6, 64, [1, 4, 5, 9], hit=0.8, candidate_tail=1 / 16, rival=[[0.0], [0.5]])

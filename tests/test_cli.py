@@ -213,6 +213,20 @@ def test_audit_of_the_example(capsys, tmp_path):
     assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
+def test_audit_of_own_gates_and_of_lone_tokens(capsys, tmp_path):
+    """--gates, --center, and a file of (tokens, features)."""
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", rng.standard_normal((64, 12)))
+    np.save(tmp_path / "w.npy", rng.standard_normal((5, 12)))
+    status, out, err = run(capsys, "audit", tmp_path / "x.npy", "--gates", tmp_path / "w.npy", "--center", "--json")
+    assert status == 0, err
+    record = json.loads(out)
+    assert (record["gates"], record["experts"]) == ("given", 5)
+    (layer,) = record["layers"]
+    assert (layer["sequences"], layer["tokens"], layer["dim"]) == (1, 64, 12)
+    assert [r["centred"] for r in layer["routings"]] == [True]
+
+
 def test_audit_refuses_bad_files(capsys, tmp_path):
     rng = np.random.default_rng(0)
     good = rng.standard_normal((4, 32, 16)).astype(np.float32)

@@ -76,8 +76,8 @@ def draw(report: AuditReport, target: Any) -> None:
         for axes in rows[-1][1 : 1 + routings]:
             axes.set_xlabel("capacity factor C n / s" if report.top == 1 else "capacity factor C n / (top s)")
         if judged:
-            rows[0][-1].set_title("held-out error", loc="left", fontsize=9.5)
-            rows[-1][-1].set_xlabel("mean |error| of the drop, % points")
+            rows[0][-1].set_title("held-out error of the drop", loc="left", fontsize=9.5)
+            rows[-1][-1].set_xlabel("mean |error|, % points")
         _legends(figure, shown, report)
         meta: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
         figure.savefig(target, format=kind, dpi=150, metadata=meta)
