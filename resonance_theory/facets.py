@@ -45,17 +45,25 @@ class Scatter(NamedTuple):
     error: float
 
 
-def orthant(correlation: ArrayLike) -> Floats:
-    """P(every coordinate of a centred normal vector is >= 0), for the correlation matrices (..., k, k), k <= 3.
+def orthant(vectors: ArrayLike) -> Floats:
+    """P(<v_i, x> >= 0 for every i), x standard normal, for vectors (..., k, d), k <= 3, none of them 0.
 
-    1, 1/2, 1/4 + asin ρ/(2π), 1/8 + Σ asin ρ_ij/(4π) (Sheppard 1899). Singular matrices are allowed.
+    1, 1/2, 1/2 - α/(2π), 1/2 - Σ α_ij/(4π) with the angles α between the vectors (Sheppard 1899). Absolute error
+    below 1e-14, also where vectors are nearly parallel. They may be dependent.
     """
-    rho = arguments.real("correlation", correlation, -1.0, 1.0)
-    if rho.ndim < 2 or rho.shape[-1] != rho.shape[-2] or rho.shape[-1] > _EXACT - 1:
-        raise ValueError(f"correlation has shape {rho.shape} but must have shape (..., k, k) with k at most 3")
-    k = rho.shape[-1]
-    angles = sum((np.arcsin(rho[..., i, j]) for i, j in itertools.combinations(range(k), 2)), np.zeros(rho.shape[:-2]))
-    return 0.5**k + angles * 2.0 ** (1 - k) / math.pi
+    v = arguments.real("vectors", vectors)
+    if v.ndim < 2 or v.shape[-2] > _EXACT - 1:
+        raise ValueError(f"vectors has shape {v.shape} but must have shape (..., k, d) with k at most {_EXACT - 1}")
+    length = np.linalg.norm(v, axis=-1, keepdims=True)
+    if np.any(length == 0):
+        raise ValueError("vectors holds a zero vector but every one must have a direction")
+    u, k = v / length, v.shape[-2]
+    total = np.full(v.shape[:-2], 0.5**k)
+    for i, j in itertools.combinations(range(k), 2):
+        # the angle by both diagonals of the rhombus: arccos loses half the digits near 0 and π
+        sides = (np.linalg.norm(u[..., i, :] + s * u[..., j, :], axis=-1) for s in (-1, 1))
+        total += (math.pi / 2 - 2 * np.arctan2(*sides)) * 2.0 ** (1 - k) / math.pi
+    return np.maximum(total, 0.0)
 
 
 def _gates(gates: ArrayLike) -> Floats:
@@ -72,26 +80,20 @@ def _gates(gates: ArrayLike) -> Floats:
     return w
 
 
-def _correlation(vectors: Floats) -> Floats:
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    unit = vectors / length
-    return np.clip(unit @ np.swapaxes(unit, -1, -2), -1, 1)
-
-
 def _exact(w: Floats) -> Cells:
     n = len(w)
     edges = w[:, None] - w[None]
     share, mean = np.empty(n), np.zeros_like(w)
     for i in range(n):
         others = [j for j in range(n) if j != i]
-        share[i] = orthant(_correlation(edges[i, others]))
+        share[i] = orthant(edges[i, others])
         for j in others:
             normal = edges[i, j] / np.linalg.norm(edges[i, j])
             walls = edges[i, [k for k in others if k != j]]
             along = walls - np.outer(walls @ normal, normal)
             if np.any(np.linalg.norm(along, axis=-1) < 1e-12 * np.linalg.norm(walls, axis=-1)):
                 raise ValueError(f"gates {i} and {j} lie on a line with a third but no three gates may")
-            mean[i] += normal * orthant(_correlation(along)) / math.sqrt(2 * math.pi)
+            mean[i] += normal * orthant(along) / math.sqrt(2 * math.pi)
     return Cells(share, mean, np.zeros_like(share), np.zeros_like(mean))
 
 

@@ -59,16 +59,17 @@ def test_invariances(seed, n, d, scale):
 
 def test_orthant_by_integrals():
     rho = 0.35
-    assert facets.orthant(np.eye(3)) == pytest.approx(1 / 8)
-    assert facets.orthant([[1, rho], [rho, 1]]) == pytest.approx(
-        integrate.quad(lambda z: stats.norm.pdf(z) * stats.norm.cdf(rho * z / math.sqrt(1 - rho**2)), 0, 12)[0]
-    )
     common = math.sqrt(rho / (1 - rho))  # equicorrelated: independent given one shared factor
     for k in (1, 2, 3):
-        matrix = (1 - rho) * np.eye(k) + rho
+        vectors = np.linalg.cholesky((1 - rho) * np.eye(k) + rho)
         by_factor = integrate.quad(lambda z, k=k: stats.norm.pdf(z) * stats.norm.cdf(common * z) ** k, -12, 12)[0]
-        assert facets.orthant(matrix) == pytest.approx(by_factor, rel=1e-9)
-    assert facets.orthant(np.broadcast_to(np.eye(2), (5, 2, 2))).shape == (5,)
+        assert facets.orthant(7 * vectors) == pytest.approx(by_factor, rel=1e-9)
+    assert facets.orthant(np.zeros((0, 4))) == 1
+    assert facets.orthant(np.broadcast_to(np.eye(2), (5, 2, 2))) == pytest.approx(np.full(5, 0.25), rel=1e-14)
+    # a wedge of angle ε, and all of a half-space but a wedge
+    for turn, expected in ((math.pi - 1e-7, 1e-7 / (2 * math.pi)), (1e-7, 0.5 - 1e-7 / (2 * math.pi))):
+        vectors = [[1, 0], [math.cos(turn), math.sin(turn)]]
+        assert facets.orthant(vectors) == pytest.approx(expected, abs=1e-15)
 
 
 @pytest.mark.parametrize(("n", "d"), [(5, 3), (8, 64)])
@@ -121,5 +122,7 @@ def test_bad_input():
         facets.scatter(np.eye(5))
     with pytest.raises(ValueError, match="draws = 3"):
         facets.scatter(np.eye(5), rng=RNG, draws=3)
-    with pytest.raises(ValueError, match=r"correlation has shape \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"vectors has shape \(4, 4\)"):
         facets.orthant(np.eye(4))
+    with pytest.raises(ValueError, match="zero vector"):
+        facets.orthant([[0.0, 0.0]])
