@@ -23,7 +23,7 @@ x, w, tau = sp.symbols("x w tau", positive=True)
 def side(factor: int) -> SimpleNamespace:
     """`factor` stands for the 4 of the upper end."""
 
-    def interval(total: int, experts: int, goal: float) -> tuple[int, int]:
+    def interval(total: int, experts: float, goal: float) -> tuple[int, int]:
         load, spread = total / experts, (1 - 1 / experts) * experts / total
         upper = goal * load / (1 - spread / (factor * (1 - goal)))
         # a hair inside, so that rounding never turns an exact integer into the next one
@@ -82,6 +82,17 @@ def _(side: SimpleNamespace) -> Outcome:
             return fails(f"s={total[i]}, n={experts[i]}, τ={goal[i]:.6f}: C* = {least[i]}, claimed {low}..{high}")
     if np.any(token_choice.success(total, experts, least) < goal * (1 - 1e-13)):
         return fails("one of the package's least capacities misses τ")
+    # several experts per token, and loads of their own: the law knows π only
+    top = 1 + (experts * rng.random(len(goal)) ** 3).astype(np.int64)
+    load = rng.uniform(0.01, 0.6, len(goal))
+    for share, ours in (
+        (top / experts, token_choice.least_capacity(goal, total, experts, top=top)),
+        (load, token_choice.least_capacity(goal, total, experts, load=load)),
+    ):
+        for i in np.flatnonzero((1 - share) / (share * total) < 3.9 * (1 - goal)).tolist():
+            low, high = side.interval(int(total[i]), 1 / float(share[i]), float(goal[i]))
+            if not low <= ours[i] <= high:
+                return fails(f"s={total[i]}, π={share[i]:.4f}, τ={goal[i]:.6f}: C* = {ours[i]}, claimed {low}..{high}")
     low, high = side.interval(4096, 8, 0.95)
     return holds(f"{len(goal)} settings inside; s=4096, n=8, τ=.95: {low}..{high}, exactly 488")
 

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import sympy as sp
 
+from proofs import _skewed
 from resonance_theory import sphere, tokens
 from resonance_theory.rules import expert_choice, resonance
 from resonance_theory.verification.certify import identity
@@ -107,25 +108,51 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, total: int, dim: int, experts: int, signal: float, capacity: int
+    rng: np.random.Generator, trials: int, *, total: int, dim: int, experts: int, signal: float, capacity: int, top: int
 ) -> dict[str, int]:
     drawn = tokens.planted_affinity(rng, trials, total, dim, experts, signal)
-    return {
-        "success": int(np.count_nonzero(resonance.route(drawn.values, capacity).contains(drawn.position, drawn.expert)))
-    }
+    kept = resonance.route(drawn.values, capacity, top=top).contains(drawn.position, drawn.expert)
+    return {"success": int(np.count_nonzero(kept))}
 
 
-def law(side: SimpleNamespace, *, total: int, dim: int, experts: int, signal: float, capacity: int) -> dict[str, float]:
-    nodes = sphere.planted(signal, dim, experts)
+def law(
+    side: SimpleNamespace, *, total: int, dim: int, experts: int, signal: float, capacity: int, top: int
+) -> dict[str, float]:
+    nodes = sphere.planted(signal, dim, experts, top=top)
     ecr = float(expert_choice.success(total, capacity, false_positive=nodes.false_positive, weight=nodes.weight))
     return {"success": ecr - side.miss * float(nodes.weight @ (1 - nodes.hit))}
 
 
 claim.simulate(
     sample,
-    cases=[{"total": 24, "dim": 8, "experts": 4, "signal": 1.0, "capacity": 8}],
+    cases=[
+        {"total": 24, "dim": 8, "experts": 4, "signal": 1.0, "capacity": 8, "top": 1},
+        {"total": 24, "dim": 16, "experts": 8, "signal": 1.0, "capacity": 12, "top": 2},
+    ],
     law=law,
     relation="at_least",
     trials=40_000,
     full=40_000,
+)
+
+
+def sample_skewed(rng: np.random.Generator, trials: int, *, total: int, boost: float, capacity: int) -> dict[str, int]:
+    scores, position, expert = _skewed.sample(rng, trials, total, boost)
+    return {"success": int(np.count_nonzero(resonance.route(scores, capacity).contains(position, expert)))}
+
+
+def law_skewed(side: SimpleNamespace, *, total: int, boost: float, capacity: int) -> dict[str, float]:
+    nodes = _skewed.law(boost)
+    ecr = float(expert_choice.success(total, capacity, false_positive=nodes.false_positive, weight=nodes.weight))
+    return {"success": ecr - side.miss * float(nodes.weight @ (1 - nodes.hit))}
+
+
+claim.simulate(
+    sample_skewed,
+    cases=[{"total": 16, "boost": 1.0, "capacity": 6}],
+    law=law_skewed,
+    relation="at_least",
+    trials=40_000,
+    full=40_000,
+    name="Monte Carlo, experts of unequal loads",
 )

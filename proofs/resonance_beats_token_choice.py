@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import sympy as sp
 
+from proofs import _skewed
 from resonance_theory.rules import resonance, token_choice
 from resonance_theory.verification.certify import identity
 from resonance_theory.verification.claim import Claim, Verdict
@@ -103,6 +104,37 @@ def law(side: SimpleNamespace, *, total: int, experts: int, capacity: int, rho: 
     admitted = side.admits(values, np.full(len(values), 1 / len(values)))
     return {"success": float(token_choice.success(total, experts, capacity)) if admitted else 0.0}
 
+
+def sample_skewed(rng: np.random.Generator, trials: int, *, total: int, boost: float, capacity: int) -> dict[str, int]:
+    """Experts of unequal loads through the real router; beside them one at load 1/4 and a constant percentile of .45."""
+    scores, position, expert = _skewed.sample(rng, trials, total, boost)
+    kept = resonance.route(scores, capacity).contains(position, expert)
+    constant = rng.binomial(total - 1, 0.45 / 4, trials) < capacity
+    return {"skewed": int(np.count_nonzero(kept)), "constant": int(np.count_nonzero(constant))}
+
+
+def law_skewed(side: SimpleNamespace, *, total: int, boost: float, capacity: int) -> dict[str, float]:
+    """Token choice's rate, averaged over the experts, if the side admits the percentile of every one of them."""
+    load = np.array(_skewed.LOAD)
+    rank = np.arange(1000) / 1000  # percentiles given a hit: 1 - U^{1/(b+1-w)}, b = w e^boost, on a grid from below
+    laws = [1 - (1 - rank) ** (1 / (w * np.exp(boost) + 1 - w)) for w in load]
+    admitted = all(side.admits(values, np.full(1000, 1e-3)) for values in laws)
+    rate = token_choice.success(total, 4, capacity, hit=_skewed.hit_rates(boost), load=load, weight=np.full(4, 0.25))
+    constant = side.admits(np.array([0.45]), np.array([1.0]))
+    return {
+        "skewed": float(rate) if admitted else 0.0,
+        "constant": float(token_choice.success(total, 4, capacity)) if constant else 0.0,
+    }
+
+
+claim.simulate(
+    sample_skewed,
+    cases=[{"total": 24, "boost": 1.0, "capacity": 2}],
+    law=law_skewed,
+    relation="at_least",
+    trials=60_000,
+    name="Monte Carlo, experts of unequal loads",
+)
 
 claim.simulate(
     sample,

@@ -17,6 +17,7 @@ import numpy as np
 import sympy as sp
 from scipy import stats
 
+from proofs import _skewed
 from resonance_theory import sphere, tokens
 from resonance_theory.extractor import affinity
 from resonance_theory.rules import resonance
@@ -118,6 +119,7 @@ def sample(
     signal: float,
     capacity: int,
     vectors: bool,
+    top: int = 1,
 ) -> dict[str, int]:
     """Planted tokens through the real router; `vectors`: through the extractor, else by the reduced sampler."""
     done, step = 0, max(1, 2_000_000 // (total * (dim if vectors else experts)))
@@ -125,14 +127,22 @@ def sample(
         size = (min(step, trials - start), total, dim, experts, signal)
         drawn = tokens.planted(rng, *size) if vectors else tokens.planted_affinity(rng, *size)
         scores = affinity(drawn.values, experts) if vectors else drawn.values
-        done += int(np.count_nonzero(resonance.route(scores, capacity).contains(drawn.position, drawn.expert)))
+        done += int(np.count_nonzero(resonance.route(scores, capacity, top=top).contains(drawn.position, drawn.expert)))
     return {"success": done}
 
 
 def law(
-    side: SimpleNamespace, *, total: int, dim: int, experts: int, signal: float, capacity: int, vectors: bool
+    side: SimpleNamespace,
+    *,
+    total: int,
+    dim: int,
+    experts: int,
+    signal: float,
+    capacity: int,
+    vectors: bool,
+    top: int = 1,
 ) -> dict[str, float]:
-    nodes = sphere.planted(signal, dim, experts)
+    nodes = sphere.planted(signal, dim, experts, top=top)
     place = stats.binom.cdf(capacity - 1, total - 1, nodes.candidate_tail)
     return {"success": float(side.average(nodes.weight, nodes.hit, place))}
 
@@ -142,7 +152,28 @@ claim.simulate(
     cases=[
         {"total": 64, "dim": 64, "experts": 8, "signal": 1.5, "capacity": 3, "vectors": False},
         {"total": 32, "dim": 16, "experts": 4, "signal": 1.0, "capacity": 4, "vectors": True},
+        {"total": 32, "dim": 16, "experts": 8, "signal": 1.0, "capacity": 3, "vectors": False, "top": 2},
     ],
     law=law,
     trials=25_000,
+)
+
+
+def sample_skewed(rng: np.random.Generator, trials: int, *, total: int, boost: float, capacity: int) -> dict[str, int]:
+    scores, position, expert = _skewed.sample(rng, trials, total, boost)
+    return {"success": int(np.count_nonzero(resonance.route(scores, capacity).contains(position, expert)))}
+
+
+def law_skewed(side: SimpleNamespace, *, total: int, boost: float, capacity: int) -> dict[str, float]:
+    nodes = _skewed.law(boost)
+    place = stats.binom.cdf(capacity - 1, total - 1, nodes.candidate_tail)
+    return {"success": float(side.average(nodes.weight, nodes.hit, place))}
+
+
+claim.simulate(
+    sample_skewed,
+    cases=[{"total": 60, "boost": 2.0, "capacity": 1}],
+    law=law_skewed,
+    trials=40_000,
+    name="Monte Carlo, experts of unequal loads",
 )
