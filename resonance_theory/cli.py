@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ __all__ = ["main"]
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
 def _workers(text: str) -> int:
@@ -159,7 +160,10 @@ def _verify(options: argparse.Namespace) -> int:
     lines = [""]
     for result in book.results:
         if result["correction"] and result["passed"]:
-            lines.append(f"{_colour(result['verdict'], result['verdict'])}  {result['source']}: {result['correction']}")
+            text = f"{result['id']} [{result['source']}]: {result['correction']}"
+            verdict = f"{result['verdict']:<9}"
+            wrapped = textwrap.fill(text, width, initial_indent=" " * 11, subsequent_indent=" " * 11)
+            lines.append(f"{_colour(verdict, result['verdict'])}  {wrapped.lstrip()}")
     tally = ", ".join(f"{v} {k}" for k, v in sorted(counts.items()))
     lines.append(f"\n{tally}; {'all as the ledger states' if book.passed else 'NOT as the ledger states'}")
     audit_report = None

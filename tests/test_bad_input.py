@@ -1,0 +1,167 @@
+"""Thousands of random calls, most of them wrong: an answer in range, or one sentence that names the argument."""
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import resonance_theory as rt
+from resonance_theory.cli import main
+
+GOOD = {
+    "tokens": st.integers(1, 300),
+    "experts": st.integers(1, 40),
+    "capacity": st.integers(1, 300),
+    "top": st.integers(1, 4),
+    "dim": st.integers(2, 300),
+    "signal": st.floats(0, 6),
+    "affinity": st.floats(-1, 1),
+}
+RATE = st.floats(0, 1)
+JUNK = st.one_of(
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.sampled_from(
+        [
+            None,
+            "7",
+            "",
+            b"x",
+            True,
+            1j,
+            [],
+            [[1], [1, 2]],
+            {},
+            object(),
+            np.array(3, dtype=object),
+            np.datetime64("now"),
+        ]
+    ),
+    st.lists(st.one_of(st.integers(-3, 9), st.floats(-1, 2)), max_size=4),
+)
+
+RULES = (rt.token_choice, rt.expert_choice, rt.resonance)
+VERBS = ("success", "log_success", "failure", "log_failure", "bounds", "kept", "least_capacity")
+FUNCTIONS = [getattr(rule, verb) for rule in RULES for verb in VERBS] + [
+    getattr(rt.sphere, name)
+    for name in ("cap", "log_cap", "cap_bound", "cap_quantile", "hit_rate", "miss_rate", "affinity_tail")
+    + ("false_positive", "candidate_tail", "log_candidate_tail")
+]
+LOGS = {"log_success", "log_failure", "log_cap", "log_candidate_tail"}
+
+
+def label(function):
+    return f"{function.__module__.rsplit('.', 1)[-1]}.{function.__name__}"
+
+
+def arguments(function):
+    """Random arguments of a function: each is sensible, or, one time in six, anything at all."""
+    parameters = inspect.signature(function).parameters
+    drawn = {}
+    for name, parameter in parameters.items():
+        sensible = GOOD.get(name, RATE)
+        if name in ("kind", "nodes"):
+            continue
+        if parameter.default is not inspect.Parameter.empty:
+            sensible = st.one_of(st.just(parameter.default), sensible if name != "weight" else st.just(None))
+        drawn[name] = st.integers(0, 5).flatmap(lambda k, s=sensible: JUNK if k == 0 else s)
+    return st.fixed_dictionaries(drawn)
+
+
+def in_range(function, value):
+    for part in value if isinstance(value, tuple) else (value,):
+        number = np.asarray(part)
+        assert not np.isnan(number).any()
+        name = function.__name__
+        if name in LOGS:
+            assert (number <= 1e-15).all()
+        elif name in ("bounds", "kept", "least_capacity"):
+            assert (number >= 0).all()
+        elif name == "cap_quantile":
+            assert (np.abs(number) <= 1).all()
+        else:
+            assert ((number >= 0) & (number <= 1)).all()
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=label)
+def test_an_answer_or_one_sentence(function):
+    outcomes = {"answer": 0, "refusal": 0}
+
+    @settings(max_examples=200, deadline=None, database=None)
+    @given(arguments(function))
+    def attempt(drawn):
+        try:
+            value = function(**drawn)
+        except (TypeError, ValueError) as problem:
+            text = str(problem)
+            outcomes["refusal"] += 1
+            assert "\n" not in text
+            assert any(name in text for name in drawn), text
+        else:
+            outcomes["answer"] += 1
+            in_range(function, value)
+
+    attempt()
+    assert min(outcomes.values()) > 5, f"the generator is one-sided: {outcomes}"
+
+
+def test_broadcast_errors_are_refused():
+    with pytest.raises(ValueError, match="broadcast"):
+        rt.token_choice.success([10, 20], [2, 4, 8], 3)
+
+
+WORDS = st.one_of(
+    st.sampled_from(
+        ["plan", "audit", "simulate", "verify", "claims", "report", "--rule", "--tokens", "--json", "--plot", "--seed"]
+        + ["token_choice", "resonance", "8", "-1", "nan", "1e400", "example.npy", "/", ".", "", "--experts", "--top"]
+        + ["--workers", "--target", "0.9", "--help", "--gates", "success_rate", "--resume", "--backend", "numpy"]
+    ),
+    st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF), max_size=8),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(WORDS, max_size=6))
+@example(["plan", "--rule"])
+@example(["simulate", "no_such_study"])
+@example(["audit", "/"])
+def test_the_command_line_never_breaks(words):
+    import contextlib
+    import io
+
+    # Commands that would do real work for minutes are not run here: they need a pattern that matches nothing.
+    if words and words[0] in ("verify", "claims") and not any(w.startswith("-") for w in words[1:]):
+        words = [words[0], "no such claim", *words[1:]]
+    elif words and words[0] == "simulate" and any("success_rate".startswith(w) for w in words[1:]):
+        words = ["simulate", "no such study"]
+    elif words and words[0] == "verify":
+        words = ["verify", "no such claim"]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(words)
+    assert status in (0, 1, 2)
+    assert "Traceback" not in err.getvalue()
+    if status == 2:
+        assert len(err.getvalue().strip().splitlines()) == 1, err.getvalue()
+        assert out.getvalue() == ""
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 12), st.floats(0, 1), st.data())
+def test_rates_and_their_complements(tokens, experts, rate, data):
+    """For every sensible setting: success + failure = 1, logarithms agree, and each rule's bounds contain its rate."""
+    capacity = data.draw(st.integers(1, tokens))
+    for rule, parameters in (
+        (rt.token_choice, {"experts": experts, "hit": rate}),
+        (rt.expert_choice, {"false_positive": rate}),
+        (rt.resonance, {"hit": 0.75, "candidate_tail": rate}),
+    ):
+        good = float(rule.success(tokens, capacity=capacity, **parameters))
+        bad = float(rule.failure(tokens, capacity=capacity, **parameters))
+        assert good + bad == pytest.approx(1, abs=1e-13)
+        for value, log in ((good, rule.log_success), (bad, rule.log_failure)):
+            exponent = float(log(tokens, capacity=capacity, **parameters))
+            assert math.exp(exponent) == pytest.approx(value, rel=1e-13)
