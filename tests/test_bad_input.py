@@ -45,10 +45,21 @@ JUNK = st.one_of(
 
 RULES = (rt.token_choice, rt.expert_choice, rt.resonance)
 VERBS = ("success", "log_success", "failure", "log_failure", "bounds", "kept", "least_capacity")
-FUNCTIONS = [getattr(rule, verb) for rule in RULES for verb in VERBS] + [
-    getattr(rt.sphere, name)
-    for name in ("cap", "log_cap", "cap_bound", "cap_quantile", "hit_rate", "miss_rate", "affinity_tail")
-    + ("false_positive", "candidate_tail", "log_candidate_tail")
+GEOMETRY = [
+    "cap",
+    "log_cap",
+    "cap_bound",
+    "cap_quantile",
+    "hit_rate",
+    "miss_rate",
+    "affinity_tail",
+    "false_positive",
+    "candidate_tail",
+    "log_candidate_tail",
+]
+FUNCTIONS = [
+    *(getattr(rule, verb) for rule in RULES for verb in VERBS),
+    *(getattr(rt.sphere, name) for name in GEOMETRY),
 ]
 LOGS = {"log_success", "log_failure", "log_cap", "log_candidate_tail"}
 
@@ -90,7 +101,7 @@ def in_range(function, value):
 def test_an_answer_or_one_sentence(function):
     outcomes = {"answer": 0, "refusal": 0}
 
-    @settings(max_examples=200, deadline=None, database=None)
+    @settings(max_examples=200, deadline=None)
     @given(arguments(function))
     def attempt(drawn):
         try:
@@ -113,13 +124,41 @@ def test_broadcast_errors_are_refused():
         rt.token_choice.success([10, 20], [2, 4, 8], 3)
 
 
+COMMANDS = [
+    "plan",
+    "audit",
+    "simulate",
+    "verify",
+    "claims",
+    "report",
+    "--rule",
+    "--tokens",
+    "--json",
+    "--plot",
+    "--seed",
+    "--experts",
+    "--top",
+    "--workers",
+    "--target",
+    "--help",
+    "--gates",
+    "--resume",
+    "--backend",
+    "token_choice",
+    "resonance",
+    "8",
+    "-1",
+    "nan",
+    "1e400",
+    "0.9",
+    "numpy",
+    "success_rate",
+    "example.npy",
+    "/",
+    ".",
+]
 WORDS = st.one_of(
-    st.sampled_from(
-        ["plan", "audit", "simulate", "verify", "claims", "report", "--rule", "--tokens", "--json", "--plot", "--seed"]
-        + ["token_choice", "resonance", "8", "-1", "nan", "1e400", "example.npy", "/", ".", "", "--experts", "--top"]
-        + ["--workers", "--target", "0.9", "--help", "--gates", "success_rate", "--resume", "--backend", "numpy"]
-    ),
-    st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF), max_size=8),
+    st.sampled_from(["", *COMMANDS]), st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF), max_size=8)
 )
 
 

@@ -63,7 +63,7 @@ def kept_fraction(s: Whole, c: Whole, load: Threshold) -> Logs:
     with np.errstate(divide="ignore"):
         success = np.where(t.lower, np.log1p(-lost), np.log(np.where(t.lower, 1.0, c / s - spare)) - log_load)
         failure = np.where(
-            t.lower, t.log_mean - log_load, np.log(np.where(t.lower, 1.0, (spare - t.excess / s) / safe.p))
+            t.lower, t.log_mean - log_load, np.log(np.where(t.lower, 1.0, spare - t.excess / s)) - log_load
         )
         # all tokens are candidates (π = 1): exactly C of s are kept; no capacity limit, or no rivals: all
         full = (load.q == 0) & (c < s)
