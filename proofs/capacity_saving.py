@@ -86,13 +86,14 @@ def _(side: SimpleNamespace) -> Outcome:
     weights = np.full(1000, 1e-3)
     level = side.level(values, weights, goal)
     widths = []
-    for total in (10**3, 10**5, 10**7, 10**9):
+    # one of 8 experts, two of 8, and an expert with half the load: the saving does not depend on π
+    for share, total in ((1 / 8, 10**3), (1 / 4, 10**5), (0.49, 10**5), (1 / 8, 10**7), (1 / 4, 10**9), (0.49, 10**9)):
         low, high = bracket(total, share, values, weights, goal)
         least = int(
             resonance.least_capacity(goal, total, hit=np.ones(1000), candidate_tail=values * share, weight=weights)
         )
         if not low <= least <= high:
-            return fails(f"s={total}: C* = {least} outside [{low:.1f}, {high:.1f}]")
+            return fails(f"s={total}, π={share}: C* = {least} outside [{low:.1f}, {high:.1f}]")
         inside = low <= share * level * total <= high
         if not inside:
             return fails(
