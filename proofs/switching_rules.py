@@ -170,7 +170,8 @@ def _(side: SimpleNamespace) -> Outcome:
     res = float(resonance.success(256, 12, hit=law.hit, candidate_tail=law.candidate_tail, weight=law.weight))
     ecr = float(expert_choice.success(256, 12, false_positive=law.false_positive, weight=law.weight))
     return holds(
-        f"300 laws; bands as stated, at cosine .1 from {tail:.3f} to {cap:.3f}; planted θ=2.5: switching gains {ecr - res:.4f}, the miss rate is {miss:.4f}"
+        f"300 laws; bands as stated, at cosine .1 from {tail:.3f} to {cap:.3f}; "
+        f"planted θ=2.5: switching gains {ecr - res:.4f}, the miss rate is {miss:.4f}"
     )
 
 
