@@ -295,7 +295,17 @@ def test_a_fit_predicts_and_asks_for_the_least_capacity():
         least = fitted.least(model, 0.01)
         assert drop[least - 1] <= 0.01 * (1 + 1e-12)
         assert least == 1 or drop[least - 2] > 0.01
+    assert fitted.for_new().ratio == pytest.approx(fitted.ratio * 10 / 9, rel=1e-14)
+    assert fitted.for_new().least("beta_binomial", 0.01) >= fitted.least("beta_binomial", 0.01)
     assert counts.fit(load[:1], tokens, 1).models == ("uniform", "measured_load")
+
+
+def test_a_new_load_varies_about_the_estimated_share_as_the_fit_for_new_says():
+    model = rt.tokens.Dependent(0.0, 8, 4, correlation=0.05)
+    load = (model.routes(RNG(1), 40_000, 64)[..., None] == np.arange(4)).sum(axis=1).reshape(8000, 5, 4)
+    fitted, new = load[:, :4], load[:, 4]
+    square = np.square(new - fitted.mean(axis=1)).mean() / (64 * 0.25 * 0.75)
+    assert square == pytest.approx(float(model.counts().variance_ratio(64)) * 5 / 4, rel=0.04)
 
 
 def test_held_out_judgement_against_its_definition():
@@ -314,7 +324,7 @@ def test_held_out_judgement_against_its_definition():
             load = rt.token_choice.route(rt.affinity(x - mean, 4), 40).load
             fitted, other = load[half], load[~half]
             share = fitted.mean(axis=0) / 40
-            ratio = counts.fit(fitted, 40, 1).ratio
+            ratio = counts.fit(fitted, 40, 1).ratio * (1 + 1 / 3)  # a new load, and the error of the shares
             lost = np.array([np.maximum(other - c, 0).sum() / other.sum() for c in range(41)])
             laws = {
                 "uniform": rt.token_choice.failure(40, 4, np.arange(1, 41)),
@@ -809,7 +819,7 @@ def test_damaged_files_never_crash(tmp_path, ending, data):
     assert "\n" not in message
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.integers(1, 5),
     st.integers(2, 12),
@@ -878,12 +888,16 @@ def test_the_over_dispersed_laws_cover_the_example_where_the_binomial_ones_fail(
             held_out = {h.model: h for h in r.held_out}
             assert held_out["uniform"].loss > held_out["measured_load"].loss > held_out["beta_binomial"].loss
             assert abs(held_out["beta_binomial"].bias) < abs(held_out["uniform"].bias)
+            # the target is .01; fitted on four sequences, the capacity holds to within a factor of two on four others
+            assert held_out["beta_binomial"].loss < 0.02
+            assert r.token_choice.advised >= r.token_choice.beta_binomial
     # the deepest layer, and the middle one once centred: skewed binomial loads fail, seen and unseen
     for r in (*example.layers[2].routings, example.layers[1].routings[1]):
         assert not any(d.covers("measured_load") for d in r.drops if d.measured.error is not None)
         held_out = {h.model: h for h in r.held_out}
-        assert held_out["beta_binomial"].error < 0.65 * held_out["measured_load"].error
-        assert held_out["blocks"].error < 0.65 * held_out["measured_load"].error
+        for model in ("beta_binomial", "blocks"):
+            assert held_out[model].error < 0.8 * held_out["measured_load"].error
+        assert held_out["measured_load"].loss > 0.04
 
 
 def test_reports_are_deterministic_and_printable(example):

@@ -145,11 +145,13 @@ def blocks_drop(tokens: int, share: Floats, ratio: float, capacity: Whole) -> Fl
 class Fit:
     """The four models of an expert's load, fitted to the loads of some sequences.
 
-    share (experts,): P(a token is a candidate); ratio: variance over the binomial one (>= 1), None where it is unknown.
+    share (experts,): P(a token is a candidate); ratio: variance over the binomial one (>= 1), None where it is unknown;
+    sequences: how many were fitted.
     """
 
     tokens: int
     top: int
+    sequences: int
     share: Floats
     ratio: float | None
     _curve: dict[str, Floats] = field(default_factory=dict, compare=False)
@@ -157,6 +159,12 @@ class Fit:
     @property
     def models(self) -> tuple[str, ...]:
         return ("uniform", "measured_load", *(() if self.ratio is None else ("beta_binomial", "blocks")))
+
+    def for_new(self) -> Fit:
+        """The models for sequences that were not fitted: B of them know a share only to 1/B of a load's variance, so a
+        new load varies about the estimate by 1 + 1/B of it."""
+        ratio = None if self.ratio is None else self.ratio * (1 + 1 / self.sequences)
+        return Fit(self.tokens, self.top, self.sequences, self.share, ratio)
 
     def drop(self, model: str, capacity: Whole) -> Floats:
         """Expected fraction of candidates dropped, at capacities (k,) in 1..tokens."""
@@ -193,7 +201,7 @@ def fit(load: Whole, tokens: int, top: int) -> Fit:
         square = np.square(load.astype(np.float64)).sum(axis=0)
         value = float(dispersion(tokens, np.array(float(len(load))), total, square)[0])
         ratio = max(value, 1.0) if np.isfinite(value) else None
-    return Fit(tokens, top, total / (len(load) * tokens), ratio)
+    return Fit(tokens, top, len(load), total / (len(load) * tokens), ratio)
 
 
 def least(loss: float, drop: Floats) -> Whole:

@@ -79,6 +79,12 @@ def draw(report: AuditReport, target: Any) -> None:
             rows[0][-1].set_title("held-out error of the drop", loc="left", fontsize=9.5)
             rows[-1][-1].set_xlabel("mean |error|, % points")
         _legends(figure, shown, report)
+        # The layout's solver leaves its last digits to chance: round the places it found.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        for axes in figure.axes:
+            left, bottom, width, height = (round(v, 4) for v in axes.get_position().bounds)
+            axes.set_position((left, bottom, width, height))
         meta: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
         figure.savefig(target, format=kind, dpi=150, metadata=meta)
 

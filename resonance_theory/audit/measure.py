@@ -197,7 +197,7 @@ def _judged(
     capacities = np.array([_capacity(setting, factor, tokens) for factor in setting.factors])
     for k, half in enumerate(halves):
         both = load if loads is None else loads[k]
-        fitted = counts.fit(both[half[group]], tokens, setting.top)
+        fitted = counts.fit(both[half[group]], tokens, setting.top).for_new()
         other = both[~half[group]]
         excess = counts.excess(other, np.zeros(len(other), dtype=np.intp), tokens)[0]
         measured = excess / excess[0]
@@ -415,7 +415,9 @@ def _routing(
             low, high = int(some.min()), int(some.max())
         return Need(value, value * experts / (top * tokens), low, high, **predicted)
 
-    choosing = need(excess, **{model: fitted.least(model, setting.loss) for model in fitted.models})
+    asked: dict[str, int | None] = {model: fitted.least(model, setting.loss) for model in fitted.models}
+    advised = None if fitted.ratio is None else fitted.for_new().least("beta_binomial", setting.loss)
+    choosing = need(excess, **asked, advised=advised)
     taking = need(unprocessed)
     furthest = min(tokens, max(_capacity(setting, max(2.0, *setting.factors), tokens), 2 * choosing.capacity))
     grid = np.unique(np.linspace(1, furthest, 120).round().astype(np.int64))

@@ -78,6 +78,8 @@ class Drop:
 class HeldOut:
     """A model fitted on one half of the sequences and judged on the other, averaged over splits and both directions.
 
+    The over-dispersed ones allow for the error of the fitted shares, as `Need.advised` does.
+
     error, bias     mean of |predicted - measured| and of predicted - measured, over the capacity factors
     capacity, loss  the least capacity that the fitted model asks for, and the drop it has on the other half
     worst           the largest such drop
@@ -98,6 +100,7 @@ class Need:
     capacity, factor  measured; the same as a capacity factor, capacity * n / (top * s)
     low, high         range of the measured capacity when each sequence is left out in turn; None with one sequence
     uniform, measured_load, beta_binomial, blocks   what the laws of `Drop` ask for; None for expert choice
+    advised   what the beta-binomial law asks for on new sequences, whose loads also differ from the estimated shares
     """
 
     capacity: int
@@ -108,6 +111,7 @@ class Need:
     measured_load: int | None = None
     beta_binomial: int | None = None
     blocks: int | None = None
+    advised: int | None = None
 
 
 @dataclass(frozen=True)
@@ -333,6 +337,8 @@ def _layer_lines(layer: LayerAudit, report: AuditReport) -> Iterator[str]:
                 f"    of C: {t.uniform} uniform and independent, {t.measured_load - t.uniform:+d} skewed load, "
                 f"{t.beta_binomial - t.measured_load:+d} dependent tokens, {t.capacity - t.beta_binomial:+d} unexplained"
             )
+        if t.advised is not None:
+            yield f"    for new sequences: C = {t.advised} (beta-binomial, shares known from {layer.sequences} sequences)"
         if r.held_out is not None:
             yield f"  {r.name}: the same models on sequences they have not seen (half fitted, half judged, {_splits(r.splits)})"
             yield from _columns(list(_held_out_rows(r.held_out, report)))
