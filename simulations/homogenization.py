@@ -1,0 +1,186 @@
+"""Homogenization: how far routing pulls the experts' tokens apart, through the real router, against H1-H3.
+
+A trial is one token of a sample, seen through a bounded number that becomes a coin (`proofs._isotropic`): its cosine with
+the gate of the expert that kept it ("winning") or with another gate ("losing"), 0 if it was dropped; or the cosine of
+two tokens at one expert ("pair", whose mean is the centroid's squared norm over n). Laws: H1 and H2 for token choice, N1
+for what a capacity drops; for resonance E[δ 1(kept)] over the exact law of a candidate's affinity (N4, G4) at finite s.
+At scale, up to d = 8192 and 256 experts, the tokens are affinities drawn at a cost free of d, and the top fraction f of
+candidates is kept by a threshold (H3).
+
+Wrong laws that the same numbers must reject: losing gates at -e/n; √d in place of E R; kept at random; a fixed threshold
+in place of a finite sample's best; centroids without their losing components; selection by inner product.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy.optimize import brentq
+
+from proofs._isotropic import coin
+from resonance_theory import homogenization, sphere, tokens
+from resonance_theory.extractor import affinity
+from resonance_theory.montecarlo.study import Case
+from resonance_theory.rules import resonance, token_choice
+from resonance_theory.rules._select import Assignment
+
+_CHUNK = 1 << 20  # numbers drawn at a time
+
+
+def _scale(dim: int) -> float:
+    """Factor that spreads cosines over [-1, 1]; what it clips is rarer than 1e-11 even for 256 gates."""
+    return min(1.0, 8 / math.sqrt(dim))
+
+
+def _toss(rng: np.random.Generator, cosine: np.ndarray, dim: int) -> int:
+    return coin(rng, np.clip(cosine / _scale(dim), -1, 1))
+
+
+def _kept(routed: Assignment, position: np.ndarray, experts: int) -> np.ndarray:
+    """Expert that kept the token at each sample's position, or `experts` if none did."""
+    found = np.full(len(position), experts)
+    mine = routed.token == position[routed.sample]
+    found[routed.sample[mine]] = routed.expert[mine]
+    return found
+
+
+def routed(
+    rng: np.random.Generator,
+    trials: int,
+    *,
+    sampler: str,
+    tokens_per_sample: int,
+    dim: int,
+    experts: int,
+    capacities: list[int],
+) -> dict[str, int]:
+    """One token of each sample, at a random position, by rule and capacity; pairs only where there are vectors."""
+    s, counts = tokens_per_sample, dict[str, int]()
+
+    def add(key: str, cosine: np.ndarray) -> None:
+        counts[key] = counts.get(key, 0) + _toss(rng, cosine, dim)
+
+    step = max(1, _CHUNK // (s * (dim if sampler == "vectors" else experts)))
+    for start in range(0, trials, step):
+        count = min(step, trials - start)
+        if sampler == "vectors":
+            x = tokens.isotropic(rng, count, s, dim)
+            scores = affinity(x, experts)
+        else:
+            scores = tokens.isotropic_affinity(rng, count, s, dim, experts)
+        rows = np.arange(count)
+        position = rng.integers(s, size=count)
+        mine = np.concatenate([scores[rows, position], np.zeros((count, 1))], axis=1)  # no expert: cosine 0
+        for capacity in capacities:
+            for rule, route in (("token choice", token_choice.route), ("resonance", resonance.route)):
+                expert = _kept(route(scores, capacity), position, experts)
+                add(f"{rule} C={capacity} winning", mine[rows, expert])
+                if rule == "token choice":
+                    other = np.where(expert < experts, (expert + rng.integers(1, experts, count)) % experts, experts)
+                    add(f"{rule} C={capacity} losing", mine[rows, other])
+        if sampler == "vectors":
+            unit = x[:, :2] / np.linalg.norm(x[:, :2], axis=-1, keepdims=True)
+            whole = token_choice.route(scores, s)
+            first, second = (_kept(whole, np.full(count, k), experts) for k in (0, 1))
+            cosine = np.vecdot(unit[:, 0], unit[:, 1])
+            counts["pair"] = counts.get("pair", 0) + coin(rng, np.where(first == second, cosine, 0.0))
+    return counts
+
+
+def scaled(
+    rng: np.random.Generator, trials: int, *, dim: int, experts: int, thresholds: dict[str, float]
+) -> dict[str, int]:
+    """Independent tokens: all of them, and the candidates above each threshold of affinity."""
+    counts = dict[str, int]()
+    step = max(1, _CHUNK // experts)
+    for start in range(0, trials, step):
+        count = min(step, trials - start)
+        scores = tokens.isotropic_affinity(rng, 1, count, dim, experts)[0]
+        routed = token_choice.route(scores, count)
+        top = scores[routed.token, routed.expert]
+        other = scores[routed.token, (routed.expert + rng.integers(1, experts, len(top))) % experts]
+        for name, threshold in thresholds.items():
+            for key, cosine in ((f"winning {name}", top), (f"losing {name}", other)):
+                tossed = _toss(rng, np.where(top >= threshold, cosine, 0.0), dim)
+                counts[key] = counts.get(key, 0) + tossed
+    return counts
+
+
+def _heads(cosine: float, dim: int) -> float:
+    return (1 + float(cosine) / _scale(dim)) / 2
+
+
+def _routed_laws(s: int, d: int, n: int, capacities: list[int], vectors: bool) -> tuple[dict, dict]:
+    e = float(homogenization.expected_max(n))
+    radius = e / float(homogenization.kept_means(d, n, 1.0, select="cosine")[0])
+    winner = e / radius
+    law = sphere.planted(0.0, d, n)
+    right: dict[str, float] = {}
+    wrong: dict[str, dict[str, float]] = {
+        name: {}
+        for name in ("losing gates at -e/n", "√d in place of E R", "resonance keeps at random", "a fixed threshold")
+    }
+    for c in capacities:
+        kept = float(token_choice.success(s, n, c))
+        place = resonance.success(s, c, hit=1.0, candidate_tail=law.candidate_tail)
+        best = n * float((law.weight * law.affinity * law.hit * place).sum())
+        fraction = min(1.0, c * n / s)
+        fixed = fraction * float(homogenization.kept_means(d, n, fraction, select="cosine")[0])
+        winning, losing, resonant = (
+            f"token choice C={c} winning",
+            f"token choice C={c} losing",
+            f"resonance C={c} winning",
+        )
+        right |= {
+            winning: _heads(kept * winner, d),
+            losing: _heads(-kept * winner / (n - 1), d),
+            resonant: _heads(best, d),
+        }
+        wrong["losing gates at -e/n"][losing] = _heads(-kept * winner / n, d)
+        wrong["√d in place of E R"][winning] = _heads(kept * e / math.sqrt(d), d)
+        wrong["resonance keeps at random"][resonant] = _heads(kept * winner, d)
+        wrong["a fixed threshold"][resonant] = _heads(fixed, d)
+    if vectors:
+        right["pair"] = (1 + winner**2 / (n - 1)) / 2  # B/(E R)²/n
+        wrong["centroids without losing components"] = {"pair": (1 + winner**2 / n) / 2}
+    return right, wrong
+
+
+def _scaled_laws(d: int, n: int, fractions: list[float]) -> tuple[dict, dict, dict]:
+    thresholds, right, wrong = {}, {}, {}
+    for f in fractions:
+        name = f"f={f:g}"
+        # affinities are at least -1; h(a) = f/n is the threshold that keeps the fraction f
+        thresholds[name] = (
+            -1.0
+            if f == 1
+            else float(brentq(lambda a, f=f: float(sphere.candidate_tail(a, d, n)) * n - f, -0.99, 0.9999))
+        )
+        winner, loser = homogenization.kept_means(d, n, f, select="cosine")
+        inner = homogenization.kept_means(d, n, f, select="inner")[0] / math.sqrt(d)
+        right[f"winning {name}"] = _heads(f * winner, d)
+        right[f"losing {name}"] = _heads(f * loser, d)
+        if f < 1:
+            wrong[f"winning {name}"] = _heads(f * inner, d)
+    return thresholds, right, {"selection by inner product": wrong}
+
+
+def cases(settings: dict[str, Any]) -> list[Case]:
+    result = []
+    for row in settings.get("grid", []):
+        s, d, n, capacities = row["tokens"], row["dim"], row["experts"], row["capacities"]
+        for sampler in row["samplers"]:
+            parameters = {
+                "sampler": sampler, "tokens_per_sample": s, "dim": d, "experts": n, "capacities": capacities,
+            }  # fmt: skip
+            right, wrong = _routed_laws(s, d, n, capacities, sampler == "vectors")
+            result.append(Case(f"s={s} n={n} d={d} {sampler}", routed, parameters, right, wrong))
+    for row in settings.get("scale", []):
+        d, n = row["dim"], row["experts"]
+        thresholds, right, wrong = _scaled_laws(d, n, row["kept"])
+        result.append(
+            Case(f"n={n} d={d} scale", scaled, {"dim": d, "experts": n, "thresholds": thresholds}, right, wrong)
+        )
+    return result
