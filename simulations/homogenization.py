@@ -1,7 +1,7 @@
 """Homogenization: how far routing pulls the experts' tokens apart, through the real router, against H1-H3.
 
 A trial is one token of a sample, seen through a bounded number that becomes a coin (`proofs._isotropic`): its cosine with
-the gate of the expert that kept it ("winning") or with another gate ("losing"), 0 if it was dropped; or the cosine of
+the gate of the expert that kept it ("winning") or with others ("losing"), 0 if it was dropped; or the cosine of
 two tokens at one expert ("pair", whose mean is the centroid's squared norm over n). Laws: H1 and H2 for token choice, N1
 for what a capacity drops; for resonance E[δ 1(kept)] over the exact law of a candidate's affinity (N4, G4) at finite s.
 At scale, up to d = 8192 and 256 experts, the tokens are affinities drawn at a cost free of d, and the top fraction f of
@@ -41,6 +41,7 @@ def _toss(rng: np.random.Generator, cosine: np.ndarray, dim: int) -> int:
 def _kept(routed: Assignment, position: np.ndarray, experts: int) -> np.ndarray:
     """Expert that kept the token at each sample's position, or `experts` if none did."""
     found = np.full(len(position), experts)
+    assert routed.sample is not None  # scores come as samples
     mine = routed.token == position[routed.sample]
     found[routed.sample[mine]] = routed.expert[mine]
     return found
@@ -100,16 +101,17 @@ def scaled(
         scores = tokens.isotropic_affinity(rng, 1, count, dim, experts)[0]
         routed = token_choice.route(scores, count)
         top = scores[routed.token, routed.expert]
-        other = scores[routed.token, (routed.expert + rng.integers(1, experts, len(top))) % experts]
+        # one losing gate's mean is lost in its noise when there are many: all of them together, at their own size
+        rest = (scores[routed.token].sum(axis=1) - top) / math.sqrt(experts - 1)
         for name, threshold in thresholds.items():
-            for key, cosine in ((f"winning {name}", top), (f"losing {name}", other)):
+            for key, cosine in ((f"winning {name}", top), (f"losing {name}", rest)):
                 tossed = _toss(rng, np.where(top >= threshold, cosine, 0.0), dim)
                 counts[key] = counts.get(key, 0) + tossed
     return counts
 
 
 def _heads(cosine: float, dim: int) -> float:
-    return (1 + float(cosine) / _scale(dim)) / 2
+    return (1 + cosine / _scale(dim)) / 2
 
 
 def _routed_laws(s: int, d: int, n: int, capacities: list[int], vectors: bool) -> tuple[dict, dict]:
@@ -159,9 +161,9 @@ def _scaled_laws(d: int, n: int, fractions: list[float]) -> tuple[dict, dict, di
             else float(brentq(lambda a, f=f: float(sphere.candidate_tail(a, d, n)) * n - f, -0.99, 0.9999))
         )
         winner, loser = homogenization.kept_means(d, n, f, select="cosine")
-        inner = homogenization.kept_means(d, n, f, select="inner")[0] / math.sqrt(d)
-        right[f"winning {name}"] = _heads(f * winner, d)
-        right[f"losing {name}"] = _heads(f * loser, d)
+        inner = float(homogenization.kept_means(d, n, f, select="inner")[0]) / math.sqrt(d)
+        right[f"winning {name}"] = _heads(f * float(winner), d)
+        right[f"losing {name}"] = _heads(f * float(loser) * math.sqrt(n - 1), d)
         if f < 1:
             wrong[f"winning {name}"] = _heads(f * inner, d)
     return thresholds, right, {"selection by inner product": wrong}
