@@ -24,7 +24,9 @@ __all__ = [
     "expected_max",
     "kept_means",
     "linear_cka",
+    "linear_cka_chance",
     "load_cv",
+    "load_cv_rms",
     "load_gini",
     "resonance_scatter",
     "scatter",
@@ -124,20 +126,43 @@ def centroid_cosines(x: Any, labels: Any) -> Any:
 def linear_cka(a: Any, b: Any) -> Any:
     """Linear centred kernel alignment of two experts' outputs on the same tokens, in [0, 1]; 1 for equal ones.
 
-    a: (tokens, p), b: (tokens, q) floats. Source: Kornblith et al. (2019), eq. 4. NaN if either is constant.
+    a: (tokens, p), b: (tokens, q) floats. Source: Kornblith et al. (2019), eq. 4. NaN if either is constant. Unrelated
+    outputs do not give 0 but `linear_cka_chance`.
     """
+    a, b, xp = _pair(a, b)
+    cross = xp.matmul(b.T, a)
+    product = _gram_norm(a) * _gram_norm(b)
+    return xp.sum(cross * cross) / product if float(product) > 0 else product + math.nan
+
+
+def linear_cka_chance(a: Any, b: Any) -> Any:
+    """Mean of `linear_cka(a, b)` had b met the tokens at random: tr K tr L / ((tokens - 1) |K| |L|), K and L centred Gram.
+
+    Exact, given the outputs' own covariances, when b's centred outputs are turned by a uniformly random rotation of the
+    space of tokens (as for Gaussian outputs independent of a): E[Q L Q^T] = tr L/(tokens - 1) I there by Schur's lemma.
+    It is also the exact mean over random matchings of b's tokens with a's. Needs at least two tokens.
+    """
+    a, b, xp = _pair(a, b)
+    if a.shape[0] < 2:
+        raise ValueError("a and b have 1 token but must have at least 2")
+    product = _gram_norm(a) * _gram_norm(b)
+    traces = xp.sum(a * a) * xp.sum(b * b)
+    return traces / (product * (a.shape[0] - 1)) if float(product) > 0 else product + math.nan
+
+
+def _pair(a: Any, b: Any) -> tuple[Any, Any, Any]:
     a, b = _tokens(a), _tokens(b)
     xp = array_namespace(a, b)
     if a.shape[0] != b.shape[0]:
         raise ValueError(f"a and b have {a.shape[0]} and {b.shape[0]} tokens but must have the same ones")
-    a, b = a - xp.mean(a, axis=0), b - xp.mean(b, axis=0)
+    return a - xp.mean(a, axis=0), b - xp.mean(b, axis=0), xp
 
-    def norm(m: Any) -> Any:
-        return xp.sqrt(xp.sum(m * m))
 
-    product = norm(xp.matmul(a.T, a)) * norm(xp.matmul(b.T, b))
-    cross = norm(xp.matmul(b.T, a)) ** 2
-    return cross / product if float(product) > 0 else product + math.nan
+def _gram_norm(m: Any) -> Any:
+    """Frobenius norm of m m^T, by the smaller of the two Gram matrices."""
+    xp = array_namespace(m)
+    gram = xp.matmul(m.T, m) if m.shape[1] <= m.shape[0] else xp.matmul(m, m.T)
+    return xp.sqrt(xp.sum(gram * gram))
 
 
 def _loads(load: ArrayLike) -> Floats:
@@ -175,6 +200,19 @@ def load_cv(load: ArrayLike) -> Floats:
     """Coefficient of variation (population standard deviation over mean) of the loads over the last axis."""
     values = _loads(load)
     return values.std(axis=-1) / values.mean(axis=-1)
+
+
+def load_cv_rms(tokens: ArrayLike, share: ArrayLike) -> Floats:
+    """Root mean square of `load_cv` when each of N tokens takes its expert independently with the shares π (..., n).
+
+    sqrt(n Σπ² - 1 + n (1 - Σπ²)/N), which for equal shares is sqrt((n-1)/N): what chance alone leaves of imbalance.
+    tokens: whole numbers of at least 1, broadcast against the leading axes of share, which sums to 1.
+    """
+    count = arguments.integer("tokens", tokens, 1)
+    p = arguments.distribution("share", share)
+    n = p.shape[-1]
+    excess = n * ((p - 1 / n) ** 2).sum(axis=-1)  # n Σπ² - 1 without cancellation
+    return np.sqrt(excess + (n - 1 - excess) / count)
 
 
 def load_gini(load: ArrayLike) -> Floats:

@@ -1,5 +1,6 @@
 """Homogenization metrics against their definitions, and closed forms against 40-digit integrals."""
 
+import itertools
 import math
 
 import array_api_strict
@@ -86,6 +87,43 @@ def test_linear_cka():
     assert math.isnan(hm.linear_cka(X, np.ones((200, 2))))
     with pytest.raises(ValueError, match="the same ones"):
         hm.linear_cka(X, y[:9])
+
+
+def test_linear_cka_chance():
+    a, b = RNG.standard_normal((5, 3)), RNG.standard_normal((5, 4)) ** 3
+    orders = list(itertools.permutations(range(5)))
+    assert np.mean([hm.linear_cka(a, b[list(order)]) for order in orders]) == pytest.approx(
+        float(hm.linear_cka_chance(a, b)), rel=1e-12
+    )
+    chance = [(hm.linear_cka(u, v), hm.linear_cka_chance(u, v)) for u, v in RNG.standard_normal((3000, 2, 12, 3))]
+    gap = np.array([x - y for x, y in chance])
+    assert abs(gap.mean()) < 6 * gap.std() / math.sqrt(len(gap))
+    assert np.mean(chance) > 0.2  # far from 0 for so few tokens
+    wide = RNG.standard_normal((6, 40))  # more features than tokens: the other Gram matrix
+    gram = (np.eye(6) - 1 / 6) @ wide @ wide.T @ (np.eye(6) - 1 / 6)
+    expected = np.trace(gram) ** 2 / 5 / (gram * gram).sum()
+    assert hm.linear_cka_chance(wide, wide) == pytest.approx(expected, rel=1e-12)
+    assert hm.linear_cka(wide, wide) == pytest.approx(1, rel=1e-12)
+    assert float(hm.linear_cka_chance(torch.tensor(a), torch.tensor(b))) == pytest.approx(hm.linear_cka_chance(a, b))
+    with pytest.raises(ValueError, match="at least 2"):
+        hm.linear_cka_chance(a[:1], b[:1])
+    assert math.isnan(hm.linear_cka_chance(a, np.ones((5, 2))))
+
+
+def test_load_cv_rms():
+    share, count = np.array([0.5, 0.3, 0.2]), 6
+    square = 0.0  # over every outcome
+    for outcome in itertools.product(range(count + 1), repeat=3):
+        if sum(outcome) == count:
+            square += reference.multinomial.pmf(outcome, count, share) * float(hm.load_cv(outcome)) ** 2
+    assert hm.load_cv_rms(count, share) == pytest.approx(math.sqrt(square), rel=1e-12)
+    assert hm.load_cv_rms(10**9, np.full(8, 0.125)) == pytest.approx(math.sqrt(7e-9), rel=1e-12)
+    assert hm.load_cv_rms([4, 5, 6], share).shape == (3,)
+    assert hm.load_cv_rms(5, [1.0]) == 0
+    with pytest.raises(ValueError, match="share sums to"):
+        hm.load_cv_rms(5, [0.5, 0.4])
+    with pytest.raises(ValueError, match="tokens = 0"):
+        hm.load_cv_rms(0, [1.0])
 
 
 def test_load_metrics():
