@@ -68,11 +68,11 @@ def _(side: SimpleNamespace) -> Outcome:
         [Fraction(1, 5), Fraction(4, 5)],
     ):
         m = len(share)
-        for total in (2, 5, 7):
+        for total in list(range(2, 8, 2)):
             mean = Fraction(0)
             for load in itertools.product(range(total + 1), repeat=m):
                 if sum(load) == total:
-                    probability, left = Fraction(1), total
+                    probability, left = Fraction(1), int(total)
                     for k, part in zip(load, share):
                         probability *= comb(left, k) * part**k
                         left -= k
