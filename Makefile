@@ -7,12 +7,13 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help verify verify-full test lint clean
+.PHONY: help verify verify-full test formal lint clean
 
 help:
 	@echo "make verify       prove, compute and simulate every claim; audit real hidden states; report in out/report"
 	@echo "make verify-full  the same with long simulations"
 	@echo "make test         the test suite"
+	@echo "make formal       Coq proofs of the exact laws and scalar lemmas, where Coq is installed"
 	@echo "make lint         ruff and mypy"
 	@echo "make clean        remove the environment and everything generated"
 
@@ -30,6 +31,9 @@ verify-full: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --durations=10
+
+formal: $(STAMP)
+	$(BIN)/python proofs/formal/check.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -42,6 +42,7 @@ claim = Claim(
     truth=side("0", "1"),
     mutant=side("1/2", "6/5"),
     mutation="power d/2 in place of (d-1)/2, exponents 6/5 times as large",
+    formal=("scalar_lemmas.v: logarithm_above_quotient",),
 )
 
 

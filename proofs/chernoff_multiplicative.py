@@ -42,6 +42,11 @@ claim = Claim(
     mutant=side("3/2", "3/4"),
     mutation="conditions relaxed to C >= 3μ/2 and C <= 3μ/4",
     lemmas=("1 + x <= exp(x)",),
+    formal=(
+        "scalar_lemmas.v: bernstein",
+        "scalar_lemmas.v: lower_tail_quadratic",
+        "numeric_lemmas.v: printed_constants",
+    ),
 )
 
 

@@ -70,6 +70,7 @@ claim = Claim(
     mutant=side("3/4", False),
     mutation="3/4 of the misranking bound, and experts that choose independently: the limit $(1-c)^n$",
     lemmas=("union bound", "exchangeability identity (N5): a token is taken with probability C/s"),
+    formal=("scalar_lemmas.v: modulus_below_mean",),
 )
 
 

@@ -56,6 +56,7 @@ claim = Claim(
     r"$d\delta^2/(2-\delta^2)>\ln n$; it rises with $\delta$; and the exact waiting time is "
     r"$1/P(\max_i\delta_i\geq\delta)$, at least twice as large already because one-sided affinity halves the cap.",
     lemmas=("union bound over experts",),
+    formal=("scalar_lemmas.v: slope_ratio_negative",),
 )
 
 

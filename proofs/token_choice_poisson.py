@@ -54,6 +54,7 @@ claim = Claim(
     mutant=side(0),
     mutation="P(Poi >= C) instead of P(Poi >= C+1) in the second term",
     lemmas=("convex order: Bernoulli below Poisson of the same mean",),
+    formal=("scalar_lemmas.v: poisson_bound_at_one",),
 )
 
 

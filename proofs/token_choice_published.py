@@ -73,6 +73,12 @@ claim = Claim(
     r"$n\leq\frac{2}{3}\rho^{-C}$. For every $s,n,C$ the success rate lies between "
     r"$(1-1/e)$ and $1$ times $p\min(1,nC/s)$, in place of $1/5$ and $10$.",
     lemmas=("Jensen's inequality", "convex order: Bernoulli below Poisson of the same mean"),
+    formal=(
+        "scalar_lemmas.v: threshold",
+        "scalar_lemmas.v: strip_one",
+        "numeric_lemmas.v: strip_many",
+        "scalar_lemmas.v: largest_value_of_z_exp",
+    ),
 )
 
 

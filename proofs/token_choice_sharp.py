@@ -48,6 +48,7 @@ claim = Claim(
     mutant=side("1/2", "3/10"),
     mutation="half the variance under the root, and 3/10 for 1/2 in the relative gap",
     lemmas=("Jensen's inequality", "E|X| <= sqrt(E X²)"),
+    formal=("scalar_lemmas.v: root_of_squares",),
 )
 
 

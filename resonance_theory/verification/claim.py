@@ -121,6 +121,7 @@ class Claim:
     printed      for CORRECTED and REFUTED: the statement as printed, as a side for the counterexample checks;
     correction   and what is wrong with it, and what is true instead
     lemmas       published inequalities and theorems that the proof uses, by name
+    formal       theorems proved in Coq that it uses or restates, as "file.v: theorem" in proofs/formal
     reason       for NOT REPRODUCIBLE HERE: why
     """
 
@@ -136,6 +137,7 @@ class Claim:
     printed: Side = None
     correction: str = ""
     lemmas: Sequence[str] = ()
+    formal: Sequence[str] = ()
     reason: str = ""
     id: str = ""
     checks: list[Check] = field(default_factory=list)
@@ -328,6 +330,7 @@ class ClaimResult:
             "correction": claim.correction,
             "mutation": claim.mutation,
             "lemmas": list(claim.lemmas),
+            "formal": list(claim.formal),
             "reason": claim.reason,
             "seconds": round(self.seconds, 3),
             "checks": [check.to_json() for check in self.checks],
