@@ -1,0 +1,534 @@
+"""The exact laws from the inside: each numerical step and each bound against its definition, at every edge.
+
+The references are rationals, ball arithmetic, and formulas written out afresh; with `test_laws.py` these tests are what
+the mutants of the formulas (`make mutants`) are up against.
+"""
+
+import math
+from fractions import Fraction
+
+import flint
+import mpmath as mp
+import numpy as np
+import pytest
+from scipy import special
+
+from resonance_theory import _beta
+from resonance_theory.rules import _law, expert_choice, resonance, token_choice
+
+LARGEST = 2**52
+
+
+@pytest.fixture(autouse=True)
+def precision():
+    saved = flint.ctx.dps
+    flint.ctx.dps = 60
+    with mp.workdps(40):
+        yield
+    flint.ctx.dps = saved
+
+
+def close(ours, reference, tolerance):
+    """Relative agreement of floats with a list of exact or multi-precision numbers."""
+    for value, exact in zip(np.ravel(ours), reference, strict=True):
+        scale = abs(exact) if exact else 1
+        error = float(abs(mp.mpf(float(value)) - exact) / scale)
+        assert error <= tolerance, f"{float(value)!r} against {mp.nstr(exact, 20)}: {error:.1e}"
+
+
+def exact(x):
+    return Fraction(float(x))
+
+
+def rational(x):
+    return mp.mpf(x.numerator) / x.denominator
+
+
+# -- thresholds and products ---------------------------------------------------------------------------------------------
+
+
+def test_difference_is_rounded_once():
+    rng = np.random.default_rng(1)
+    m = np.floor(2 ** rng.uniform(1, 52, 400))
+    p = rng.random(400)
+    p_low = p * 2**-54 * rng.uniform(-1, 1, 400)
+    k = np.round(m * p) + rng.integers(-2, 3, 400)  # where the leading digits cancel
+    ours = _beta._difference(k, m, p, p_low)
+    wanted = [exact(a) - exact(b) * (exact(x) + exact(y)) for a, b, x, y in zip(k, m, p, p_low)]
+    # two units of the result, or the rounding of m p_low, which is itself only half a unit of p
+    for value, true, scale in zip(ours, wanted, np.abs(m * p) * 2.0**-104):
+        assert abs(exact(value) - true) <= max(4e-16 * abs(true), exact(scale) * 4)
+
+
+def test_thresholds_carry_the_quotient_and_its_complement():
+    for a, b in [(1, 3), (2, 3), (1, 7), (6, 7), (1, 10**6), (355, 452), (LARGEST - 1, LARGEST), (0, 5), (5, 5)]:
+        at = _beta.Threshold.ratio(np.int64(a), np.int64(b))
+        for high, low, true in ((at.p, at.p_low, Fraction(a, b)), (at.q, at.q_low, 1 - Fraction(a, b))):
+            assert float(high) == float(true)
+            assert abs(exact(high) + exact(low) - true) <= true * Fraction(1, 2**104)
+    for value in (0.1, 1 / 3, 1e-20, 0.75, 1.0, 0.0, 0.9999999):
+        at = _beta.Threshold.of(value)
+        assert (float(at.p), float(at.p_low)) == (value, 0.0)
+        assert exact(at.q) + exact(at.q_low) == 1 - exact(value)
+        assert float(at.q) == 1 - value
+
+
+# -- elementary functions ------------------------------------------------------------------------------------------------
+
+
+def test_stirling_remainder():
+    def remainder(n):
+        return mp.log(mp.factorial(n)) - mp.log(mp.sqrt(2 * mp.pi * n)) - n * mp.log(n) + n
+
+    n = [*range(1, 60), 1000, 10**6, 10**9]
+    close(_beta._stirling(np.array(n, dtype=np.float64)), [remainder(v) for v in n], 7e-16)
+    assert _beta._stirling(np.zeros(1)) == 0
+    # the whole table is exact to the last bit, also its entry beyond the last one in use
+    assert _beta._STIRLING_TABLE.tolist() == [0.0, *(float(remainder(v)) for v in range(1, 17))]
+
+
+def test_log1p_minus():
+    t = np.concatenate([10.0 ** np.arange(-12, 0), [0.15, 0.1999, 0.2, 0.2001, 0.5, 1.0, 9.0, 1e6]])
+    t = np.concatenate([t, -t[t < 1], [-0.75, -0.99]])
+    close(_beta._log1p_minus(t), [mp.log1p(mp.mpf(v)) - mp.mpf(v) for v in t], 2e-15)
+
+
+def test_log1mexp():
+    x = -np.array([1e-300, 1e-17, 1e-5, 0.1, 0.5, 0.69, 0.6931471805599453, 0.7, 1, 5, 40, 700])
+    close(_law._log1mexp(x), [mp.log(-mp.expm1(mp.mpf(v))) for v in x], 5e-16)
+    assert _law._log1mexp(np.zeros(1)) == -np.inf
+
+
+def test_deviance():
+    x, shift = map(
+        np.ravel, np.meshgrid([1.0, 3.0, 1e4, 3e8], [-0.999, -0.6, -0.5, -0.4, -1e-3, 1e-7, 0.01, 0.3, 4.0, 1e3])
+    )
+    shift = x * shift
+    mean = x + shift
+    shift = mean - x
+    wanted = [mp.mpf(a) * mp.log(mp.mpf(a) / mp.mpf(m)) + mp.mpf(m) - mp.mpf(a) for a, m in zip(x, mean)]
+    close(_beta._deviance(x, mean, shift), wanted, 4e-15)
+
+
+def test_power_series():
+    for t in (-0.09, -0.04, -1e-3, 1e-6, 0.05, 0.09):
+        true = mp.log1p(mp.mpf(t)) - mp.mpf(t)
+        close(_beta._power(np.array([2e4]), np.array([t]), True), [20000 * true], 3e-12 if abs(t) > 0.08 else 1e-12)
+    for t in (-0.9, -0.3, 0.2, 3.0):
+        close(_beta._power(np.array([7.0]), np.array([t]), False), [7 * (mp.log1p(mp.mpf(t)) - mp.mpf(t))], 1e-14)
+
+
+def test_binomial_masses():
+    m, k, p = [], [], []
+    for trials, share in [
+        (1, 0.3),
+        (2, 0.5),
+        (9, 0.25),
+        (9, 0.9),
+        (30, 1e-3),
+        (30, 0.999),
+        (10**4, 0.37),
+        (10**9, 1e-3),
+    ]:
+        counts = range(trials + 1) if trials < 40 else [0, 1, trials // 3, int(trials * share), trials - 1, trials]
+        for count in counts:
+            m.append(trials), k.append(count), p.append(share)
+    m, k, p = (np.array(v, dtype=np.float64) for v in (m, k, p))
+    at = _beta.Threshold.of(p)
+    ours = _beta._log_mass(m, k, at, -_beta._difference(k, m, p, 0.0))
+    wanted = [
+        mp.log(mp.binomial(a, b)) + b * mp.log(mp.mpf(x)) + (a - b) * mp.log1p(-mp.mpf(x))
+        for a, b, x in zip(map(int, m), map(int, k), p)
+    ]
+    for value, true in zip(ours, wanted):
+        assert abs(float(mp.mpf(float(value)) - true)) <= 4e-15 * max(1.0, abs(float(true)))
+    assert float(_beta._log_mass(*(np.zeros(1),) * 2, _beta.Threshold.of(np.array([0.3])), np.zeros(1))[0]) == 0
+    # thresholds of two doubles: p = 1/3 exactly, q = 1/3 exactly
+    third = _beta.Threshold.ratio(np.int64([1, 2, 1, 2]), np.int64([3, 3, 3, 3]))
+    m, k = np.full(4, 1e15), np.array([0.0, 0.0, 1e15, 1e15])
+    ours = _beta._log_mass(m, k, third, np.zeros(4))
+    log = [mp.log(mp.mpf(2) / 3), mp.log(mp.mpf(1) / 3)]
+    close(ours, [10**15 * log[i] for i in (0, 1, 1, 0)], 3e-16)
+
+
+# -- edges of the laws ---------------------------------------------------------------------------------------------------
+
+
+def place(s, c, h):
+    if c >= s or h == 0:
+        return 1.0
+    return float(special.bdtr(c - 1, s - 1, h))
+
+
+def test_place_and_share_at_the_edges():
+    at = _beta.Threshold.of
+    for s in (1, 2, 3, 5):
+        for c in range(1, s + 1):
+            for h in (0.0, 1e-300, 0.25, 0.5, 1.0):
+                got = _law.has_place(np.array(s), np.array(c), at(h))
+                assert np.exp(got.success) == pytest.approx(place(s, c, h), rel=1e-14)
+                assert np.exp(got.failure) == pytest.approx(1 - place(s, c, h), rel=1e-13, abs=1e-16)
+                pmf = special.binom(s - 1, np.arange(s)) * h ** np.arange(s) * (1 - h) ** np.arange(s - 1, -1, -1)
+                lost = np.maximum(1 - c / np.arange(1, s + 1), 0) @ pmf
+                got = _law.kept_fraction(np.array(s), np.array(c), at(h))
+                assert np.exp(got.success) == pytest.approx(1 - lost, rel=1e-14)
+                assert np.exp(got.failure) == pytest.approx(lost, rel=1e-12)
+                if c == s or h == 0:
+                    assert (float(got.success), float(got.failure)) == (0.0, -np.inf)
+    sure = _law.has_place(np.array([4, 4]), np.array([4, 2]), at([1.0, 1.0]))
+    assert sure.success.tolist() == [0, -np.inf]
+    assert sure.failure.tolist() == [-np.inf, 0]
+
+
+def test_logarithms_are_never_positive():
+    s = np.arange(2, 4000)
+    for pi in (1e-9, 1e-3, 0.1, 0.5, 0.999):
+        for c in (np.ones_like(s), s // 2 + (s < 2), s - 1):
+            for law in (_law.kept_fraction, _law.has_place):
+                got = law(s, c, _beta.Threshold.of(np.array(pi)))
+                assert got.success.max() <= 0
+                assert got.failure.max() <= 0
+
+
+def test_largest_sizes_are_accepted_and_larger_ones_are_not():
+    one = {"tokens": 1, "capacity": 1}
+    for module, parts in (
+        (token_choice, {"experts": 1}),
+        (expert_choice, {"false_positive": 0.5}),
+        (resonance, {"hit": 1.0, "candidate_tail": 0.5}),
+    ):
+        assert module.success(**one, **parts) == 1
+        assert (
+            module.success(**one | {"tokens": LARGEST}, **parts | ({"experts": 4} if "experts" in parts else {})) >= 0
+        )
+        with pytest.raises(ValueError, match="tokens"):
+            module.success(**one | {"tokens": LARGEST + 1}, **parts)
+        with pytest.raises(ValueError, match="tokens"):
+            module.least_capacity(0.5, LARGEST + 1, **parts)
+        with pytest.raises(ValueError, match="tokens"):
+            module.least_capacity(0.5, 0, **parts)
+        assert module.least_capacity(0.5, 1, **parts) == 1
+        assert (
+            module.least_capacity(
+                1e-9,
+                LARGEST,
+                **(
+                    parts | {"false_positive": 1e-20}
+                    if "false_positive" in parts
+                    else parts | {"candidate_tail": 1e-20}
+                    if "hit" in parts
+                    else {"experts": LARGEST}
+                ),
+            )
+            == 1
+        )
+    assert token_choice.success(4, LARGEST, 1) == pytest.approx(1)
+    with pytest.raises(ValueError, match="experts"):
+        token_choice.success(4, LARGEST + 1, 1)
+    with pytest.raises(ValueError, match="top"):
+        token_choice.success(4, 4, 1, top=0)
+    with pytest.raises(ValueError, match="target"):
+        token_choice.least_capacity(1.005, 8, 2)
+
+
+def test_defaults_are_one_choice_and_a_sure_hit():
+    def pairs(function, *sizes):
+        return function(*sizes), function(*sizes, hit=1.0, top=1)
+
+    for function in (
+        token_choice.success,
+        token_choice.failure,
+        token_choice.log_success,
+        token_choice.log_failure,
+    ):
+        default, explicit = pairs(function, 50, 6, 7)
+        assert default == explicit
+    assert token_choice.kept(50, 6, 7) == token_choice.kept(50, 6, 7, top=1)
+    assert token_choice.bounds(50, 6, 7) == token_choice.bounds(50, 6, 7, hit=1.0, top=1)
+    assert token_choice.least_capacity(0.9, 50, 6) == token_choice.least_capacity(0.9, 50, 6, hit=1.0, top=1)
+    assert token_choice.least_capacity(0.9, 500, 6) < token_choice.least_capacity(0.9, 500, 6, top=2)
+
+
+@pytest.mark.parametrize("top", [1, 2, 3])
+def test_least_capacity_by_search(top):
+    s, n, hit = 41, 5, 0.9
+    every = np.arange(1, s + 1)
+    tail = 0.17
+    laws = [
+        (
+            lambda t: token_choice.least_capacity(t, s, n, hit=hit, top=top),
+            token_choice.success(s, n, every, hit=hit, top=top),
+        ),
+        (
+            lambda t: resonance.least_capacity(t, s, hit=hit, candidate_tail=tail),
+            resonance.success(s, every, hit=hit, candidate_tail=tail),
+        ),
+        (
+            lambda t: expert_choice.least_capacity(t, s, false_positive=tail),
+            expert_choice.success(s, every, false_positive=tail),
+        ),
+    ]
+    for least, rates in laws:
+        targets = np.array([0.01, 0.2, 0.35, 0.4999, 0.5, 0.5001, 0.7, 0.85, 0.8999])
+        wanted = [int(every[np.argmax(rates >= t)]) for t in targets]
+        assert least(targets).tolist() == wanted
+        assert [int(least(t)) for t in targets] == wanted
+        assert least(targets[:, None]).shape == (9, 1)
+    # a target equal to a rate is met by it; the next double above is not
+    for c in (3, 7):
+        rate = float(resonance.success(s, c, hit=hit, candidate_tail=tail))
+        if rate < 0.5:
+            assert resonance.least_capacity(rate, s, hit=hit, candidate_tail=tail) == c
+            assert resonance.least_capacity(np.nextafter(rate, 1), s, hit=hit, candidate_tail=tail) == c + 1
+
+
+def test_unreachable_target_is_located():
+    with pytest.raises(
+        ValueError, match=r"target\[0, 1\] = 0.95 cannot be reached.*tokens = 30, the success rate is 0.9$"
+    ):
+        resonance.least_capacity([[0.5, 0.95]], 30, hit=0.9, candidate_tail=0.1)
+    with pytest.raises(ValueError, match=r"target = 0.4 cannot be reached"):
+        resonance.least_capacity(0.4, 30, hit=0.3, candidate_tail=0.1)
+    assert resonance.least_capacity(1.0, 30, hit=1.0, candidate_tail=1.0) == 30
+
+
+# -- averages ------------------------------------------------------------------------------------------------------------
+
+
+def test_averages_over_the_last_axis():
+    rng = np.random.default_rng(8)
+    weight = rng.dirichlet(np.ones(3), size=2)
+    q, hit = rng.random((2, 3)) / 3, rng.random((2, 3))
+    s, c = np.array([20, 31]), np.array([4, 6])
+    by_hand = [
+        [sum(w * f(int(a), int(b), i, j) for j, w in enumerate(row)) for i, (a, b, row) in enumerate(zip(s, c, weight))]
+        for f in (
+            lambda a, b, i, j: place(a, b, q[i, j]),
+            lambda a, b, i, j: hit[i, j] * place(a, b, q[i, j]),
+            lambda a, b, i, j: hit[i, j] * float(token_choice.success(a, 4, b, top=2)),
+            lambda a, b, i, j: hit[i, j] * float(token_choice.success(a, 4, b, load=q[i, j])),
+        )
+    ]
+    ours = [
+        expert_choice.success(s, c, false_positive=q, weight=weight),
+        resonance.success(s, c, hit=hit, candidate_tail=q, weight=weight),
+        token_choice.success(s, 4, c, hit=hit, top=2, weight=weight),
+        token_choice.success(s, 4, c, hit=hit, load=q, weight=weight),
+    ]
+    for value, wanted in zip(ours, by_hand):
+        np.testing.assert_allclose(value, wanted, rtol=1e-13)
+    np.testing.assert_allclose(expert_choice.failure(s, c, false_positive=q, weight=weight), 1 - ours[0], rtol=1e-12)
+    for module, parts in (
+        (expert_choice, {"false_positive": q}),
+        (resonance, {"hit": hit, "candidate_tail": q}),
+    ):
+        for kind in ("sharp", "chernoff"):
+            single = module.bounds(s[:, None], c[:, None], **parts, kind=kind)
+            for got, wanted in zip(module.bounds(s, c, **parts, weight=weight, kind=kind), single):
+                np.testing.assert_allclose(got, np.sum(weight * wanted, axis=1), rtol=1e-14)
+    for kind in ("sharp", "poisson", "published"):
+        for load in ({}, {"load": q}):
+            single = token_choice.bounds(s[:, None], 4, c[:, None], hit=hit, **load, kind=kind)
+            for got, wanted in zip(token_choice.bounds(s, 4, c, hit=hit, **load, weight=weight, kind=kind), single):
+                np.testing.assert_allclose(got, np.sum(weight * wanted, axis=1), rtol=1e-14)
+    experts = np.array([4, 6])
+    mixed = token_choice.success(s, experts, c, hit=hit, weight=weight)
+    wanted = [float(token_choice.success(a, n, b) * (w * p).sum()) for a, n, b, w, p in zip(s, experts, c, weight, hit)]
+    np.testing.assert_allclose(mixed, wanted, rtol=1e-13)
+    low, _ = token_choice.bounds(s, experts, c, hit=hit, weight=weight)
+    wanted = [
+        float(token_choice.bounds(a, n, b)[0] * (w * p).sum()) for a, n, b, w, p in zip(s, experts, c, weight, hit)
+    ]
+    np.testing.assert_allclose(low, wanted, rtol=1e-13)
+
+
+# -- bounds, written out afresh ------------------------------------------------------------------------------------------
+
+
+def divergence(x, p):
+    x, p = mp.mpf(x), mp.mpf(p)
+    return (x * mp.log(x / p) if x else 0) + ((1 - x) * mp.log((1 - x) / (1 - p)) if x != 1 else 0)
+
+
+PLACES = [
+    (s, c, h) for s in (1, 2, 3, 12, 100) for c in (1, 2, 5, 11, 12, 30, 99) for h in (0.0625, 0.25, 0.5, 0.9) if c <= s
+]
+
+
+def test_chernoff_bounds():
+    for s, c, h in PLACES:
+        m = s - 1
+        low, high = 1, 1
+        if c < s:
+            over, under = mp.mpf(c) / m, mp.mpf(c - 1) / m
+            low = 1 - mp.exp(-m * divergence(over, h)) if over >= h else 0
+            high = mp.exp(-m * divergence(under, h)) if under <= h else 1
+        close(expert_choice.bounds(s, c, false_positive=h, kind="chernoff"), [low, high], 1e-13)
+        close(resonance.bounds(s, c, hit=0.5, candidate_tail=h, kind="chernoff"), [low / 2, high / 2], 1e-13)
+
+
+def test_zubkov_serov_bounds():
+    for s, c, h in PLACES:
+        m = s - 1
+
+        def normal(k, m=m, h=h):
+            return mp.ncdf(mp.sign(mp.mpf(k) / m - mp.mpf(h)) * mp.sqrt(2 * m * divergence(mp.mpf(k) / m, h)))
+
+        if c == s:
+            low = high = 1
+        elif c == 1:
+            low = high = (1 - mp.mpf(h)) ** m
+        else:
+            low, high = normal(c - 1), normal(c) if c < m else 1 - mp.mpf(h) ** m
+        close(expert_choice.bounds(s, c, false_positive=h), [low, high], 1e-12)
+        close(resonance.bounds(s, c, hit=0.5, candidate_tail=h), [low / 2, high / 2], 1e-12)
+    assert [float(v) for v in expert_choice.bounds(6, 2, false_positive=0.0)] == [1, 1]
+    assert [float(v) for v in expert_choice.bounds(6, 1, false_positive=0.0)] == [1, 1]
+    assert [float(v) for v in expert_choice.bounds(6, 1, false_positive=1.0)] == [0, 0]
+
+
+def test_published_bounds_of_expert_choice():
+    for s, c, q in [
+        (101, 40, 0.2),
+        (101, 41, 0.2),
+        (101, 39, 0.2),
+        (101, 10, 0.2),
+        (101, 9, 0.2),
+        (101, 11, 0.2),
+        (65, 32, 0.25),
+        (65, 8, 0.25),
+        (65, 31, 0.25),
+        (65, 33, 0.25),
+        (65, 7, 0.25),
+    ]:
+        mean = (s - 1) * q
+        low = 1 - mp.exp(-mp.mpf(3 * c) / 16) if c >= 2 * mean else 0
+        high = mp.exp(-mp.mpf(mean) / 8) if c <= mean / 2 else 1
+        close(expert_choice.bounds(s, c, false_positive=q, kind="published"), [low, high], 1e-14)
+
+
+def test_bounds_of_token_choice():
+    for s, n, c, top in [
+        (1, 1, 1, 1),
+        (64, 8, 5, 1),
+        (64, 8, 8, 1),
+        (64, 8, 40, 1),
+        (64, 8, 10, 2),
+        (7, 3, 6, 3),
+        (9, 100, 1, 1),
+        (10**6, 8, 125_500, 1),
+    ]:
+        pi = mp.mpf(top) / n
+        share = c / (pi * s)
+        root = mp.sqrt(c * (1 - pi) / pi**2 + (c / pi - s) ** 2)
+        mean = pi * s
+        below = mp.gammainc(c, mean, regularized=True)  # P(Poi <= C-1)
+        above = mp.gammainc(c + 1, 0, mean, regularized=True)  # P(Poi >= C+1)
+        hit = 0.75
+        for kind, low, high in (
+            ("sharp", max((c / pi + s - root) / (2 * s), mp.mpf(0)), min(share, mp.mpf(1))),
+            ("poisson", below + share * above, min(share, mp.mpf(1))),
+            ("published", share / 5, share * 10),
+        ):
+            ours = token_choice.bounds(s, n, c, hit=hit, top=top, kind=kind)
+            close(ours, [hit * low, hit * high], 1e-12)
+    with np.errstate(all="raise"):
+        low, high = token_choice.bounds(8, 2, 1, load=0.0)
+    assert (low, high) == (0, 1)  # the sharp bound says nothing of so small a load
+    assert [v.shape for v in token_choice.bounds(8, 2, 1, hit=np.ones(3), kind="published")] == [(3,), (3,)]
+
+
+def test_kept_counts():
+    assert expert_choice.kept([5, 9], [[2], [3]]).tolist() == [[2, 2], [3, 3]]
+    assert token_choice.kept(9, 3, 9) == pytest.approx(3)
+    assert token_choice.kept(9, 4, 9, load=0.25) == pytest.approx(2.25)
+    assert token_choice.kept(9, 4, 2, load=1.0) == pytest.approx(2)
+
+
+# -- the tail ------------------------------------------------------------------------------------------------------------
+
+
+def beta_tail(s, c, p):
+    """(lower, mass, E|π - V|, C - sπ) on the shorter side of the exact rational π, V ~ Beta(C, s-C), in balls."""
+    x = flint.arb(p.numerator) / p.denominator
+    lower = c >= s * p
+
+    def below(a, b):
+        return x.beta_lower(flint.arb(a), flint.arb(b), regularized=True)
+
+    mass, mean = below(c, s - c), flint.arb(c) / s * below(c + 1, s - c)
+    if not lower:
+        mass, mean = 1 - mass, flint.arb(c) / s - mean
+    return lower, mass, (x * mass - mean) if lower else (mean - x * mass), c - s * p
+
+
+CASES = [
+    (2, 1, Fraction(1, 3)),
+    (2, 1, Fraction(1, 2)),
+    (3, 1, Fraction(9, 10)),
+    (3, 2, Fraction(1, 10)),
+    (9, 8, Fraction(1, 4)),
+    (9, 8, Fraction(99, 100)),
+    (9, 1, Fraction(1, 1000)),
+    (64, 9, Fraction(1, 8)),
+    (64, 20, Fraction(1, 8)),
+    (64, 3, Fraction(1, 8)),
+    (64, 60, Fraction(1, 2)),
+    (64, 32, Fraction(1, 2)),
+    (64, 40, Fraction(1, 5)),
+    (64, 40, Fraction(64, 65)),
+    (1000, 500, Fraction(1, 2)),
+    (1000, 1, Fraction(1, 1001)),
+    (1000, 999, Fraction(1, 5)),
+    (10**5, 9_000, Fraction(1, 11)),
+    (10**5, 10_001, Fraction(1, 10)),
+    (10**5, 10_002, Fraction(1, 10)),
+    (10**5, 10_003, Fraction(1, 10)),
+    (10**5, 8_500, Fraction(1, 10)),
+    (10**5, 50, Fraction(1, 1000)),
+    (10**5, 50_000, Fraction(1, 2)),
+    (10**6, 333_000, Fraction(1, 3)),
+    (10**9, 333_333_333, Fraction(1, 3)),
+    (10**9, 10, Fraction(1, 10**9)),
+]
+
+
+def test_tails_against_ball_arithmetic():
+    flint.ctx.dps = 110
+    s, c = np.array([v[0] for v in CASES]), np.array([v[1] for v in CASES])
+    at = _beta.Threshold.ratio(np.array([v[2].numerator for v in CASES]), np.array([v[2].denominator for v in CASES]))
+    ours = _beta.tail(s, c, at)
+    for i, case in enumerate(CASES):
+        lower, mass, mean, excess = beta_tail(*case)
+        assert bool(ours.lower[i]) == lower, case
+        for value, reference in ((ours.log_mass[i], mass), (ours.log_mean[i], mean)):
+            true = float(reference.log().mid())
+            assert abs(value - true) <= 4e-13 * max(1.0, abs(true) / 300), (case, value, true)
+        assert abs(exact(ours.excess[i]) - excess) <= max(abs(excess), Fraction(1, 10**9)) * Fraction(1, 2**50), case
+    # one element at a time, and more elements than are worked at once
+    many = _beta.tail(np.tile(s, 200), np.tile(c, 200), _beta.Threshold(*(np.tile(v, 200) for v in at)))
+    np.testing.assert_allclose(many.log_mean, np.tile(ours.log_mean, 200), rtol=1e-13)
+    one = _beta.tail(s[7:8].reshape(1, 1), c[7:8], _beta.Threshold(*(v[7:8] for v in at)))
+    assert one.log_mass.shape == one.log_mean.shape == one.lower.shape == one.excess.shape == (1, 1)
+    assert one.log_mass[0, 0] == pytest.approx(ours.log_mass[7], rel=1e-14)
+
+
+def test_quadrature_range_and_nodes_reach_full_accuracy():
+    """The integrand's cut (a factor 1e-14) and the node count leave nothing visible, over exponents of all sizes."""
+    flint.ctx.dps = 150
+    rng = np.random.default_rng(4)
+    worst = 0.0
+    for _ in range(60):
+        s = int(10 ** rng.uniform(0.4, 4.3))
+        c = int(np.clip(round(10 ** rng.uniform(0, math.log10(s))), 1, s - 1))
+        if rng.random() < 0.5:
+            c = s - c
+        p = Fraction(
+            int(np.clip(round(2**30 * c / s * math.exp(rng.normal() / math.sqrt(c + 1))), 1, 2**30 - 2**20)), 2**30
+        )
+        lower, mass, mean, _ = beta_tail(s, c, p)
+        t = _beta.tail(np.array(s), np.array(c), _beta.Threshold.of(float(p)))
+        assert bool(t.lower) == lower
+        for value, reference in ((t.log_mass, mass), (t.log_mean, mean)):
+            worst = max(worst, abs(float((reference.log() - flint.arb(float(value))).mid())))
+    assert worst < 4e-13
