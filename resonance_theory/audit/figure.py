@@ -76,7 +76,7 @@ def draw(report: AuditReport, target: Any) -> None:
         for axes in rows[-1][1 : 1 + routings]:
             axes.set_xlabel("capacity factor C n / s" if report.top == 1 else "capacity factor C n / (top s)")
         if judged:
-            rows[0][-1].set_title("held-out error of the drop", loc="left", fontsize=9.5)
+            rows[0][-1].set_title("held-out error", loc="left", fontsize=9.5)
             rows[-1][-1].set_xlabel("mean |error|, % points")
         _legends(figure, shown, report)
         # The layout's solver leaves its last digits to chance: round the places it found.
