@@ -197,7 +197,10 @@ def dispatch_information(table: ArrayLike) -> float:
 
 
 def load_cv(load: ArrayLike) -> Floats:
-    """Coefficient of variation (population standard deviation over mean) of the loads over the last axis."""
+    """Coefficient of variation (population standard deviation over mean) of the loads over the last axis.
+
+    `load_cv_rms` is what chance alone leaves of it.
+    """
     values = _loads(load)
     return values.std(axis=-1) / values.mean(axis=-1)
 
@@ -295,7 +298,8 @@ def resonance_scatter(
 
     kept: fraction f in (0, 1]; select: candidates ranked by "inner" product with the gate or by "cosine" affinity;
     sphere=True puts the tokens on the unit sphere, where both rankings are the cosine. Population limit (many tokens):
-    the kept ones are those above a fixed threshold. dim, experts: 2 <= experts <= dim. Broadcasts.
+    the kept ones are those above a fixed threshold. dim, experts: 2 <= experts <= dim. Broadcasts. Raises ValueError where
+    so few are kept by cosine that their cosines are within 1e-7 of 1 (only in few dimensions).
     """
     d, n, f = _kept(dim, experts, kept, select)
     if sphere or select == "cosine":
@@ -354,6 +358,9 @@ def _cosine_means(d: Floats, n: Floats, f: Floats) -> tuple[Floats, Floats]:
     return pairs[..., 0], pairs[..., 1]
 
 
+_NEAREST = 1 - 1e-7
+
+
 def _cosine_means_one(d: int, n: int, f: float) -> tuple[float, float]:
     from scipy.optimize import brentq
 
@@ -362,9 +369,15 @@ def _cosine_means_one(d: int, n: int, f: float) -> tuple[float, float]:
     if f == 1.0:
         winner = float(expected_max(n) / _mean_radius(np.asarray(d, np.float64)))
         return winner, -winner / (n - 1)
-    # the threshold: h(a) = f/n; the largest of n >= 2 cosines exceeds -1/sqrt(n) ... 1
+    # the threshold: h(a) = f/n; the largest of n >= 2 cosines lies between -1/sqrt(n) and 1
+    least = float(sphere.candidate_tail(_NEAREST, d, n)) * n
+    if f < least:
+        raise ValueError(
+            f"kept = {f:g} must be at least {least:.3g} for dim = {d} and experts = {n}, as cosines nearer to 1 than "
+            f"{1 - _NEAREST:.0e} lose their digits"
+        )
     threshold = float(
-        brentq(lambda a: float(sphere.candidate_tail(a, d, n)) * n / f - 1, -0.9999999, 0.9999999, xtol=1e-15)
+        brentq(lambda a: float(sphere.candidate_tail(a, d, n)) * n / f - 1, -_NEAREST, _NEAREST, xtol=1e-15)
     )
     # E[δ; δ >= a, winner] = a h(a) + ∫_a^1 h, over the angle, split where h is not smooth (affinities ±1/√k)
     widest = math.acos(threshold)

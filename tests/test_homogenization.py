@@ -207,6 +207,9 @@ def test_cosine_selection_on_the_circle():
     # symmetric about the gate, so the other cosine averages to 0
     expected = e**2 / 2 / (1 - e**2)
     assert hm.resonance_scatter(2, 2, f, sphere=True) == pytest.approx(expected, rel=1e-9)
+    half = 1e-3 * math.pi / 2  # few kept: 1 - cos² by its expansion in the angle
+    expected = 1 / 2 / (half**2 / 3 - 2 * half**4 / 45) - 1 / 2
+    assert hm.resonance_scatter(2, 2, 1e-3, sphere=True) == pytest.approx(expected, rel=1e-8)
 
 
 def test_scatter_rises_as_less_is_kept():
@@ -238,5 +241,7 @@ def test_bad_input():
         hm.token_choice_scatter(8, 9)
     with pytest.raises(ValueError, match="kept = 0"):
         hm.resonance_scatter(8, 4, 0)
+    with pytest.raises(ValueError, match="kept = 1e-06 must be at least 0.0002.* for dim = 2 and experts = 2"):
+        hm.resonance_scatter(2, 2, 1e-6, select="cosine")
     with pytest.raises(ValueError, match="select = 'best' must be one of inner, cosine"):
         hm.resonance_scatter(8, 4, 0.5, select="best")
