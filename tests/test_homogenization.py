@@ -241,7 +241,7 @@ def test_bad_input():
         hm.token_choice_scatter(8, 9)
     with pytest.raises(ValueError, match="kept = 0"):
         hm.resonance_scatter(8, 4, 0)
-    with pytest.raises(ValueError, match="kept = 1e-06 must be at least 0.0002.* for dim = 2 and experts = 2"):
+    with pytest.raises(ValueError, match=r"kept = 1e-06 must be at least 0\.0002.* for dim = 2 and experts = 2"):
         hm.resonance_scatter(2, 2, 1e-6, select="cosine")
     with pytest.raises(ValueError, match="select = 'best' must be one of inner, cosine"):
         hm.resonance_scatter(8, 4, 0.5, select="best")
