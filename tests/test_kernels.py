@@ -57,7 +57,13 @@ def cases(count, seed=0):
     """Small integers, whose sums and squares are exact, so that ties are real: equal, opposite, zero and scaled tokens."""
     rng = np.random.default_rng(seed)
     for k in range(count):
-        experts, block, tokens = rng.integers(1, 6), rng.integers(1, 40), rng.integers(1, 90)
+        experts, block, tokens = (
+            rng.choice([1, 2, 3, 4, 5, 8]),
+            rng.choice([*range(1, 40), 16, 32]),
+            rng.integers(1, 90),
+        )
+        if k % 4 == 0:
+            experts, block = 8, 16  # the path of eight blocks at a time
         x = rng.integers(-1 - k % 3, 2 + k % 3, (rng.integers(1, 4), tokens, experts * block)).astype(np.float32)
         kind = k % 6
         if kind == 0:
@@ -70,6 +76,8 @@ def cases(count, seed=0):
             x *= 2.0 ** rng.integers(-30, 30, (*x.shape[:2], 1))  # same direction, other length: the same affinity
         elif kind == 4:
             x = x[:, rng.integers(0, min(tokens, 3), tokens)]
+        else:
+            x[..., ::block] = 2.0**-30 * np.arange(experts, dtype=np.float32)  # sums that differ, affinities that tie
         yield x.astype(np.float32), int(experts), int(rng.integers(1, tokens + 1)), int(rng.integers(1, experts + 1))
 
 
@@ -121,6 +129,22 @@ def test_same_sets_as_the_rule_on_general_tokens(dtype):
             assert set(zip(routed.expert, routed.token)) == set(zip(wanted.expert, wanted.token))
             weight, _ = kernels.top_affinity(x, experts)
             assert np.abs(weight[:, 0] - affinity.max(axis=-1)).max() < 1e-15
+
+
+def test_eight_blocks_at_a_time_have_the_bits_of_one():
+    numba = pytest.importorskip("numba")
+    from resonance_theory.kernels._vectors import block_sums, block_sums_by_eight
+
+    @numba.njit
+    def both(x, block, one, eight):
+        return block_sums(x, 0, x.shape[1], block, one), block_sums_by_eight(x, 0, x.shape[1], block, eight)
+
+    x = np.random.default_rng(2).standard_normal((1, 16 * 48))
+    one, eight = np.empty(16), np.empty(16)
+    squares = both(x, 48, one, eight)
+    assert np.array_equal(one, eight)
+    assert squares[0] == squares[1] == pytest.approx((x * x).sum(), rel=1e-14)
+    assert one == pytest.approx(x.reshape(16, 48).sum(-1), rel=1e-12)
 
 
 def test_bits_do_not_depend_on_threads_batch_or_position():

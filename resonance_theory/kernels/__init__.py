@@ -88,7 +88,7 @@ def route(x: Array, experts: int, capacity: int, *, top: int = 1) -> Assignment:
     if _is_torch(x) and _needs_operator(x):
         return _operators().route(x, experts, capacity, top)
     x, experts, top = _tokens(x, experts, top)
-    capacity = _select._whole("capacity", capacity, x.shape[-2], "tokens")
+    capacity = _whole("capacity", capacity, x.shape[-2], "tokens")
     return _keep(*_top_affinity(x, experts, top), experts, capacity)
 
 
@@ -116,11 +116,11 @@ def _top_affinity(x: Array, experts: int, top: int) -> tuple[Array, Array]:
     result = np.float64 if _name(x.dtype) == "float64" else np.float32
     shape = (*x.shape[:-1], top)
     weight, expert = np.empty(shape, result), np.empty(shape, np.int64)
-    project, row = _compiled("project"), 0
+    row = 0
     flat_weight, flat_expert = weight.reshape(-1, top), expert.reshape(-1, top)
     for piece in _pieces(x):
         rows = slice(row, row + piece.shape[0])
-        bad = project(piece, experts, top, flat_weight[rows], flat_expert[rows])
+        bad = _run("project", piece.size, piece, experts, top, flat_weight[rows], flat_expert[rows])
         if bad >= 0:
             raise ValueError(
                 f"x holds NaN or infinite values (in token {(row + bad) % x.shape[-2]}) but must be finite"
@@ -141,13 +141,12 @@ def _top_affinity_backward(gradient: Array, x: Array, expert: Array, experts: in
     result = torch.from_numpy(_aligned(x.shape, _name(x.dtype))) if direct else torch.empty(x.shape, dtype=x.dtype)
     row = 0
     flat, top = result.view(-1, x.shape[-1]), expert.shape[-1]
-    backward = _compiled("project_backward")
     flat_expert, flat_gradient = expert.reshape(-1, top).numpy(), gradient.contiguous().reshape(-1, top).numpy()
     for piece in _pieces(x):
         rows = slice(row, row + piece.shape[0])
         target = flat[rows].numpy() if direct else np.empty_like(piece)
         aligned = target.ctypes.data % 64 == 0 and target.shape[1] * target.itemsize % 64 == 0
-        backward(piece, flat_expert[rows], flat_gradient[rows], experts, target, aligned)
+        _run("project_backward", piece.size, piece, flat_expert[rows], flat_gradient[rows], experts, target, aligned)
         if not direct:
             flat[rows] = torch.from_numpy(target).to(x.dtype)
         row += piece.shape[0]
@@ -184,7 +183,7 @@ def _selected(weight: Array, expert: Array, experts: int, capacity: int, compact
     samples = weight.shape[0] if weight.ndim == 3 else 1
     flat = [_host(array).reshape(samples, -1) for array in (weight, expert)]
     bits = flat[0].view(np.uint32 if flat[0].itemsize == 4 else np.uint64)
-    bad, *result = _compiled("select")(flat[0], bits, flat[1], top, experts, capacity, compact)
+    bad, *result = _run("select", 64 * flat[0].size, flat[0], bits, flat[1], top, experts, capacity, compact)
     if bad >= 0:
         wrong, number = (array.reshape(-1)[bad] for array in flat)
         if not np.isfinite(wrong):
@@ -195,7 +194,7 @@ def _selected(weight: Array, expert: Array, experts: int, capacity: int, compact
 
 def _tokens(x: Array, experts: Any, top: Any) -> tuple[Array, int, int]:
     """Check the tokens; the errors name the argument, its value and what is allowed."""
-    if not array_api_compat.is_array_api_obj(x):
+    if not (isinstance(x, np.ndarray) or array_api_compat.is_array_api_obj(x)):
         raise TypeError(f"x is a {type(x).__name__} but must be an array of floating-point numbers")
     if _name(x.dtype) not in _TYPES:
         raise TypeError(f"x has dtype {x.dtype} but must be one of {', '.join(_TYPES)}")
@@ -203,10 +202,15 @@ def _tokens(x: Array, experts: Any, top: Any) -> tuple[Array, int, int]:
         raise ValueError(
             f"x has shape {tuple(x.shape)} but must be (tokens, dim) or (samples, tokens, dim), each at least 1"
         )
-    experts = extractor._sizes(x.shape[-1], experts)[1]
-    top = _select._whole("top", top, experts, "experts")
+    if type(experts) is not int or experts < 1 or x.shape[-1] % experts:  # plain numbers in range need no arrays
+        experts = extractor._sizes(x.shape[-1], experts)[1]
+    top = _whole("top", top, experts, "experts")
     _small_enough("x", x.shape[-2], top)
     return x, experts, top
+
+
+def _whole(name: str, value: Any, high: int, high_name: str) -> int:
+    return value if type(value) is int and 1 <= value <= high else _select._whole(name, value, high, high_name)
 
 
 def _candidates(weight: Array, expert: Array, experts: Any, capacity: Any) -> tuple[Array, Array, int, int]:
@@ -226,8 +230,8 @@ def _candidates(weight: Array, expert: Array, experts: Any, capacity: Any) -> tu
     devices = [array_api_compat.device(array) for array in (weight, expert)]
     if devices[0] != devices[1]:
         raise ValueError(f"weight is on device {devices[0]} and expert on {devices[1]}: move them to one device")
-    experts = _select._whole("experts", experts, _LARGEST, "the largest index")
-    capacity = _select._whole("capacity", capacity, weight.shape[-2], "tokens")
+    experts = _whole("experts", experts, _LARGEST, "the largest index")
+    capacity = _whole("capacity", capacity, weight.shape[-2], "tokens")
     _small_enough("weight", *weight.shape[-2:])
     return xp.astype(weight, xp.float32) if xp.finfo(weight.dtype).bits < 32 else weight, expert, experts, capacity
 
@@ -267,6 +271,8 @@ def _host(x: Array) -> np.ndarray:
     if not isinstance(x, np.ndarray):
         x = x.detach()
         x = (x.float() if x.dtype.is_floating_point and x.dtype.itemsize < 4 else x).contiguous().numpy()
+    if x.dtype.isnative and x.itemsize >= 4 and x.flags.aligned and x.flags.c_contiguous:
+        return x
     kind = np.dtype(np.float32) if x.dtype == np.float16 else x.dtype.newbyteorder("=")
     return np.require(x, kind, ["C", "A"])
 
@@ -322,7 +328,7 @@ def _gpu() -> ModuleType:
     return gpu
 
 
-def _compiled(name: str) -> Any:
+def _run(kernel: str, work: int, *arguments: Any) -> Any:
     from resonance_theory.kernels import cpu
 
-    return cpu.serial(name) if _forked else getattr(cpu, name)
+    return cpu.serial(kernel)(*arguments) if _forked else cpu.run(kernel, work, *arguments)

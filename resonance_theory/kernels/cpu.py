@@ -14,223 +14,18 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba import extending, types
 
-__all__ = ["project", "project_backward", "select"]
+from resonance_theory.kernels._vectors import LANES, STEP, block_sums, block_sums_by_eight, write_gradient
+
+__all__ = ["project", "project_backward", "run", "select", "serial"]
 
 # numba types its decorators for plain calls only
 njit: Any = functools.partial(numba.njit, cache=True, nogil=True)
-intrinsic: Any = extending.intrinsic
 
-_LANES = 8  # of float64: one AVX-512 register, two of AVX2, four of NEON
-_STEP = 2 * _LANES
 _CHUNKS = 64  # units of parallel work; results do not depend on it
+_WORTH = 2**16  # entries of x that are worth a thread of their own
 _SHORT = 32  # rows up to here are sorted by insertion
 _LOW = float(np.finfo(np.float64).smallest_normal / np.finfo(np.float64).eps ** 2)  # see extractor._scaled
-
-
-def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
-
-
-def _total(builder: Any, vector: Any) -> Any:
-    """Sum of the lanes as a fixed tree: halves are added until one lane is left."""
-    size = vector.type.count
-    while size > 1:
-        size //= 2
-        low = _shuffle(builder, vector, vector, list(range(size)))
-        high = _shuffle(builder, vector, vector, list(range(size, 2 * size)))
-        vector = builder.fadd(low, high)
-    return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
-
-
-def _data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
-    return context.make_array(array_type)(context, builder, array).data
-
-
-@intrinsic
-def _block_sums(typingctx: Any, x: Any, row: Any, dim: Any, block: Any, sums: Any) -> Any:
-    """Write the sum of each block of x[row, :] to `sums`; return the sum of squares of the row."""
-    wide = isinstance(x.dtype, types.Float) and x.dtype.bitwidth == 64
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, row, dim, block, sums = arguments
-        size, double = ir.IntType(64), ir.DoubleType()
-        narrow = double if wide else ir.FloatType()
-        pack, half = ir.VectorType(narrow, _STEP), ir.VectorType(double, _LANES)
-        zero, one, step = ir.Constant(size, 0), ir.Constant(size, 1), ir.Constant(size, _STEP)
-        x_data = builder.gep(_data(context, builder, signature.args[0], array), [builder.mul(row, dim)])
-        sum_data = _data(context, builder, signature.args[4], sums)
-        empty = ir.Constant(half, [0.0] * _LANES)
-        nothing = ir.Constant(double, 0.0)
-        whole = builder.sub(block, builder.srem(block, step))  # entries of a block that fill the lanes
-
-        entry = builder.block
-        function = builder.function
-        head = function.append_basic_block("block.head")
-        body = function.append_basic_block("block.body")
-        lanes_head = function.append_basic_block("lanes.head")
-        lanes_body = function.append_basic_block("lanes.body")
-        rest = function.append_basic_block("rest")
-        rest_head = function.append_basic_block("rest.head")
-        rest_body = function.append_basic_block("rest.body")
-        write = function.append_basic_block("write")
-        done = function.append_basic_block("done")
-        builder.branch(head)
-
-        builder.position_at_end(head)  # for start in range(0, dim, block)
-        start, index = builder.phi(size), builder.phi(size)
-        squares = [builder.phi(half), builder.phi(half)]
-        square = builder.phi(double)
-        for phi, value in ((start, zero), (index, zero), (squares[0], empty), (squares[1], empty), (square, nothing)):
-            phi.add_incoming(value, entry)
-        builder.cbranch(builder.icmp_signed("<", start, dim), body, done)
-
-        builder.position_at_end(body)
-        end = builder.add(start, block)
-        full = builder.add(start, whole)
-        builder.branch(lanes_head)
-
-        builder.position_at_end(lanes_head)  # for at in range(start, full, 16)
-        at = builder.phi(size)
-        sum_lanes = [builder.phi(half), builder.phi(half)]
-        square_lanes = [builder.phi(half), builder.phi(half)]
-        at.add_incoming(start, body)
-        for k in range(2):
-            sum_lanes[k].add_incoming(empty, body)
-            square_lanes[k].add_incoming(squares[k], body)
-        builder.cbranch(builder.icmp_signed("<", at, full), lanes_body, rest)
-
-        builder.position_at_end(lanes_body)
-        place = builder.bitcast(builder.gep(x_data, [at]), pack.as_pointer())
-        values = builder.load(place, align=8 if wide else 4)
-        for k in range(2):
-            part = _shuffle(builder, values, values, list(range(k * _LANES, (k + 1) * _LANES)))
-            part = part if wide else builder.fpext(part, half)
-            sum_lanes[k].add_incoming(builder.fadd(sum_lanes[k], part), lanes_body)
-            # A float32 product is exact in float64, so that fusing cannot change a bit; a float64 product is not.
-            flags = () if wide else ("contract",)
-            product = builder.fmul(part, part, flags=flags)
-            square_lanes[k].add_incoming(builder.fadd(square_lanes[k], product, flags=flags), lanes_body)
-        at.add_incoming(builder.add(at, step), lanes_body)
-        builder.branch(lanes_head)
-
-        builder.position_at_end(rest)
-        lane_sum = _total(builder, builder.fadd(sum_lanes[0], sum_lanes[1]))
-        builder.branch(rest_head)
-
-        builder.position_at_end(rest_head)  # for at in range(full, end)
-        single, total, extra = builder.phi(size), builder.phi(double), builder.phi(double)
-        for phi, value in ((single, full), (total, lane_sum), (extra, square)):
-            phi.add_incoming(value, rest)
-        builder.cbranch(builder.icmp_signed("<", single, end), rest_body, write)
-
-        builder.position_at_end(rest_body)
-        value = builder.load(builder.gep(x_data, [single]))
-        value = value if wide else builder.fpext(value, double)
-        total.add_incoming(builder.fadd(total, value), rest_body)
-        extra.add_incoming(builder.fadd(extra, builder.fmul(value, value)), rest_body)
-        single.add_incoming(builder.add(single, one), rest_body)
-        builder.branch(rest_head)
-
-        builder.position_at_end(write)
-        builder.store(total, builder.gep(sum_data, [index]))
-        start.add_incoming(end, write)
-        index.add_incoming(builder.add(index, one), write)
-        square.add_incoming(extra, write)
-        for k in range(2):
-            squares[k].add_incoming(square_lanes[k], write)
-        builder.branch(head)
-
-        builder.position_at_end(done)
-        return builder.fadd(_total(builder, builder.fadd(squares[0], squares[1])), square)
-
-    return types.float64(x, types.intp, types.intp, types.intp, sums), codegen
-
-
-@intrinsic
-def _write_gradient(
-    typingctx: Any, x: Any, row: Any, dim: Any, block: Any, pull: Any, along: Any, result: Any, stream: Any
-) -> Any:
-    """result[row, j] = pull[j // block] - along * x[row, j], for rows whose blocks are multiples of 16.
-
-    `stream` true writes past the cache, which saves reading the result first; it needs result aligned to 64 bytes.
-    """
-    wide = x.dtype.bitwidth == 64
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, row, dim, block, pull, along, result, stream = arguments
-        size, double = ir.IntType(64), ir.DoubleType()
-        narrow = double if wide else ir.FloatType()
-        pack, half = ir.VectorType(narrow, _STEP), ir.VectorType(double, _STEP)
-        offset = builder.mul(row, dim)
-        source = builder.gep(_data(context, builder, signature.args[0], array), [offset])
-        target = builder.gep(_data(context, builder, signature.args[6], result), [offset])
-        pull_data = _data(context, builder, signature.args[4], pull)
-        zero, one, step = ir.Constant(size, 0), ir.Constant(size, 1), ir.Constant(size, _STEP)
-
-        def spread(value: Any) -> Any:
-            first = builder.insert_element(ir.Constant(half, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-            return _shuffle(builder, first, first, [0] * _STEP)
-
-        factor = spread(along)
-        entry, function = builder.block, builder.function
-        head = function.append_basic_block("block.head")
-        body = function.append_basic_block("block.body")
-        lanes_head = function.append_basic_block("lanes.head")
-        lanes_body = function.append_basic_block("lanes.body")
-        past, through = function.append_basic_block("past"), function.append_basic_block("through")
-        following = function.append_basic_block("following")
-        after, done = function.append_basic_block("after"), function.append_basic_block("done")
-        builder.branch(head)
-
-        builder.position_at_end(head)  # for start in range(0, dim, block)
-        start, index = builder.phi(size), builder.phi(size)
-        start.add_incoming(zero, entry)
-        index.add_incoming(zero, entry)
-        builder.cbranch(builder.icmp_signed("<", start, dim), body, done)
-
-        builder.position_at_end(body)
-        base = spread(builder.load(builder.gep(pull_data, [index])))
-        end = builder.add(start, block)
-        builder.branch(lanes_head)
-
-        builder.position_at_end(lanes_head)  # for at in range(start, end, 16)
-        at = builder.phi(size)
-        at.add_incoming(start, body)
-        builder.cbranch(builder.icmp_signed("<", at, end), lanes_body, after)
-
-        builder.position_at_end(lanes_body)
-        values = builder.load(builder.bitcast(builder.gep(source, [at]), pack.as_pointer()), align=8 if wide else 4)
-        values = values if wide else builder.fpext(values, half)
-        values = builder.fsub(base, builder.fmul(factor, values))
-        values = values if wide else builder.fptrunc(values, pack)
-        place = builder.bitcast(builder.gep(target, [at]), pack.as_pointer())
-        builder.cbranch(stream, past, through)
-
-        builder.position_at_end(past)
-        store = builder.store(values, place, align=64)
-        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
-        builder.branch(following)
-        builder.position_at_end(through)
-        builder.store(values, place, align=8 if wide else 4)
-        builder.branch(following)
-
-        builder.position_at_end(following)
-        at.add_incoming(builder.add(at, step), following)
-        builder.branch(lanes_head)
-
-        builder.position_at_end(after)
-        start.add_incoming(end, after)
-        index.add_incoming(builder.add(index, one), after)
-        builder.branch(head)
-
-        builder.position_at_end(done)
-        return context.get_dummy_value()
-
-    signature = types.void(x, types.intp, types.intp, types.intp, pull, types.float64, result, types.boolean)
-    return signature, codegen
 
 
 @njit
@@ -240,7 +35,10 @@ def _measure(x: Any, row: int, block: int, sums: Any, spare: Any) -> tuple[float
     The length is NaN where the row holds NaN or infinite values.
     """
     dim = x.shape[1]
-    square = _block_sums(x, row, dim, block, sums)
+    if block % STEP == 0 and sums.shape[0] % LANES == 0:
+        square = block_sums_by_eight(x, row, dim, block, sums)
+    else:
+        square = block_sums(x, row, dim, block, sums)
     if _LOW < square < np.inf:
         return np.sqrt(square), 1.0
     largest = 0.0
@@ -252,7 +50,7 @@ def _measure(x: Any, row: int, block: int, sums: Any, spare: Any) -> tuple[float
         return 0.0, 1.0
     for j in range(dim):
         spare[0, j] = x[row, j] / largest
-    return np.sqrt(_block_sums(spare, 0, dim, block, sums)), largest
+    return np.sqrt(block_sums(spare, 0, dim, block, sums)), largest
 
 
 @njit(parallel=True)
@@ -276,16 +74,10 @@ def project(x: Any, experts: int, top: int, weight: Any, expert: Any) -> int:
                 break
             if length == 0.0:
                 length = 1.0
-            for i in range(experts):
-                cosine[i] = sums[i] * scale / length
-            if top == 1:
-                best = 0
-                for i in range(1, experts):
-                    if cosine[i] > cosine[best]:
-                        best = i
-                weight[row, 0] = cosine[best]
-                expert[row, 0] = best
-            else:
+            if not _clear_winners(sums, scale, length, weight[row], expert[row]):
+                _measure(x, row, block, sums, spare)
+                for i in range(experts):
+                    cosine[i] = sums[i] * scale / length
                 _highest(cosine, weight[row], expert[row])
             for k in range(top):  # rounding can push a cosine beyond 1; only one expert's, so the order stands
                 weight[row, k] = min(max(weight[row, k], -1.0), 1.0)
@@ -293,6 +85,39 @@ def project(x: Any, experts: int, top: int, weight: Any, expert: Any) -> int:
         if bad[chunk] >= 0:
             return bad[chunk]
     return -1
+
+
+@njit(fastmath={"nnan", "nsz"})
+def _largest(sums: Any) -> float:
+    best = sums[0]
+    for i in range(1, sums.shape[0]):
+        best = max(best, sums[i])
+    return best
+
+
+@njit
+def _clear_winners(sums: Any, scale: float, length: float, weight: Any, expert: Any) -> bool:
+    """Choose by the sums themselves where rounding cannot make a tie; false where it could. Overwrites `sums`.
+
+    Two searches of the sums for each choice, which the compiler vectorises, instead of a division for each expert.
+    """
+    top = weight.shape[0]
+    if top > 4:
+        return False
+    for k in range(top):
+        best = _largest(sums)
+        # More than the spacing of float32, of normal and of denormal numbers, at the best sum.
+        limit = best - (abs(best) * 2.0**-22 + length / scale * 2.0**-147)
+        near, place = 0, 0
+        for i in range(sums.shape[0]):
+            close = sums[i] >= limit
+            near += close
+            place += i * close
+        if near > 1:
+            return False
+        weight[k], expert[k] = best * scale / length, place
+        sums[place] = -np.inf
+    return True
 
 
 @njit
@@ -334,8 +159,8 @@ def project_backward(x: Any, expert: Any, gradient: Any, experts: int, result: A
             for k in range(top):
                 sums[expert[row, k]] += gradient[row, k] * scale * inverse / divisor
             along *= scale * inverse * inverse * inverse / divisor
-            if divisor == 1.0 and block % _STEP == 0:
-                _write_gradient(x, row, dim, block, sums, along, result, stream)
+            if divisor == 1.0 and block % STEP == 0:
+                write_gradient(x, row, dim, block, sums, along, result, stream)
             else:
                 for i in range(experts):
                     for j in range(i * block, (i + 1) * block):
@@ -362,22 +187,27 @@ def _sort_row(key: Any, pair: Any, spare_key: Any, spare_pair: Any) -> bool:
                 j -= 1
             key[j], pair[j] = k, p
         return False
+    # The digits of all keys are counted at once: one sweep, and repeated digits do not wait for each other.
+    count = np.zeros((key.itemsize, 256), np.int64)
+    for i in range(size):
+        rest: Any = np.uint64(key[i])
+        for digit in range(key.itemsize):
+            count[digit, rest & np.uint64(255)] += 1
+            rest >>= np.uint64(8)
     swapped = False
-    count = np.empty(256, np.int64)
-    for shift in range(0, 8 * key.itemsize, 8):
-        count[:] = 0
-        for i in range(size):
-            count[(key[i] >> shift) & 255] += 1
-        if count[(key[0] >> shift) & 255] == size:
+    for digit in range(key.itemsize):
+        shift, place = np.uint64(8 * digit), count[digit]
+        if place[(np.uint64(key[0]) >> shift) & np.uint64(255)] == size:
             continue  # all share this digit
-        place = 0
-        for digit in range(256):
-            place, count[digit] = place + count[digit], place
+        total = 0
+        for value in range(256):
+            total, place[value] = total + place[value], total
         for i in range(size):
-            digit = (key[i] >> shift) & 255
-            spare_key[count[digit]] = key[i]
-            spare_pair[count[digit]] = pair[i]
-            count[digit] += 1
+            k = key[i]
+            bucket = (np.uint64(k) >> shift) & np.uint64(255)
+            at = place[bucket]
+            spare_key[at], spare_pair[at] = k, pair[i]
+            place[bucket] = at + 1
         key, spare_key = spare_key, key
         pair, spare_pair = spare_pair, pair
         swapped = not swapped
@@ -394,26 +224,34 @@ def select(weight: Any, bits: Any, expert: Any, top: int, experts: int, capacity
     where it is dropped; only the one asked for.
     """
     samples, pairs = weight.shape
-    load = np.zeros((samples, experts), np.int64)
-    bad = np.full(samples, -1, np.int64)
-    for sample in numba.prange(samples):
-        for p in range(pairs):
+    rows = samples * experts
+    parts = max(1, _CHUNKS // (4 * samples))  # of a sample, counted and bucketed side by side
+    place = np.zeros((samples * parts, experts), np.int64)
+    bad = np.full(samples * parts, -1, np.int64)
+    for part in numba.prange(samples * parts):
+        sample, part_of_sample = part // parts, part % parts
+        for p in range(part_of_sample * pairs // parts, (part_of_sample + 1) * pairs // parts):
             e = expert[sample, p]
             if not (0 <= e < experts and abs(weight[sample, p]) < np.inf):
-                bad[sample] = sample * pairs + p
+                bad[part] = sample * pairs + p
                 break
-            load[sample, e] += 1
-    rows = samples * experts
+            place[part, e] += 1
+    load = np.zeros((samples, experts), np.int64)
     start, first = np.zeros(rows + 1, np.int64), np.zeros(rows + 1, np.int64)
     wrong = -1
     for sample in range(samples):
-        if bad[sample] >= 0:
-            wrong = bad[sample]
-            break
         for e in range(experts):
             row = sample * experts + e
-            start[row + 1] = start[row] + load[sample, e]
+            at = start[row]
+            for part in range(sample * parts, (sample + 1) * parts):
+                at, place[part, e] = at + place[part, e], at
+            load[sample, e] = at - start[row]
+            start[row + 1] = at
             first[row + 1] = first[row] + min(load[sample, e], capacity)
+    for part in range(samples * parts):
+        if bad[part] >= 0:
+            wrong = bad[part]
+            break
     kept = first[rows] if compact and wrong < 0 else 0
     out_sample, out_expert = np.empty(kept, np.int64), np.empty(kept, np.int64)
     out_token, out_slot = np.empty(kept, np.int64), np.empty(kept, np.int64)
@@ -425,13 +263,13 @@ def select(weight: Any, bits: Any, expert: Any, top: int, experts: int, capacity
     sign = np.uint64(1) << np.uint64(8 * bits.itemsize - 1)
     key, pair = np.empty(samples * pairs, bits.dtype), np.empty(samples * pairs, np.uint32)
     spare_key, spare_pair = np.empty_like(key), np.empty_like(pair)
-    for sample in numba.prange(samples):
-        place = start[sample * experts : (sample + 1) * experts].copy()
-        for p in range(pairs):
+    for part in numba.prange(samples * parts):
+        sample, part_of_sample = part // parts, part % parts
+        for p in range(part_of_sample * pairs // parts, (part_of_sample + 1) * pairs // parts):
             e = expert[sample, p]
-            key[place[e]] = _falling(np.uint64(bits[sample, p]), sign)
-            pair[place[e]] = p
-            place[e] += 1
+            key[place[part, e]] = _falling(np.uint64(bits[sample, p]), sign)
+            pair[place[part, e]] = p
+            place[part, e] += 1
     for row in numba.prange(rows):
         low, high = start[row], start[row + 1]
         swapped = _sort_row(key[low:high], pair[low:high], spare_key[low:high], spare_pair[low:high])
@@ -447,6 +285,19 @@ def select(weight: Any, bits: Any, expert: Any, top: int, experts: int, capacity
             for slot in range(high - low):
                 table[sample, ordered[slot]] = slot if slot < keep else -1
     return wrong, load, out_sample, out_expert, out_token, out_slot, table
+
+
+def run(name: str, work: int, *arguments: Any) -> Any:
+    """Call a kernel on as many threads as its work, in reads of x, keeps busy: waking one costs more than 100 kB."""
+    kernel, threads = globals()[name], numba.get_num_threads()
+    few = max(1, min(threads, work // _WORTH))
+    if few == threads:
+        return kernel(*arguments)
+    numba.set_num_threads(few)
+    try:
+        return kernel(*arguments)
+    finally:
+        numba.set_num_threads(threads)
 
 
 @functools.cache

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from resonance_theory import kernels
-from resonance_theory.rules import _select
 from resonance_theory.rules._select import Assignment
 
 __all__ = ["route", "slots", "top_affinity"]
@@ -65,7 +64,7 @@ def _(weight: Tensor, expert: Tensor, experts: int, capacity: int) -> tuple[Tens
 @torch.library.custom_op("resonance_theory::route", mutates_args=())
 def _route(x: Tensor, experts: int, capacity: int, top: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     x, experts, top = kernels._tokens(x, experts, top)
-    capacity = _select._whole("capacity", capacity, x.shape[-2], "tokens")
+    capacity = kernels._whole("capacity", capacity, x.shape[-2], "tokens")
     kept = kernels._keep(*kernels._top_affinity(x, experts, top), experts, capacity)
     sample = torch.empty(0, dtype=torch.int64, device=x.device) if kept.sample is None else kept.sample
     return sample, kept.expert, kept.token, kept.slot, kept.load

@@ -1,0 +1,232 @@
+"""Every GPU path against the NumPy reference, then its speed: one command, within ten minutes.
+
+    python -m simulations.gpu_suite --out DIR
+
+writes DIR/checks.json and DIR/benchmarks.json with device, versions and commit. Exit status: 0 all checks passed,
+1 a check failed (benchmarks are not run then), 77 there is no CUDA device (nothing was checked).
+`--device cpu --tokens 64` takes the same steps on the CPU, Triton under its interpreter: a rehearsal, not evidence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import resonance_theory as rt
+from resonance_theory import kernels
+from resonance_theory.kernels import naive
+from simulations.router_benchmark import SHAPES, contenders, provenance
+
+__all__ = ["CHECKS", "main"]
+
+NO_DEVICE = 77  # the customary exit status of a skipped test
+_FIELDS = ("expert", "token", "slot", "sample", "load")
+
+
+def _tokens(shape: tuple[int, ...], device: str, dtype: str = "float32") -> Any:
+    """Standard normal tokens of the named type; among them a zero token, two equal ones and two opposite ones."""
+    import torch
+
+    x = np.random.default_rng(20240615).standard_normal(shape, dtype=np.float32)
+    x[..., 1, :] = 0
+    x[..., 3, :] = x[..., 2, :]
+    x[..., 5, :] = -x[..., 4, :]
+    return torch.from_numpy(x).to(device=device, dtype=getattr(torch, dtype))
+
+
+def _host(x: Any) -> np.ndarray:
+    x = x.detach().cpu()
+    return (x.float() if x.dtype.itemsize < 4 else x).numpy()
+
+
+def check_array_functions(device: str, tokens: int) -> dict[str, Any]:
+    """The array-agnostic affinity and rules on the device, in float64: same affinities, same assignments."""
+    import torch
+
+    x = _tokens((2, tokens, 96), device, "float64")
+    affinity = rt.affinity(x, 8)
+    error = float(np.abs(_host(affinity) - rt.affinity(_host(x), 8)).max())
+    shared = torch.from_numpy(rt.affinity(_host(x), 8)).to(device)
+    wrong = []
+    for rule in ("token_choice", "expert_choice", "resonance"):
+        route = getattr(rt, rule).route
+        got, wanted = route(shared, max(1, tokens // 9)), route(shared.cpu().numpy(), max(1, tokens // 9))
+        wrong += [f"{rule} {f}" for f in _FIELDS if not np.array_equal(_host(getattr(got, f)), getattr(wanted, f))]
+    return {"passed": error < 1e-14 and not wrong, "largest_error": error, "wrong": wrong}
+
+
+def check_affinities(device: str, tokens: int) -> dict[str, Any]:
+    """The Triton kernel: same experts, and affinities that differ by one rounding in at most one token of 10^5."""
+    from resonance_theory.kernels import gpu
+
+    result: dict[str, Any] = {"passed": True}
+    for dtype in ("float32", "bfloat16", "float16"):
+        for dim, experts, top in ((96, 6, 2), (1024, 8, 1), (1024, 64, 1), (165, 5, 5)):
+            x = _tokens((tokens, dim), device, dtype)
+            (weight, expert), (wanted, best) = gpu.project(x, experts, top), naive.project(_host(x), experts, top)
+            differ = int(np.count_nonzero((_host(weight) != wanted) | (_host(expert) != best)))
+            error = float(np.abs(_host(weight) - wanted).max())
+            result[f"{dtype} {dim}/{experts} top-{top}"] = {"differ": differ, "of": wanted.size, "largest_error": error}
+            result["passed"] &= differ <= 1e-5 * wanted.size and error < 1e-7
+    return result
+
+
+def check_gradients(device: str, tokens: int) -> dict[str, Any]:
+    """The gradient with respect to the tokens, through autograd on the device and by Triton where it serves."""
+    import torch
+
+    from resonance_theory.kernels import gpu
+
+    result: dict[str, Any] = {"passed": True}
+    for dtype in ("float32", "bfloat16"):
+        x = _tokens((tokens, 160), device, dtype).requires_grad_()
+        weight, expert = kernels.top_affinity(x, 5, top=2)
+        pull = torch.linspace(-1, 1, weight.numel(), device=device).reshape(weight.shape)
+        (weight * pull).sum().backward()
+        wanted = naive.project_backward(_host(x).astype(np.float64), _host(expert), _host(pull), 5)
+        errors = {
+            "autograd": float(np.abs(_host(x.grad) - wanted).max()),
+            "triton": float(np.abs(_host(gpu.project_backward(x.detach(), expert, pull, 5)) - wanted).max()),
+        }
+        result[dtype] = errors | {"largest_gradient": float(np.abs(wanted).max())}
+        result["passed"] &= max(errors.values()) < float(torch.finfo(x.dtype).eps) * float(np.abs(wanted).max())
+    return result
+
+
+def check_assignments(device: str, tokens: int) -> dict[str, Any]:
+    """Tokens to assignment on the device: the kept sets of the NumPy reference. Whole numbers, so no sum is rounded."""
+    import torch
+
+    wrong = []
+    rng = np.random.default_rng(7)
+    for top, experts in ((1, 8), (2, 8), (1, 1), (3, 64)):
+        x = rng.integers(-3, 4, (2, tokens, experts * 16)).astype(np.float32)
+        capacity = max(1, tokens * top // experts)
+        got = kernels.route(torch.from_numpy(x).to(device), experts, capacity, top=top)
+        wanted = naive.select(*naive.project(x, experts, top), experts, capacity)
+        wrong += [
+            f"{top}/{experts} {f}" for f in _FIELDS if not np.array_equal(_host(getattr(got, f)), getattr(wanted, f))
+        ]
+    return {"passed": not wrong, "wrong": wrong}
+
+
+def check_bad_values(device: str, tokens: int) -> dict[str, Any]:
+    """NaN and infinite tokens are refused, wherever they stand."""
+    silent = []
+    for value in (float("nan"), float("inf"), -float("inf")):
+        for place in (0, tokens - 1):
+            x = _tokens((tokens, 24), device)
+            x[place, 23] = value
+            try:
+                kernels.route(x, 4, 1)
+                silent.append(f"{value} in token {place}")
+            except ValueError:
+                pass
+    return {"passed": not silent, "silent": silent}
+
+
+CHECKS: dict[str, Callable[[str, int], dict[str, Any]]] = {
+    name.removeprefix("check_"): value for name, value in list(globals().items()) if name.startswith("check_")
+}
+
+
+def benchmark(device: str, shape: tuple[int, int, int], dtype: str, repeats: int) -> dict[str, Any]:
+    """Milliseconds from tokens to assignment, device time included by waiting for it; the floor is one read of x."""
+    import torch
+
+    tokens, dim, experts = shape
+    x = torch.randn(shape[:2], device=device).to(getattr(torch, dtype))
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    calls: dict[str, Callable[[Any], Any]] = {"read (sum)": lambda x: x.sum()}
+    chosen = contenders(experts, -(-tokens // experts))
+    for name in ("kernel, torch tensor", "kernel, affinities only", "kernel, with gradient", "eager torch"):
+        if dtype == "float32" or name.startswith("kernel"):
+            calls[name] = chosen[name]
+    result = {}
+    for name, call in calls.items():
+        times = []
+        for repeat in range(repeats + 3):
+            wait()
+            start = time.perf_counter()
+            call(x)
+            wait()
+            if repeat >= 3:
+                times.append(1e3 * (time.perf_counter() - start))
+        low, middle, high = np.quantile(times, (0.25, 0.5, 0.75))
+        result[name] = {"median_ms": float(f"{middle:.4g}"), "quartiles_ms": [float(f"{q:.4g}") for q in (low, high)]}
+    return {"tokens": tokens, "dim": dim, "experts": experts, "dtype": dtype, "calls": result}
+
+
+def _device(name: str) -> str | None:
+    """What stands in the way of running on the device, or None."""
+    for module in ("torch", "triton"):
+        if importlib.util.find_spec(module) is None:
+            return f"{module} is not installed: pip install 'resonance-theory[{module}]'"
+    if name == "cuda" and not importlib.import_module("torch").cuda.is_available():
+        return "this machine has no CUDA device"
+    return None
+
+
+def _write(folder: Path, name: str, record: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m simulations.gpu_suite", description="GPU checks and benchmarks.")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the records")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--tokens", type=int, default=20000, help="tokens of each check (default 20000)")
+    parser.add_argument("--repeats", type=int, default=50, help="timed calls of each benchmark (default 50)")
+    parser.add_argument("--minutes", type=float, default=9.0, help="start no further benchmark after this time")
+    options = parser.parse_args(arguments)
+    if options.tokens < 8 or options.repeats < 1:
+        parser.error(f"--tokens {options.tokens} must be at least 8 and --repeats {options.repeats} at least 1")
+    begin = time.monotonic()
+    if options.device == "cpu":
+        os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported
+    obstacle = _device(options.device)
+    if obstacle:
+        print(f"gpu_suite: nothing was checked: {obstacle}", file=sys.stderr)
+        _write(options.out, "checks", {"status": "not run", "reason": obstacle})
+        return NO_DEVICE
+    torch = importlib.import_module("torch")
+    made = provenance(f"python -m simulations.gpu_suite --device {options.device} --tokens {options.tokens}")
+    made["device"] = torch.cuda.get_device_name() if options.device == "cuda" else "cpu (Triton interpreted)"
+
+    checks = {}
+    for name, check in CHECKS.items():
+        start = time.monotonic()
+        checks[name] = check(options.device, options.tokens) | {"seconds": round(time.monotonic() - start, 2)}
+        print(f"{'passed' if checks[name]['passed'] else 'FAILED'}  {name}", flush=True)
+    passed = all(check["passed"] for check in checks.values())
+    _write(options.out, "checks", {"status": "passed" if passed else "failed", "provenance": made, "checks": checks})
+    if not passed:
+        return 1
+
+    results, skipped = [], []
+    shapes = SHAPES if options.device == "cuda" else {"tiny": (options.tokens, 64, 4)}
+    for name, shape in shapes.items():
+        for dtype in ("float32", "bfloat16"):
+            if time.monotonic() - begin > 60 * options.minutes:
+                skipped.append(f"{name} {dtype}")
+                continue
+            results.append(benchmark(options.device, shape, dtype, options.repeats))
+            for call, row in results[-1]["calls"].items():
+                print(f"{name} {dtype:<9} {call:<26} {row['median_ms']:>9} ms", flush=True)
+    _write(options.out, "benchmarks", {"provenance": made, "skipped": skipped, "benchmarks": results})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,256 @@
+"""Time of routing on the CPU, from tokens to assignment: the kernels, eager torch and other routers, beside the floor.
+
+    python -m simulations.router_benchmark --out simulations/results/router_benchmark.json
+
+The floor is one read of x at the memory bandwidth that the fastest of two plain readers reaches in the same run. Calls
+of all contenders alternate, each on tokens that have left the caches: other tokens of at least 256 MB were read since.
+Times are medians with quartiles; run it on a quiet machine. The other routers come from transformers, where installed
+(`pip install 'resonance-theory[peers]'`): Mixtral's has no capacity, Switch's drops by position.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resonance_theory import kernels
+
+__all__ = ["SHAPES", "contenders", "main", "measure"]
+
+SHAPES = {"A": (4096, 1024, 8), "B": (16384, 2048, 16), "C": (65536, 1024, 64)}  # tokens, dim, experts
+# contender -> ratio to the floor that it is meant to stay below, by shape
+GOALS = {
+    "kernel": {"A": 1.25, "B": 1.15, "C": 1.25},
+    "kernel, top-2": dict.fromkeys("ABC", 1.5),
+    "kernel, with gradient": dict.fromkeys("ABC", 4.0),
+}
+_COLD = 256 * 2**20  # bytes: eight times the last-level cache of the machines we know
+
+
+def contenders(experts: int, capacity: int) -> dict[str, Callable[[Any], Any]]:
+    """Functions of one float32 tensor (tokens, dim) on the CPU; only what is installed."""
+    import torch
+
+    def with_gradient(x: Any) -> Any:
+        x = x.detach().requires_grad_()
+        weight, expert = kernels.top_affinity(x, experts)
+        kernels.slots(weight, expert, experts, capacity)
+        weight.backward(torch.ones_like(weight))
+        return x.grad
+
+    def eager(x: Any) -> Any:
+        """The same rule as one would write it: group means, norm, two sorts."""
+        affinity = (
+            x.reshape(x.shape[0], experts, -1).mean(-1) * math.sqrt(x.shape[1] / experts) / x.norm(dim=-1)[:, None]
+        )
+        weight, expert = affinity.max(dim=-1)
+        best = torch.argsort(weight, descending=True, stable=True)
+        order = best[torch.argsort(expert[best], stable=True)]
+        load = torch.bincount(expert, minlength=experts)
+        slot = torch.arange(x.shape[0]) - (load.cumsum(0) - load)[expert[order]]
+        fits = slot < capacity
+        return order[fits], expert[order][fits], slot[fits], load
+
+    result: dict[str, Callable[[Any], Any]] = {
+        "kernel": lambda x: kernels.route(x.numpy(), experts, capacity),
+        "kernel, torch tensor": lambda x: kernels.route(x, experts, capacity),
+        "kernel, affinities only": lambda x: kernels.top_affinity(x, experts),
+        "kernel, top-2": lambda x: kernels.route(x, experts, min(2 * capacity, x.shape[0]), top=2),
+        "kernel, with gradient": with_gradient,
+        "eager torch": eager,
+    }
+    return result | _peers(experts, capacity)
+
+
+def _peers(experts: int, capacity: int) -> dict[str, Callable[[Any], Any]]:
+    if importlib.util.find_spec("transformers") is None:
+        return {}
+    import torch
+
+    models = "transformers.models"
+    mixtral = importlib.import_module(f"{models}.mixtral.modeling_mixtral")
+    switch = importlib.import_module(f"{models}.switch_transformers.modeling_switch_transformers")
+    made: dict[int, tuple[Any, Any]] = {}
+
+    def routers(dim: int) -> tuple[Any, Any]:
+        if dim not in made:
+            settings: dict[str, Any] = {"hidden_size": dim, "num_local_experts": experts, "num_experts_per_tok": 1}
+            one = mixtral.MixtralTopKRouter(mixtral.MixtralConfig(**settings))
+            settings = {"d_model": dim, "num_experts": experts, "expert_capacity": capacity}
+            two = switch.SwitchTransformersTop1Router(switch.SwitchTransformersConfig(**settings))
+            for parameter in (*one.parameters(), *two.parameters()):
+                torch.nn.init.normal_(parameter, std=dim**-0.5)
+            made[dim] = one.eval(), two.eval()
+        return made[dim]
+
+    @torch.no_grad()
+    def mixtral_router(x: Any) -> Any:
+        return routers(x.shape[1])[0](x)
+
+    @torch.no_grad()
+    def switch_router(x: Any) -> Any:
+        return routers(x.shape[1])[1](x[None])
+
+    return {"Mixtral router (transformers)": mixtral_router, "Switch router (transformers)": switch_router}
+
+
+def _readers() -> dict[str, Callable[[Any], Any]]:
+    """Ways of reading x once and doing next to nothing: torch's sum, and the kernel with one expert."""
+    return {"torch": lambda x: x.sum(), "kernel": lambda x: kernels.top_affinity(x.numpy(), 1)}
+
+
+def measure(shape: tuple[int, int, int], repeats: int, cold: int = _COLD) -> dict[str, Any]:
+    """Floor, and median, quartiles and ratio of every contender at one shape (tokens, dim, experts); milliseconds."""
+    import torch
+
+    tokens, dim, experts = shape
+    capacity = min(tokens, math.ceil(1.1 * tokens / experts))
+    size = tokens * dim * 4
+    rng = np.random.default_rng(0)
+    buffers = [
+        torch.from_numpy(rng.standard_normal((tokens, dim), dtype=np.float32)) for _ in range(1 + -(-cold // size))
+    ]
+    calls = {("read", k): f for k, f in _readers().items()}
+    calls |= {("route", k): f for k, f in contenders(experts, capacity).items()}
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
+    turn = 0
+    for repeat in range(repeats + 2):  # the first two compile and touch memory
+        for key, call in calls.items():
+            x = buffers[turn % len(buffers)]
+            turn += 1
+            start = time.perf_counter()
+            call(x)
+            if repeat >= 2:
+                times[key].append(1e3 * (time.perf_counter() - start))
+    readers = {k: float(np.median(v)) for (kind, k), v in times.items() if kind == "read"}
+    floor = min(readers.values())
+    rows = {
+        name: {
+            "median_ms": _short(np.median(v)),
+            "quartiles_ms": [_short(q) for q in np.quantile(v, (0.25, 0.75))],
+            "ratio": _short(np.median(v) / floor),
+            "extra_memory": _extra_memory(calls["route", name], buffers[0]),
+        }
+        for (kind, name), v in times.items()
+        if kind == "route"
+    }
+    return {
+        "tokens": tokens,
+        "dim": dim,
+        "experts": experts,
+        "capacity": capacity,
+        "repeats": repeats,
+        "floor_ms": _short(floor),
+        "bandwidth_gb_s": _short(size / floor / 1e6),
+        "routers": rows,
+    }
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _extra_memory(call: Callable[[Any], Any], x: Any) -> float | None:
+    """Growth of the peak resident memory over one call, outputs included, as a share of x; None outside Linux."""
+    try:
+        result = call(x)  # warm
+        del result
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+        before = _resident("VmRSS")
+        call(x)
+        return _short(max(0, _resident("VmHWM") - before) / (x.numel() * x.element_size()))
+    except OSError:
+        return None
+
+
+def _resident(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def provenance(command: str) -> dict[str, Any]:
+    """Machine, versions and commit: what a reader needs to run the same again."""
+    packages = ("resonance-theory", "numpy", "numba", "torch", "triton", "transformers")
+    versions: dict[str, str | None] = {}
+    for name in packages:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), cpu)
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    return {
+        "command": command,
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load_before": _short(os.getloadavg()[0]) if hasattr(os, "getloadavg") else None,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": versions,
+        "commit": git.stdout.strip() or None,
+    }
+
+
+def table(record: dict[str, Any]) -> str:
+    lines = []
+    for name, shape in record["shapes"].items():
+        lines += [
+            f"{name}: {shape['tokens']} tokens of {shape['dim']}, {shape['experts']} experts, capacity {shape['capacity']}; "
+            f"floor {shape['floor_ms']} ms at {shape['bandwidth_gb_s']} GB/s",
+            f"  {'router':<32}{'median ms':>10}{'quartiles':>20}{'x floor':>9}{'goal':>6}{'memory':>8}",
+        ]
+        for router, row in shape["routers"].items():
+            low, high = row["quartiles_ms"]
+            goal = GOALS.get(router, {}).get(name, "")
+            memory = "" if row["extra_memory"] is None else f"{row['extra_memory']:.1%}"
+            spread = f"{low:.4g}-{high:.4g}"
+            lines.append(f"  {router:<32}{row['median_ms']:>10}{spread:>20}{row['ratio']:>9.3g}{goal:>6}{memory:>8}")
+        others = [r["median_ms"] for k, r in shape["routers"].items() if "transformers" in k]
+        if others:
+            lines.append(
+                f"  best of the other routers / kernel: {min(others) / shape['routers']['kernel']['median_ms']:.3g}"
+            )
+    made = record["provenance"]
+    lines.append(f"{made['cpu']}, {made['cores']} cores, load {made['load_before']} before the run")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m simulations.router_benchmark", description=__doc__.splitlines()[0])
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="default: all")
+    parser.add_argument("--repeats", type=int, default=31, help="timed calls of each contender (default 31)")
+    parser.add_argument("--out", type=Path, help="write the record to this JSON file")
+    options = parser.parse_args(arguments)
+    if options.repeats < 1:
+        parser.error(f"--repeats is {options.repeats} but must be at least 1")
+    if importlib.util.find_spec("torch") is None:
+        print("router_benchmark needs torch: pip install 'resonance-theory[torch]'", file=sys.stderr)
+        return 2
+    command = f"python -m simulations.router_benchmark --repeats {options.repeats}"
+    record: dict[str, Any] = {"benchmark": "router", "provenance": provenance(command)}
+    record["shapes"] = {name: measure(SHAPES[name], options.repeats) for name in options.shapes}
+    print(table(record))
+    if options.out:
+        options.out.write_text(json.dumps(record, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

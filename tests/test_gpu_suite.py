@@ -1,0 +1,84 @@
+"""The benchmark and the GPU suite at tiny sizes: that they run, record and refuse; never how fast."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def start(module, *arguments):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", f"simulations.{module}", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_rehearsal_on_the_cpu(tmp_path):
+    pytest.importorskip("triton", reason="triton is not installed: pip install 'resonance-theory[triton]' (Linux)")
+    done = start("gpu_suite", "--device", "cpu", "--tokens", 40, "--repeats", 1, "--out", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    checks = json.loads((tmp_path / "checks.json").read_text())
+    assert checks["status"] == "passed"
+    assert checks["provenance"]["device"].startswith("cpu")
+    assert len(checks["checks"]) == 5
+    benchmarks = json.loads((tmp_path / "benchmarks.json").read_text())
+    assert {b["dtype"] for b in benchmarks["benchmarks"]} == {"float32", "bfloat16"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_says_that_there_is_no_device(tmp_path):
+    done = start("gpu_suite", "--out", tmp_path)
+    assert done.returncode == 77
+    assert "nothing was checked" in done.stderr
+    assert json.loads((tmp_path / "checks.json").read_text())["status"] == "not run"
+    assert not (tmp_path / "benchmarks.json").exists()
+
+
+def test_a_wrong_path_fails_the_suite(tmp_path, monkeypatch):
+    from simulations import gpu_suite
+
+    monkeypatch.setattr(gpu_suite, "_device", lambda name: None)
+    real = gpu_suite.kernels.route
+
+    def late_ties(x, experts, capacity, *, top=1):  # keeps the later of two equal tokens
+        kept = real(x.flip(-2), experts, capacity, top=top)
+        return type(kept)(**{**vars(kept), "token": x.shape[-2] - 1 - kept.token})
+
+    for check, wrong in (("assignments", late_ties), ("bad_values", lambda *a, **k: None)):
+        assert gpu_suite.CHECKS[check]("cpu", 40)["passed"]
+        with monkeypatch.context() as patch:
+            patch.setattr(gpu_suite.kernels, "route", wrong)
+            assert not gpu_suite.CHECKS[check]("cpu", 40)["passed"]
+
+
+def test_benchmark_measures_every_contender():
+    pytest.importorskip("numba")
+    from simulations import router_benchmark as benchmark
+
+    shape = benchmark.measure((96, 32, 4), 2, cold=1)
+    assert shape["capacity"] == 27
+    assert set(shape["routers"]) >= {*benchmark.GOALS, "eager torch"}
+    assert all(row["median_ms"] > 0 for row in shape["routers"].values())
+    made = benchmark.provenance("test")
+    text = benchmark.table({"shapes": {"A": shape}, "provenance": made})
+    assert made["cpu"] in text
+    assert all(name in text for name in shape["routers"])
+
+
+def test_eager_torch_is_the_same_rule():
+    from resonance_theory import kernels
+    from simulations.router_benchmark import contenders
+
+    x = torch.randn(300, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    token, expert, slot, load = contenders(4, 50)["eager torch"](x)
+    kept = kernels.route(x, 4, 50)
+    for got, wanted in ((token, kept.token), (expert, kept.expert), (slot, kept.slot), (load, kept.load)):
+        assert torch.equal(got, wanted)
