@@ -7,13 +7,14 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help verify verify-full test formal lint clean
+.PHONY: help verify verify-full test formal mutants lint clean
 
 help:
 	@echo "make verify       prove, compute and simulate every claim; audit real hidden states; report in out/report"
 	@echo "make verify-full  the same with long simulations"
 	@echo "make test         the test suite"
 	@echo "make formal       Coq proofs of the exact laws and scalar lemmas, where Coq is installed"
+	@echo "make mutants      alter each operator and number of the rules: the tests must notice (long)"
 	@echo "make lint         ruff and mypy"
 	@echo "make clean        remove the environment and everything generated"
 
@@ -34,6 +35,10 @@ test: $(STAMP)
 
 formal: $(STAMP)
 	$(BIN)/python proofs/formal/check.py
+
+# keeps its results in out/mutants and goes on from there; one module: $(BIN)/python -m tests.mutants _law
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutants
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -445,6 +445,39 @@ def test_kept_counts():
     assert token_choice.kept(9, 4, 2, load=1.0) == pytest.approx(2)
 
 
+def test_averages_run_over_the_last_axis_of_any_number():
+    """For one axis, and for three of different lengths, the last is no other."""
+    rng = np.random.default_rng(9)
+    for shape in ((3,), (2, 4, 3)):
+        weight = rng.dirichlet(np.ones(3), size=shape[:-1])
+        q = rng.random(shape) / 3
+        calls = [
+            (expert_choice, (20, 4), {"false_positive": q}),
+            (resonance, (20, 4), {"hit": 0.9, "candidate_tail": q}),
+            (token_choice, (20, 5, 4), {"load": q}),
+        ]
+        for module, sizes, parts in calls:
+            for function in (module.success, module.failure):
+                wanted = np.sum(weight * function(*sizes, **parts), axis=-1)
+                np.testing.assert_allclose(function(*sizes, **parts, weight=weight), wanted, rtol=1e-13)
+            for got, every in zip(module.bounds(*sizes, **parts, weight=weight), module.bounds(*sizes, **parts)):
+                np.testing.assert_allclose(got, np.sum(weight * every, axis=-1), rtol=1e-14)
+
+
+def test_one_expert_per_token_is_the_default_of_routing():
+    affinity = np.random.default_rng(3).random((12, 5))
+    for module in (token_choice, resonance):
+        default, explicit = module.route(affinity, 4), module.route(affinity, 4, top=1)
+        assert np.array_equal(default.load, explicit.load)
+        assert default.load.sum() == 12
+
+
+def test_targets_outside_their_range_are_named():
+    for target in (0.0, 1.0000001, 1.005):
+        with pytest.raises(ValueError, match=f"target = {target} must"):
+            token_choice.least_capacity(target, 8, 2)
+
+
 # -- the tail ------------------------------------------------------------------------------------------------------------
 
 

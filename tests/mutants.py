@@ -1,0 +1,324 @@
+"""Mutation testing of the formulas: alter one operator or constant at a time, and see the tests notice.
+
+    make mutants                                        the modules of DEFAULT
+    python -m tests.mutants _law                        one of them
+    python -m tests.mutants _law --only has_place       only mutants whose description contains a text
+    python -m tests.mutants sphere --sample 60          a random sample of that size
+
+A mutant is one changed node of a module's syntax tree: an operator (+ for -, * for /, < for <=, ...), a sign, or a
+number (whole: one more; otherwise: 1 % more). Each runs the module's tests, in order and up to the first failure, in a
+process forked from one that holds the imported libraries; only the module under test differs. A test run that fails,
+or takes ten times the original's processor time and a minute, kills the mutant.
+
+Survivors must be explained in `mutants.json`, under the mutant's description, which does not depend on line numbers:
+why it computes the same, or differs by less than the stated accuracy, or only in speed. The run fails if a survivor is
+not explained there, or if an explanation is out of date (its mutant is killed, or no longer exists). Results are kept
+in out/mutants as they come, keyed by the text of the module and its tests: an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import hashlib
+import importlib.abc
+import importlib.util
+import json
+import os
+import random
+import resource
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+EXPLAINED = Path(__file__).with_suffix(".json")
+LAWS = ("tests/test_law_numerics.py",)
+# name -> (file, tests that must notice; the quick and sharp ones first)
+MODULES = {
+    "token_choice": ("resonance_theory/rules/token_choice.py", LAWS),
+    "expert_choice": ("resonance_theory/rules/expert_choice.py", LAWS),
+    "resonance": ("resonance_theory/rules/resonance.py", LAWS),
+    "_law": ("resonance_theory/rules/_law.py", LAWS),
+    "_beta": ("resonance_theory/_beta.py", LAWS),
+    "sphere": ("resonance_theory/sphere.py", ("tests/test_sphere.py",)),
+}
+# On request only, until all their survivors have been sorted: the shared laws, whose explanations so far are in
+# mutants.json, and the two modules of quadratures, with many numbers that trade accuracy for speed.
+DEFAULT = ("token_choice", "expert_choice", "resonance")
+
+SWAPS: dict[type[ast.AST], type[ast.AST]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Mult,
+    ast.Pow: ast.Mult,
+    ast.MatMult: ast.Mult,
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.In: ast.NotIn,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+    ast.LShift: ast.RShift,
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`name`: function, the altered expression before and after, and a number if that occurs more than once."""
+
+    name: str
+    line: int
+    tree: ast.Module
+
+
+def _altered(node: ast.AST) -> Iterator[tuple[ast.AST, str, object]]:
+    """(copy of the node to alter, field, new value) for each alteration of this node itself."""
+    if isinstance(node, ast.BinOp | ast.AugAssign | ast.BoolOp) and type(node.op) in SWAPS:
+        yield node, "op", SWAPS[type(node.op)]()
+    elif isinstance(node, ast.Compare):
+        for i, op in enumerate(node.ops):
+            if type(op) in SWAPS:
+                yield node, "ops", [*node.ops[:i], SWAPS[type(op)](), *node.ops[i + 1 :]]
+    elif isinstance(node, ast.UnaryOp):
+        yield node, "op", ast.UAdd() if isinstance(node.op, ast.USub) else None
+    elif isinstance(node, ast.Constant) and type(node.value) in (int, float, complex):
+        value = node.value
+        yield node, "value", value + 1 if isinstance(value, int) else value * 1.01 or 1.0
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        yield node, "value", not node.value
+
+
+def mutants(source: str) -> list[Mutant]:
+    """Every mutant of a module, in the order of its lines."""
+    tree = ast.parse(source)
+    found: list[tuple[str, int, list[tuple[str, int | None]], str, object]] = []
+
+    def visit(node: ast.AST, path: list[tuple[str, int | None]], where: str, around: ast.AST | None) -> None:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            where = f"{where}.{node.name}" if where else node.name
+        # the description shows the smallest operation around the altered node
+        if isinstance(node, ast.expr | ast.stmt) and not isinstance(
+            node, ast.Constant | ast.FunctionDef | ast.ClassDef
+        ):
+            around = node
+        for _, name, value in _altered(node):
+            found.append((where or "module", getattr(node, "lineno", 0), path, name, value))
+            shown.append(around)
+        for name, value in ast.iter_fields(node):
+            if name in ("annotation", "returns", "decorator_list"):
+                continue
+            if isinstance(value, ast.AST):
+                visit(value, [*path, (name, None)], where, around)
+            elif isinstance(value, list):
+                for i, item in enumerate(value):
+                    if isinstance(item, ast.AST):
+                        visit(item, [*path, (name, i)], where, around)
+
+    shown: list[ast.AST | None] = []
+    visit(tree, [], "", None)
+    result, seen = [], Counter[str]()
+    for (where, line, path, field, value), around in zip(found, shown):
+        mutated = copy.deepcopy(tree)
+        node: ast.AST = mutated
+        parents: list[tuple[ast.AST, str, int | None]] = []
+        for name, index in path:
+            parents.append((node, name, index))
+            child = getattr(node, name)
+            node = child if index is None else child[index]
+        original_text = ast.unparse(around) if around is not None else ast.unparse(node)
+        # find the copy of `around` in the mutated tree by depth
+        chain = [p for p, _, _ in parents] + [node]
+        if value is None:  # drop the sign or the negation
+            parent, name, index = parents[-1]
+            assert isinstance(node, ast.UnaryOp)
+            if index is None:
+                setattr(parent, name, node.operand)
+            else:
+                getattr(parent, name)[index] = node.operand
+            text = ast.unparse(node.operand)
+        else:
+            setattr(node, field, value)
+            shape = [
+                n
+                for n in chain
+                if isinstance(n, ast.expr | ast.stmt)
+                and not isinstance(n, ast.Constant | ast.FunctionDef | ast.ClassDef)
+            ]
+            text = ast.unparse(shape[-1]) if around is not None and shape else ast.unparse(node)
+        clip = _difference(" ".join(original_text.split()), " ".join(text.split()))
+        name = f"{where}: {clip[0]} -> {clip[1]}"
+        seen[name] += 1
+        if seen[name] > 1:
+            name += f" #{seen[name]}"
+        result.append(Mutant(name, line, ast.fix_missing_locations(mutated)))
+    return result
+
+
+def _difference(before: str, after: str, margin: int = 45) -> tuple[str, str]:
+    """Long expressions are cut to the part around the first difference."""
+    if max(len(before), len(after)) <= 2 * margin:
+        return before, after
+    same = next((i for i, (x, y) in enumerate(zip(before, after)) if x != y), 0)
+    return tuple(text[max(0, same - margin) : same + margin] for text in (before, after))  # type: ignore[return-value]
+
+
+class _Swap(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Import one module from a given syntax tree."""
+
+    def __init__(self, module: str, path: Path, tree: ast.Module) -> None:
+        self.module, self.path, self.tree = module, path, tree
+
+    def find_spec(self, name, path=None, target=None):
+        if name != self.module:
+            return None
+        return importlib.util.spec_from_file_location(name, self.path, loader=self)
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        exec(compile(self.tree, str(self.path), "exec"), module.__dict__)
+
+
+def _passes(file: str, tests: tuple[str, ...], tree: ast.Module) -> bool:
+    """Whether the tests pass with this tree in place of the module; only for a process that ends afterwards."""
+    import pytest
+
+    module = file.removesuffix(".py").replace("/", ".")
+    sys.meta_path.insert(0, _Swap(module, ROOT / file, tree))
+    with open(os.devnull, "w") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "--tb=line"]
+        return pytest.main([*options, "--hypothesis-seed=0", *tests]) == 0
+
+
+def run(file: str, tests: tuple[str, ...], tree: ast.Module, limit: int) -> str:
+    """The fate of one mutant, "survived", "killed" or "timeout", with `limit` seconds of processor time."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
+            code = 0 if _passes(file, tests, tree) else 1
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return "timeout" if os.WTERMSIG(status) == signal.SIGXCPU else "killed"
+    return "survived" if status == 0 else "killed"
+
+
+def _share(jobs: list[Mutant], workers: int, file: str, tests: tuple[str, ...], limit: int, results: Path) -> None:
+    """Workers are forked before any thread starts; each takes every workers-th mutant and appends its results."""
+    children = []
+    for w in range(workers):
+        child = os.fork()
+        if child == 0:
+            try:
+                for job in jobs[w::workers]:
+                    line = json.dumps([job.name, run(file, tests, job.tree, limit)], ensure_ascii=False) + "\n"
+                    with results.open("a") as out:
+                        out.write(line)
+            finally:
+                os._exit(0)
+        children.append(child)
+    waiting = set(children)
+    start = time.monotonic()
+    total, before = len(jobs), len(_read(results))
+    while waiting:
+        waiting -= {c for c in waiting if os.waitpid(c, os.WNOHANG)[0]}
+        time.sleep(1)
+        done = len(_read(results)) - before
+        print(f"\r  {done}/{total} mutants, {time.monotonic() - start:.0f} s", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+
+
+def _read(results: Path) -> dict[str, str]:
+    if not results.exists():
+        return {}
+    return dict(json.loads(line) for line in results.read_text().splitlines() if line.endswith("]"))
+
+
+def check(name: str, *, only: str, sample: int, workers: int) -> bool:
+    """Run a module's mutants and report; True if every survivor is explained and every explanation is needed."""
+    file, tests = MODULES[name]
+    source = (ROOT / file).read_text()
+    every = mutants(source)
+    jobs = [m for m in every if only in m.name]
+    if sample:
+        jobs = random.Random(0).sample(jobs, min(sample, len(jobs)))
+    stamp = hashlib.sha256("".join([source, *((ROOT / t).read_text() for t in tests)]).encode()).hexdigest()[:12]
+    folder = ROOT / "out" / "mutants"
+    folder.mkdir(parents=True, exist_ok=True)
+    results = folder / f"{name}-{stamp}.jsonl"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if run(file, tests, ast.parse(source), 3600) != "survived":
+        print(f"{name}: the tests fail on the module as it is")
+        return False
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    limit = 60 + 10 * int(after.ru_utime - before.ru_utime)
+    known = _read(results)
+    _share([m for m in jobs if m.name not in known], workers, file, tests, limit, results)
+    known = _read(results)
+    explained = json.loads(EXPLAINED.read_text()).get(name, {}) if EXPLAINED.exists() else {}
+    survivors = [m for m in jobs if known.get(m.name) == "survived"]
+    unexplained = [m for m in survivors if m.name not in explained]
+    names, tried = {m.name for m in every}, {m.name for m in jobs}
+    stale = [e for e in explained if e not in names or (e in tried and known.get(e) != "survived")]
+    for m in unexplained:
+        print(f"  survives without an explanation: {file}:{m.line} {m.name}")
+    for e in stale:
+        print(f"  explained, but killed or gone: {e}")
+    missing = [m for m in jobs if m.name not in known]
+    killed = sum(known.get(m.name) in ("killed", "timeout") for m in jobs)
+    print(
+        f"{name}: {len(jobs)} mutants, {killed} killed, {len(survivors)} survive, "
+        f"{len(survivors) - len(unexplained)} of them explained as equivalent"
+    )
+    return not (unexplained or stale or missing)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Mutation testing of the formulas.")
+    parser.add_argument("modules", nargs="*", choices=[[], *MODULES], help=f"default: {DEFAULT}")
+    parser.add_argument("--only", default="", help="only mutants whose description contains this text")
+    parser.add_argument("--sample", type=int, default=0, help="a random sample of this size")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = "1"
+    os.chdir(ROOT)
+    import flint  # noqa: F401
+    import hypothesis  # noqa: F401
+    import mpmath  # noqa: F401
+    import numpy.testing  # noqa: F401
+    import pytest  # noqa: F401
+    import scipy.special
+    import scipy.stats  # noqa: F401
+
+    fine = [
+        check(name, only=options.only, sample=options.sample, workers=options.workers)
+        for name in options.modules or DEFAULT
+    ]
+    return 0 if all(fine) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
