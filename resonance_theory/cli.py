@@ -308,6 +308,30 @@ def _simulate(options: argparse.Namespace) -> int:
     return 0 if result.passed else 1
 
 
+def _figures(options: argparse.Namespace) -> int:
+    import importlib
+
+    from resonance_theory.verification.ledger import folder
+
+    folder("paper_figures")
+    gallery = importlib.import_module("paper_figures._gallery")
+    chosen = gallery.choose(options.name)
+    if options.record:
+        if options.name is not None:
+            raise ValueError("--record stores all figures: leave NAME out")
+        print("\n".join(map(str, gallery.record())))
+        return 0
+    if not options.check:
+        print("\n".join(map(str, gallery.write(chosen, options.out))))
+        return 0
+    result = gallery.check(chosen)
+    for name, problems in result.items():
+        print(f"{'✗' if problems else '✓'} {name}")
+        for problem in problems:
+            print(f"    {problem}")
+    return 1 if any(result.values()) else 0
+
+
 def _report(options: argparse.Namespace) -> int:
     from resonance_theory import report
 
@@ -384,6 +408,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--store", metavar="FILE", help="append-only record of finished blocks")
     sub.add_argument("--resume", action="store_true", help="go on where the store stops")
     json_option(sub)
+
+    sub = command("figures", _figures, "draw the figures of paper_figures/ from the stored results")
+    sub.add_argument("name", nargs="?", metavar="NAME", help="one figure (default: all)")
+    action = sub.add_mutually_exclusive_group()
+    action.add_argument("--out", metavar="DIR", default="out/figures", help="where to write (default out/figures)")
+    action.add_argument("--check", action="store_true", help="redraw and compare with the stored reference")
+    action.add_argument("--record", action="store_true", help="replace the stored reference and the README's picture")
 
     sub = command("report", _report, "render a stored ledger (verify --json FILE) as a report")
     sub.add_argument("record", metavar="LEDGER.json")

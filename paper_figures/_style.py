@@ -1,0 +1,78 @@
+"""The look of every figure: sizes, fonts, and one colour, dash and marker for each thing that is drawn more than once.
+
+Nothing is told apart by colour alone. The hues are those of Okabe and Ito, which colour-blind readers can separate, in
+different lightness, so that a grey print separates them too.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+__all__ = ["LOOK", "canvas", "finish", "render"]
+
+# The salt makes an SVG's identifiers the same in every run; text as outlines needs no font at the reader's.
+RC: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "legend.handlelength": 2.8,
+    "lines.linewidth": 1.6,
+    "hatch.linewidth": 0.6,
+    "svg.hashsalt": "resonance-theory",
+    "svg.fonttype": "path",
+}
+
+LOOK: dict[str, dict[str, Any]] = {
+    "exact": {"color": "black", "linestyle": "-"},
+    "token_choice": {"color": "#D55E00", "linestyle": (0, (6, 2))},
+    "expert_choice": {"color": "#4AA3D8", "linestyle": (0, (1, 1.2))},
+    "resonance": {"color": "#0B3C6F", "linestyle": "-"},
+    "printed": {"color": "#B33C00", "linestyle": (0, (5, 2))},
+    "sharp": {"color": "#0072B2", "linestyle": (0, (3, 1.2, 1, 1.2))},
+    "other": {"color": "#0B7A5C", "linestyle": (0, (1, 1.2))},
+    "guide": {"color": "0.35", "linestyle": (0, (2, 2)), "linewidth": 0.9},
+}
+MARKERS = {"token_choice": "^", "expert_choice": "o", "resonance": "s"}
+NAMES = {"token_choice": "token choice", "expert_choice": "expert choice", "resonance": "resonance"}
+
+
+def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """A figure of that many inches and its array of axes, (rows, columns) squeezed; call it under the style only."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
+
+
+def styled() -> Any:
+    """The context in which figures are drawn and saved."""
+    return rc_context(RC)
+
+
+def finish(figure: Figure) -> Figure:
+    """Freeze the layout. Its solver leaves the last digits of positions to chance: round the places that it found."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        left, bottom, width, height = (round(v, 4) for v in axes.get_position().bounds)
+        axes.set_position((left, bottom, width, height))
+    return figure
+
+
+def render(figure: Figure, kind: str) -> bytes:
+    """The figure as the bytes of an SVG, PDF or PNG file, without dates: the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    undated: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
+    with styled():
+        figure.savefig(buffer, format=kind, dpi=150, metadata=undated)
+    return buffer.getvalue()
