@@ -33,6 +33,7 @@ _MODULES = {
     "verification": "resonance_theory.verification",
     "montecarlo": "resonance_theory.montecarlo",
     "kernels": "resonance_theory.kernels",
+    "nn": "resonance_theory.nn",
 }
 _FUNCTIONS = {
     "grap_gates": "resonance_theory.extractor",

@@ -1,0 +1,28 @@
+"""Routers and Mixture-of-Experts layers for torch, by the three rules whose exact laws this package holds.
+
+    router = rt.nn.ResonanceRouter(dim=1024, experts=8, capacity_factor=1.1)
+    layer = rt.nn.ResonanceMoE(router, rt.nn.FeedForwardExperts(8, dim=1024, hidden=4096))
+    y = layer(x, padding_mask=padding)      # x, y: (samples, tokens, dim); padding: booleans, True where padded
+    layer.router.statistics.summary()       # load, drops, dead experts, q, h, Calinski-Harabasz, ...
+
+No step loops over tokens or experts, all shapes follow from those of x, and nothing waits for the device, so that
+torch.compile takes a layer whole. Torch is needed here and nowhere else in the package.
+"""
+
+from __future__ import annotations
+
+from resonance_theory.nn.capacity import MeasuredCapacity
+from resonance_theory.nn.gates import GroupedAveragePooling
+from resonance_theory.nn.moe import FeedForwardExperts, ResonanceMoE
+from resonance_theory.nn.router import ResonanceRouter, Routing
+from resonance_theory.nn.statistics import RoutingStatistics
+
+__all__ = [
+    "FeedForwardExperts",
+    "GroupedAveragePooling",
+    "MeasuredCapacity",
+    "ResonanceMoE",
+    "ResonanceRouter",
+    "Routing",
+    "RoutingStatistics",
+]

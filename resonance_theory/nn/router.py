@@ -1,0 +1,286 @@
+"""A router for torch: gates, one of the three rules, a capacity, and the weights with which experts' outputs combine."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from resonance_theory import _arguments as arguments
+from resonance_theory import losses
+from resonance_theory.nn import select
+from resonance_theory.nn.capacity import MeasuredCapacity
+from resonance_theory.nn.gates import GroupedAveragePooling, build, full_precision
+from resonance_theory.nn.statistics import RoutingStatistics
+from resonance_theory.rules._select import Assignment
+
+__all__ = ["ResonanceRouter", "Routing"]
+
+RULES = ("token_choice", "expert_choice", "resonance")
+
+
+class Routing(NamedTuple):
+    """Which token sits in which slot of which expert, and with what weight it comes back; B samples, s tokens, n experts.
+
+    token: (B, n, slots) positions in the sample, 0 in empty slots. filled: (B, n, slots), False in empty slots.
+    weight: (B, n, slots), the combine weights, 0 in empty slots; differentiable. Slots without gaps, in the order of the
+        rule (falling affinity; token choice: position).
+    load: (B, n) candidates of each expert before the capacity. expert: (B, s, top), each token's own best experts.
+    score: (B, s, n), what the rule compares: cosines, or probabilities for learned gates. probability: (B, s, n),
+        rows summing to 1; differentiable.
+    real: (B, s), False for padding, or None where there is none. batched: whether x had an axis of samples.
+    """
+
+    token: Tensor
+    filled: Tensor
+    weight: Tensor
+    load: Tensor
+    expert: Tensor
+    score: Tensor
+    probability: Tensor
+    real: Tensor | None
+    batched: bool
+
+    @property
+    def kept(self) -> Tensor:
+        """Tokens that each expert processes, (B, n)."""
+        return self.filled.sum(-1)
+
+    @property
+    def copies(self) -> Tensor:
+        """Experts that process each token, (B, s); 0 for dropped tokens and for padding."""
+        zero = torch.zeros(self.score.shape[:2], dtype=torch.int64, device=self.score.device)
+        return zero.scatter_add(1, self.token.flatten(1), self.filled.flatten(1).long())
+
+    @property
+    def dropped(self) -> Tensor:
+        """Real tokens that no expert processes, (B, s) booleans."""
+        without = self.copies == 0
+        return without if self.real is None else without & self.real
+
+    def assignment(self) -> Assignment:
+        """The same pairs as the compact `Assignment` of `rules`; its size depends on the data, so this waits for the device."""
+        sample, expert, slot = self.filled.nonzero(as_tuple=True)
+        tokens, experts = self.score.shape[1:]
+        return Assignment(
+            expert=expert,
+            token=self.token[sample, expert, slot],
+            slot=slot,
+            sample=sample if self.batched else None,
+            load=self.load if self.batched else self.load[0],
+            tokens=tokens,
+            experts=experts,
+            capacity=self.token.shape[-1],
+        )
+
+    def load_balance(self, *, alpha: float = 0.01) -> Tensor:
+        """Load-balance loss α n Σ f_i P_i over all real tokens of the batch (`rt.losses.load_balance`); 0 without any."""
+        real = None if self.real is None else self.real.reshape(-1)
+        if self.probability.shape[:2].numel() == 0 or (real is not None and not bool(real.any())):
+            return self.probability.sum() * 0
+        expert = self.expert.flatten(0, 1)
+        return losses.load_balance(self.probability.flatten(0, 1), expert, alpha=alpha, mask=real)
+
+    def locality(self, local: Tensor, *, epsilon: float, mu: float = 1.0) -> Tensor:
+        """Locality loss μ KL(D_c ‖ D_l) (`rt.losses.locality`); D_c: mean gate probabilities of the real tokens.
+
+        local: (experts,) booleans, True for experts on the tokens' own node; epsilon: share spread over the others.
+        """
+        if tuple(local.shape) != (self.score.shape[-1],):
+            raise ValueError(f"local has shape {tuple(local.shape)} but must have shape ({self.score.shape[-1]},)")
+        weight = torch.ones(self.score.shape[:2]) if self.real is None else self.real
+        weight = weight.to(self.probability)
+        if not bool(weight.sum() > 0):
+            return self.probability.sum() * 0
+        current = (weight[..., None] * self.probability).sum((0, 1)) / weight.sum()
+        target = losses.local_distribution(local, epsilon=epsilon).to(current.device)
+        return losses.locality(current, target, mu=mu)
+
+
+class ResonanceRouter(nn.Module):
+    """Route tokens by token choice, expert choice or resonance (ETR eq. 2-6).
+
+    dim, experts: features d and experts n. top: experts per token, 1..n (expert choice: only sets the default capacity).
+    gates: "grap" (cosines with the means of n blocks of features; needs d divisible by n), "grap-centred" (the same about
+        the mean token), "simplex" (H4), "orthogonal" (GrAP after a learned orthogonal map), "linear" (learned softmax
+        gate), or a module (..., d) -> (..., n) of logits.
+    Slots of each expert, per sample, by at most one of
+        capacity: a whole number, 1..tokens;
+        capacity_factor: f > 0, ceil(f · top · real tokens / n), at most all of them; default 1.25;
+        target: with `discriminative`: follows measured p, q, h (see `MeasuredCapacity`; call `router.refresh()` to move).
+    mass: for resonance, keep the fewest best candidates that hold this share in (0, 1] of the candidates' affinity
+        (`rules.adaptive`), at most the slots above; without one of those, as many as there are.
+    temperature: probabilities are the softmax of cosines or logits divided by it. normalize: combine weights are
+        probabilities divided by their sum over the token's top experts (not for expert choice).
+    discriminative: affinity a from which a token counts as discriminative in p, q and h. statistics: keep
+        `router.statistics` (see `RoutingStatistics`).
+    nonfinite: "raise" (ValueError; on other devices than the CPU, and compiled, an assertion of the device) or "drop":
+        tokens with NaN or infinite features are treated as padding.
+
+    forward(x, padding_mask=None) -> Routing. x: (tokens, dim) or (samples, tokens, dim), floats; padding_mask: booleans of
+    x's leading shape, True for padding, which no expert takes and which counts in no capacity, loss or statistic.
+    Scores are computed in float32 (float64 for float64 tokens), whatever the autocast. Ties go to the lower expert, then
+    to the earlier token: equal tokens are kept in order of position, zero tokens go to experts 0..top-1. No tokens, or
+    none that is real, give tables without filled slots.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        experts: int,
+        *,
+        rule: str = "resonance",
+        top: int = 1,
+        capacity: int | None = None,
+        capacity_factor: float | None = None,
+        target: float | None = None,
+        mass: float | None = None,
+        gates: str | nn.Module = "grap",
+        temperature: float = 1.0,
+        normalize: bool = False,
+        discriminative: float = 0.25,
+        statistics: bool = True,
+        nonfinite: str = "raise",
+    ) -> None:
+        super().__init__()
+        self.dim, self.experts = _whole("dim", dim, None), _whole("experts", experts, None)
+        self.rule = arguments.choice("rule", rule, RULES)
+        self.top = _whole("top", top, self.experts, "experts")
+        options = {"capacity": capacity, "capacity_factor": capacity_factor, "target": target}
+        given = [name for name, value in options.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are given together but must be given one at a time")
+        if mass is not None and rule != "resonance":
+            raise ValueError(f"mass = {mass} needs rule = 'resonance' but rule = {rule!r}")
+        self.mass = None if mass is None else _real("mass", mass, 0.0, 1.0, open_low=True)
+        self.capacity = None if capacity is None else _whole("capacity", capacity, None)
+        if self.capacity is None and target is None and capacity_factor is None and mass is None:
+            capacity_factor = 1.25
+        self.capacity_factor = (
+            None if capacity_factor is None else _real("capacity_factor", capacity_factor, 0.0, math.inf, open_low=True)
+        )
+        self.gate = build(gates, self.dim, self.experts)
+        self.temperature = _real("temperature", temperature, 0.0, math.inf, open_low=True)
+        self.normalize = bool(normalize)
+        self.nonfinite = arguments.choice("nonfinite", nonfinite, ("raise", "drop"))
+        level = _real("discriminative", discriminative, -1.0, 1.0)
+        self.measured = None if target is None else MeasuredCapacity(self.experts, target=target, discriminative=level)
+        self.statistics = RoutingStatistics(self.dim, self.experts, discriminative=level) if statistics else None
+
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Routing:
+        x, real, batched = self._read(x, padding_mask)
+        if self.nonfinite == "drop":
+            finite = torch.isfinite(x).all(-1)
+            x, real = x.masked_fill(~finite[..., None], 0.0), finite if real is None else finite & real
+        with full_precision(x):
+            score, probability = self._scores(x, real)
+            compared = score.detach()
+            if self.nonfinite == "raise":
+                _check_finite(compared)
+            expert = select.top_experts(compared, self.top)
+            slots, limit = self._slots(x.shape[1], real)
+            if self.rule == "expert_choice":
+                table = select.all_tokens(compared, real, slots, limit)
+            else:
+                line = select.line_up(compared, expert, real, by_score=self.rule == "resonance")
+                table = select.seat(line, slots, limit, self.mass)
+            weight = self._weights(probability, expert, table)
+        routing = Routing(table.token, table.filled, weight, table.load, expert, score, probability, real, batched)
+        if self.measured is not None and self.training:
+            self.measured.observe(compared, expert, real)
+        if self.statistics is not None:
+            self.statistics.observe(x, routing, self.rule)
+        return routing
+
+    def refresh(self) -> None:
+        """Let a capacity with `target` follow the estimates as they are now; waits for the device."""
+        if self.measured is not None:
+            self.measured.refresh()
+
+    def _read(self, x: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor | None, bool]:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x is a {type(x).__name__} but must be a torch tensor")
+        if not x.is_floating_point():
+            raise TypeError(f"x has dtype {x.dtype} but must hold floating-point numbers")
+        if x.ndim not in (2, 3) or x.shape[-1] != self.dim:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)} but must be (tokens, {self.dim}) or (samples, tokens, {self.dim})"
+            )
+        batched = x.ndim == 3
+        if padding_mask is None:
+            return (x if batched else x[None]), None, batched
+        if not isinstance(padding_mask, Tensor) or padding_mask.dtype != torch.bool:
+            kind = padding_mask.dtype if isinstance(padding_mask, Tensor) else type(padding_mask).__name__
+            raise TypeError(f"padding_mask is of {kind} but must be a tensor of booleans, True for padding")
+        if padding_mask.shape != x.shape[:-1]:
+            raise ValueError(
+                f"padding_mask has shape {tuple(padding_mask.shape)} but must be {tuple(x.shape[:-1])} to match x"
+            )
+        # What stands in padding must not matter, not even NaN.
+        x = x.masked_fill(padding_mask[..., None], 0.0)
+        return (x, ~padding_mask, True) if batched else (x[None], ~padding_mask[None], False)
+
+    def _scores(self, x: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor]:
+        if isinstance(self.gate, GroupedAveragePooling):
+            score = self.gate(x, real)
+            return score, torch.softmax(score / self.temperature, dim=-1)
+        logits = self.gate(x)
+        if logits.shape != (*x.shape[:-1], self.experts):
+            raise ValueError(
+                f"gates returned shape {tuple(logits.shape)} but must return {(*x.shape[:-1], self.experts)}"
+            )
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        probability = torch.softmax(logits / self.temperature, dim=-1)
+        return probability, probability
+
+    def _slots(self, tokens: int, real: Tensor | None) -> tuple[int, Tensor | None]:
+        """Slots of the table, and those in use in each sample where padding makes them fewer."""
+        if self.capacity is not None:
+            if 0 < tokens < self.capacity:
+                raise ValueError(f"capacity = {self.capacity} must be at most the number of tokens, {tokens}")
+            return min(self.capacity, tokens), None
+        if self.capacity_factor is not None:
+            share = self.capacity_factor * self.top / self.experts
+            slots = min(tokens, math.ceil(share * tokens))
+            return slots, None if real is None else (real.sum(-1).double() * share).ceil().long()
+        if self.measured is not None:
+            slots = self.measured.slots(self.rule, tokens, self.top)
+            return slots, None if real is None else -(-real.sum(-1) * slots // max(tokens, 1))
+        return tokens, None
+
+    def _weights(self, probability: Tensor, expert: Tensor, table: select.Table) -> Tensor:
+        if self.normalize and self.rule != "expert_choice":
+            probability = probability / probability.gather(-1, expert).sum(-1, keepdim=True)
+        column = torch.arange(self.experts, device=expert.device)[:, None]
+        pair = (table.token * self.experts + column).flatten(1)
+        weight = probability.flatten(1).gather(1, pair).reshape(table.token.shape)
+        return torch.where(table.filled, weight, 0.0)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, experts={self.experts}, rule={self.rule!r}, top={self.top}"
+
+
+def _check_finite(score: Tensor) -> None:
+    message = "x holds NaN or infinite values, or gives such scores, but must be finite"
+    finite = torch.isfinite(score).all()  # padding was set to 0 before
+    if score.device.type == "cpu" and not torch.compiler.is_compiling():
+        if not bool(finite):
+            raise ValueError(message)
+    else:
+        torch._assert_async(finite, message)
+
+
+def _whole(name: str, value: Any, high: int | None, high_name: str = "") -> int:
+    array = arguments.integer(name, value, 1, high, high_name)
+    if array.ndim:
+        raise ValueError(f"{name} has shape {array.shape} but must be one whole number")
+    return int(array)
+
+
+def _real(name: str, value: Any, low: float, high: float, open_low: bool = False) -> float:
+    array = arguments.real(name, value, low, high, open_low=open_low)
+    if array.ndim:
+        raise ValueError(f"{name} has shape {array.shape} but must be one number")
+    return float(array)
