@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import math
 import os
 from collections.abc import Iterator
 from types import ModuleType
@@ -138,15 +137,15 @@ def _top_affinity_backward(gradient: Array, x: Array, expert: Array, experts: in
     import torch
 
     direct = x.dtype in (torch.float32, torch.float64)
-    result = torch.from_numpy(_aligned(x.shape, _name(x.dtype))) if direct else torch.empty(x.shape, dtype=x.dtype)
+    # NumPy's large arrays come in huge pages where the system has them: fresh memory in half the time.
+    result = torch.from_numpy(np.empty(x.shape, _name(x.dtype))) if direct else torch.empty(x.shape, dtype=x.dtype)
     row = 0
     flat, top = result.view(-1, x.shape[-1]), expert.shape[-1]
     flat_expert, flat_gradient = expert.reshape(-1, top).numpy(), gradient.contiguous().reshape(-1, top).numpy()
     for piece in _pieces(x):
         rows = slice(row, row + piece.shape[0])
         target = flat[rows].numpy() if direct else np.empty_like(piece)
-        aligned = target.ctypes.data % 64 == 0 and target.shape[1] * target.itemsize % 64 == 0
-        _run("project_backward", piece.size, piece, flat_expert[rows], flat_gradient[rows], experts, target, aligned)
+        _run("project_backward", piece.size, piece, flat_expert[rows], flat_gradient[rows], experts, target)
         if not direct:
             flat[rows] = torch.from_numpy(target).to(x.dtype)
         row += piece.shape[0]
@@ -166,6 +165,8 @@ def _keep(weight: Array, expert: Array, experts: int, capacity: int) -> Assignme
         return naive.select(weight, expert, experts, capacity)
     load, sample, chosen, token, slot, _ = _selected(weight, expert, experts, capacity, True)
     batched = weight.ndim == 3
+    if batched and weight.shape[0] == 1:
+        sample = np.zeros_like(chosen)
     return Assignment(
         expert=_like(weight, chosen),
         token=_like(weight, token),
@@ -183,7 +184,8 @@ def _selected(weight: Array, expert: Array, experts: int, capacity: int, compact
     samples = weight.shape[0] if weight.ndim == 3 else 1
     flat = [_host(array).reshape(samples, -1) for array in (weight, expert)]
     bits = flat[0].view(np.uint32 if flat[0].itemsize == 4 else np.uint64)
-    bad, *result = _run("select", 64 * flat[0].size, flat[0], bits, flat[1], top, experts, capacity, compact)
+    room = _scratch(bits.size, bits.dtype)
+    bad, *result = _run("select", 64 * bits.size, flat[0], bits, flat[1], top, experts, capacity, compact, *room)
     if bad >= 0:
         wrong, number = (array.reshape(-1)[bad] for array in flat)
         if not np.isfinite(wrong):
@@ -277,14 +279,6 @@ def _host(x: Array) -> np.ndarray:
     return np.require(x, kind, ["C", "A"])
 
 
-def _aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """Uninitialised memory at a multiple of 64 bytes, in huge pages where it is large (NumPy asks the system for them)."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = np.empty(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size].view(dtype).reshape(shape)
-
-
 def _like(x: Array, array: np.ndarray) -> Array:
     if isinstance(x, np.ndarray):
         return array
@@ -326,6 +320,12 @@ def _gpu() -> ModuleType:
     from resonance_theory.kernels import gpu
 
     return gpu
+
+
+def _scratch(pairs: int, bits: Any) -> tuple[Any, Any]:
+    from resonance_theory.kernels import cpu
+
+    return cpu.scratch(pairs, bits)
 
 
 def _run(kernel: str, work: int, *arguments: Any) -> Any:

@@ -178,16 +178,11 @@ def block_sums_by_eight(typingctx: Any, x: Any, row: Any, dim: Any, block: Any, 
 
 
 @intrinsic
-def write_gradient(
-    typingctx: Any, x: Any, row: Any, dim: Any, block: Any, pull: Any, along: Any, result: Any, stream: Any
-) -> Any:
-    """result[row, j] = pull[j // block] - along * x[row, j], for rows whose blocks are multiples of 16.
-
-    `stream` true writes past the cache, which saves reading the result first; it needs result aligned to 64 bytes.
-    """
+def write_gradient(typingctx: Any, x: Any, row: Any, dim: Any, block: Any, pull: Any, along: Any, result: Any) -> Any:
+    """result[row, j] = pull[j // block] - along * x[row, j], for rows whose blocks are multiples of 16."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, row, dim, block, pull, along, result, stream = arguments
+        array, row, dim, block, pull, along, result = arguments
         tokens = _Row(context, builder, signature.args[0], array, row, dim)
         target = builder.gep(_data(context, builder, signature.args[6], result), [builder.mul(row, dim)])
         pull_data = _data(context, builder, signature.args[4], pull)
@@ -207,13 +202,7 @@ def write_gradient(
                 values = builder.fsub(base, builder.fmul(factor, tokens.load(at, STEP)))
                 values = values if tokens.wide else builder.fptrunc(values, pack)
                 place = builder.bitcast(builder.gep(target, [at]), pack.as_pointer())
-                with builder.if_else(stream) as (past, through):
-                    with past:
-                        store = builder.store(values, place, align=64)
-                        mark = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
-                        store.set_metadata("nontemporal", mark)
-                    with through:
-                        builder.store(values, place, align=tokens.align)
+                builder.store(values, place, align=tokens.align)
                 return []
 
             _loop(builder, start, builder.add(start, block), STEP, [], step)
@@ -222,5 +211,5 @@ def write_gradient(
         _loop(builder, _whole(0), dim, block, [], one_block)
         return context.get_dummy_value()
 
-    signature = types.void(x, types.intp, types.intp, types.intp, pull, types.float64, result, types.boolean)
+    signature = types.void(x, types.intp, types.intp, types.intp, pull, types.float64, result)
     return signature, codegen

@@ -10,6 +10,7 @@ exact in float64, so fused and separate multiply-add give the same bits.
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Any
 
 import numba
@@ -17,13 +18,14 @@ import numpy as np
 
 from resonance_theory.kernels._vectors import LANES, STEP, block_sums, block_sums_by_eight, write_gradient
 
-__all__ = ["project", "project_backward", "run", "select", "serial"]
+__all__ = ["project", "project_backward", "run", "scratch", "select", "serial"]
 
 # numba types its decorators for plain calls only
 njit: Any = functools.partial(numba.njit, cache=True, nogil=True)
 
 _CHUNKS = 64  # units of parallel work; results do not depend on it
 _WORTH = 2**16  # entries of x that are worth a thread of their own
+_KEEP = 2**25  # bytes of scratch that a thread may hold on to
 _SHORT = 32  # rows up to here are sorted by insertion
 _LOW = float(np.finfo(np.float64).smallest_normal / np.finfo(np.float64).eps ** 2)  # see extractor._scaled
 
@@ -138,7 +140,7 @@ def _highest(cosine: Any, weight: Any, expert: Any) -> None:
 
 
 @njit(parallel=True)
-def project_backward(x: Any, expert: Any, gradient: Any, experts: int, result: Any, stream: bool) -> None:
+def project_backward(x: Any, expert: Any, gradient: Any, experts: int, result: Any) -> None:
     """Write the gradient with respect to x (tokens, dim); see naive.project_backward.
 
     The row is read a second time while it is in the cache, so that memory sees one read and one write.
@@ -160,7 +162,7 @@ def project_backward(x: Any, expert: Any, gradient: Any, experts: int, result: A
                 sums[expert[row, k]] += gradient[row, k] * scale * inverse / divisor
             along *= scale * inverse * inverse * inverse / divisor
             if divisor == 1.0 and block % STEP == 0:
-                write_gradient(x, row, dim, block, sums, along, result, stream)
+                write_gradient(x, row, dim, block, sums, along, result)
             else:
                 for i in range(experts):
                     for j in range(i * block, (i + 1) * block):
@@ -215,10 +217,13 @@ def _sort_row(key: Any, pair: Any, spare_key: Any, spare_pair: Any) -> bool:
 
 
 @njit(parallel=True)
-def select(weight: Any, bits: Any, expert: Any, top: int, experts: int, capacity: int, compact: bool) -> Any:
+def select(
+    weight: Any, bits: Any, expert: Any, top: int, experts: int, capacity: int, compact: bool, keys: Any, places: Any
+) -> Any:
     """Keep the `capacity` candidates of highest weight of every expert; see naive.select.
 
-    weight, expert: (samples, tokens * top); bits: weight as unsigned integers. Returns (bad, load, sample, expert,
+    weight, expert: (samples, tokens * top); bits: weight as unsigned integers; keys, places:
+    scratch, as `scratch` gives it. Returns (bad, load, sample, expert,
     token, slot, table): `bad` is the first flat index whose weight is not finite or whose expert is out of range, or
     -1; sample to slot are the compact result, and `table`, of the shape of `weight`, holds each candidate's slot, -1
     where it is dropped; only the one asked for.
@@ -253,7 +258,8 @@ def select(weight: Any, bits: Any, expert: Any, top: int, experts: int, capacity
             wrong = bad[part]
             break
     kept = first[rows] if compact and wrong < 0 else 0
-    out_sample, out_expert = np.empty(kept, np.int64), np.empty(kept, np.int64)
+    # Fresh memory costs more than filling it: the samples are left out where there is one.
+    out_sample, out_expert = np.empty(kept if samples > 1 else 0, np.int64), np.empty(kept, np.int64)
     out_token, out_slot = np.empty(kept, np.int64), np.empty(kept, np.int64)
     table = np.empty((0, 0) if compact else (samples, pairs), np.int64)
     if wrong >= 0:
@@ -261,8 +267,7 @@ def select(weight: Any, bits: Any, expert: Any, top: int, experts: int, capacity
 
     # Bucket by expert, in position order; keys rise as weights fall, so that stable sorting keeps ties in that order.
     sign = np.uint64(1) << np.uint64(8 * bits.itemsize - 1)
-    key, pair = np.empty(samples * pairs, bits.dtype), np.empty(samples * pairs, np.uint32)
-    spare_key, spare_pair = np.empty_like(key), np.empty_like(pair)
+    key, spare_key, pair, spare_pair = keys[0], keys[1], places[0], places[1]
     for part in numba.prange(samples * parts):
         sample, part_of_sample = part // parts, part % parts
         for p in range(part_of_sample * pairs // parts, (part_of_sample + 1) * pairs // parts):
@@ -279,12 +284,27 @@ def select(weight: Any, bits: Any, expert: Any, top: int, experts: int, capacity
         if compact:
             for slot in range(keep):
                 k = first[row] + slot
-                out_sample[k], out_expert[k] = sample, e
-                out_token[k], out_slot[k] = ordered[slot] // top, slot
+                out_expert[k], out_slot[k] = e, slot
+                out_token[k] = ordered[slot] if top == 1 else ordered[slot] // top
+            if samples > 1:
+                out_sample[first[row] : first[row] + keep] = sample
         else:
             for slot in range(high - low):
                 table[sample, ordered[slot]] = slot if slot < keep else -1
     return wrong, load, out_sample, out_expert, out_token, out_slot, table
+
+
+_kept = threading.local()
+
+
+def scratch(pairs: int, bits: Any) -> tuple[Any, Any]:
+    """Two rows of keys and two of indices for `select`; each thread keeps its own, since fresh memory is slow."""
+    size = 2 * pairs * bits.itemsize
+    memory = getattr(_kept, "memory", None)
+    if memory is None or memory.size < size + 8 * pairs:
+        memory = np.empty(size + 8 * pairs, np.uint8)
+        _kept.memory = memory if memory.size <= _KEEP else None
+    return memory[:size].view(bits).reshape(2, pairs), memory[size : size + 8 * pairs].view(np.uint32).reshape(2, pairs)
 
 
 def run(name: str, work: int, *arguments: Any) -> Any:
