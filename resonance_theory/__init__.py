@@ -21,6 +21,7 @@ _MODULES = {
     "resonance": "resonance_theory.rules.resonance",
     "adaptive": "resonance_theory.rules.adaptive",
     "sphere": "resonance_theory.sphere",
+    "projected": "resonance_theory.projected",
     "tokens": "resonance_theory.tokens",
     "counts": "resonance_theory.counts",
     "batch": "resonance_theory.batch",
