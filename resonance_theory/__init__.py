@@ -23,6 +23,7 @@ _MODULES = {
     "sphere": "resonance_theory.sphere",
     "projected": "resonance_theory.projected",
     "tokens": "resonance_theory.tokens",
+    "evolution": "resonance_theory.evolution",
     "counts": "resonance_theory.counts",
     "batch": "resonance_theory.batch",
     "extractor": "resonance_theory.extractor",

@@ -41,8 +41,8 @@ Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
 
 _LARGEST = 1e4  # of a mean
-_SERIES = 192  # Chebyshev nodes
-_PER_SD = 14.0  # period of the inversion, in standard deviations of the tilted T²
+_SERIES = 160  # Chebyshev nodes
+_PER_SD = 12.5  # period of the inversion, in standard deviations of the tilted T²
 _CHUNK = 1 << 19
 
 
@@ -148,11 +148,10 @@ def law(
     rows = []
     for i, token in enumerate(discriminative):
         own, others = token._split(i)
-        low, high = _reach(own, others, token.off, token.dim)
-        y = low + (high - low) * (np.arange(count) + 0.5) / count
-        # f is the smaller, the better one misses: both densities come from the same nodes
-        whole = _density(y, own, others, token.off, token.dim, None)
-        hits = _density(y, own, others, token.off, token.dim, top)
+        own_law = _series(own, others, token.off, token.dim, None)
+        y = own_law.low + (own_law.high - own_law.low) * (np.arange(count) + 0.5) / count
+        whole = own_law.density_at(y)
+        hits = _series(own, others, token.off, token.dim, top).density_at(y)
         a = np.tanh(y)
         hit = np.clip(hits / np.maximum(whole, 1e-300), 0.0, 1.0)
         weight = np.maximum(whole, 0.0)
@@ -237,7 +236,7 @@ def _density(y: Floats, own: float, others: tuple[float, ...], off: float, dim: 
         np.full_like(slope, np.log(far) - 8.0),
         np.full_like(slope, np.log(far)),
     )
-    r = low + (high - low) * (np.arange(56) + 0.5) / 56
+    r = low + (high - low) * (np.arange(44) + 0.5) / 44
     t = np.exp(r)
     x, exponent = _saddle(t, free, square)
     sd = np.sqrt(2 * free / x**2 + 4 * square / x**3)
@@ -245,9 +244,9 @@ def _density(y: Floats, own: float, others: tuple[float, ...], off: float, dim: 
     count = int(np.ceil(np.max(_width(x, free, square) / step)))
     v = step[..., None] * np.arange(count + 1)
     outer = np.exp(2 * r - 0.5 * (slope * t - own) ** 2 + exponent) / np.sqrt(2 * np.pi) * 2 * t  # t dt = t² dr
-    outer *= x * step / (2 * np.pi) * (high - low) / 56
+    outer *= x * step / (2 * np.pi) * (high - low) / 44
     result = np.empty(y.shape)
-    rows = max(1, _CHUNK // (56 * (count + 1)))
+    rows = max(1, _CHUNK // (44 * (count + 1)))
     for start in range(0, y.size, rows):
         part = slice(start, start + rows)
         inner = _inverse(v[part], x[part], t[part], slope[part] * t[part], values, counts, top, rest, rest_square)
@@ -298,19 +297,26 @@ def _inverse(
 
 
 class _Series(NamedTuple):
-    """Chebyshev series of the tail on [low, high] in y; constant `total` to the left, 0 to the right."""
+    """Chebyshev series of a density in y on [low, high] and of its tail: `total` to the left, 0 to the right."""
 
     low: float
     high: float
-    coefficients: Floats
+    density: Floats
+    integral: Floats  # from the right
     total: float
+
+    def _scaled(self, y: Floats) -> Floats:
+        return (2 * np.clip(y, self.low, self.high) - self.low - self.high) / (self.high - self.low)
+
+    def density_at(self, y: Floats) -> Floats:
+        """Density in y within [low, high]."""
+        return np.asarray(chebyshev.chebval(self._scaled(y), self.density))
 
     def tail(self, affinity: ArrayLike) -> Any:
         a = arguments.real("affinity", affinity, -1.0, 1.0)
         with np.errstate(divide="ignore"):
             y = np.arctanh(a)
-        x = (2 * np.clip(y, self.low, self.high) - self.low - self.high) / (self.high - self.low)
-        value = np.clip(chebyshev.chebval(x, self.coefficients), 0.0, self.total)
+        value = np.clip(chebyshev.chebval(self._scaled(y), self.integral), 0.0, self.total)
         return np.where(y <= self.low, self.total, np.where(y >= self.high, 0.0, value))[()]
 
 
@@ -321,7 +327,7 @@ def _series(own: float, others: tuple[float, ...], off: float, dim: int, top: in
     density = chebyshev.chebinterpolate(lambda x: _density(middle + half * x, own, others, off, dim, top), _SERIES - 1)
     integral = chebyshev.chebint(density, lbnd=1.0) * -half
     total = 1.0 if top is None or top > len(others) else _load(own, others, top)
-    return _Series(low, high, integral, total)
+    return _Series(low, high, density, integral, total)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -50,30 +50,34 @@ def nested(a, gate, off, dim, nodes=300):
 def test_candidates_against_a_nested_quadrature(gate, off, dim):
     token = Gaussian(gate, off, dim)
     centre = gate[0] / np.sqrt(dim + off**2 + np.dot(gate, gate))
-    for a in (max(centre - 0.08, 0.01), centre + 0.05, centre + 0.15):
-        a = max(a, 0.02)
+    for a in (max(centre - 0.08, 0.02), max(centre + 0.08, 0.1), max(centre + 0.15, 0.2)):
         assert token.candidate_tail(a) == pytest.approx(nested(a, gate, off, dim), abs=1e-11)
-        assert nested(a, gate, 1.1 * off, dim) != pytest.approx(token.candidate_tail(a), rel=1e-3)
+    # the reference sees a mean off the gates that is 10 % longer
+    assert nested(a, gate, 1.1 * off, dim) != pytest.approx(token.candidate_tail(a), rel=1e-4)
 
 
 def test_false_positives_and_loads_by_single_integrals():
     gate, off, dim = (1.5, -0.5, 2.0), 4.0, 48
     token = Gaussian(gate, off, dim)
+
+    def integral(f, low, high):
+        return pytest.approx(integrate.quad(f, low, high, epsabs=1e-13, limit=400)[0], abs=1e-10)
+
+    def false_positive(i, ratio, square):
+        return integral(
+            lambda r: stats.ncx2.pdf(r, dim - 1, square) * special.ndtr(gate[i] - ratio * np.sqrt(r)), 0, 400
+        )
+
+    def load(i, others):
+        return integral(lambda u: stats.norm.pdf(u - gate[i]) * np.prod(special.ndtr(u - others)), -12, 14)
+
     for i in range(3):
         others = np.delete(gate, i)
-        square = float(others @ others + off**2)
         for a in (-0.1, 0.1, 0.3):
-            ratio = a / np.sqrt(1 - a * a)
-            want = integrate.quad(
-                lambda r: stats.ncx2.pdf(r, dim - 1, square) * special.ndtr(gate[i] - ratio * np.sqrt(r)),
-                0, 400, epsabs=1e-13, limit=400,
-            )[0]  # fmt: skip
-            assert token.false_positive(a, i) == pytest.approx(want, abs=1e-10)
-        want = integrate.quad(
-            lambda u: stats.norm.pdf(u - gate[i]) * np.prod(special.ndtr(u - others)), -12, 14, epsabs=1e-13, limit=200
-        )[0]
-        assert token.load()[i] == pytest.approx(want, abs=1e-12)
-        assert token.candidate_tail(-1.0, i) == pytest.approx(want, abs=1e-12)
+            want = false_positive(i, a / np.sqrt(1 - a * a), float(others @ others + off**2))
+            assert token.false_positive(a, i) == want
+        assert token.load()[i] == load(i, others)
+        assert token.candidate_tail(-1.0, i) == load(i, others)
     assert token.load(top=2).sum() == pytest.approx(2, abs=1e-13)
 
 
@@ -118,8 +122,8 @@ def test_any_gates_without_bias():
     assert np.all(got.candidate_tail_error < 0.004)
 
     gates = rotation + 0.6 * rotation[0]
-    got = sampled_rates(a, mean, gates, rng, draws=100_000, top=2)
-    count = 200_000
+    got = sampled_rates(a, mean, gates, rng, draws=40_000, top=2)
+    count = 100_000
     delta = rt.affinity(rng.standard_normal((count, dim)) + mean, gates=gates)
     rank = (delta[:, None, :] > delta[:, :, None]).sum(axis=-1)
     for i in range(4):

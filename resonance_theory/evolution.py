@@ -1,0 +1,187 @@
+"""Evolving token distributions: Ornstein-Uhlenbeck flow from a common start to clusters, sampled and exact (section 6, V1).
+
+Every token follows dx = -rate (x - mu) dt + noise dB towards the mean mu of its component, from N(start_mean, start² I)
+(start = 0: a deterministic start), so that given its component
+
+    x(t) ~ N(mu + (start_mean - mu) e^{-rate t}, v(t) I),  v = start² e^{-2 rate t} + noise² (1 - e^{-2 rate t})/(2 rate).
+
+Means are given by their coordinates along the n orthonormal gates and along one unit vector e orthogonal to all of them:
+cosines do not see more. A discriminative token of class i has mean signal w_i + off e. Each background token belongs to
+one of the components `background`, drawn with probabilities `share`: one at 0 for isotropy, one elsewhere for the common
+mean of real encoders, several for clusters. Components are independent between tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from resonance_theory import _arguments as arguments
+from resonance_theory.projected import Gaussian, Law, law
+from resonance_theory.tokens import PlantedSample
+
+__all__ = ["Evolving", "moments", "transition"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+def moments(time: ArrayLike, rate: ArrayLike, noise: ArrayLike, start: ArrayLike = 1.0) -> tuple[Floats, Floats]:
+    """(memory, variance) of the flow at `time`: the weight e^{-rate t} of the start, and v(t) per coordinate.
+
+    time, rate, noise, start >= 0; broadcasts. rate = 0 is Brownian motion, v = start² + noise² t.
+    """
+    t, k = arguments.real("time", time, 0.0), arguments.real("rate", rate, 0.0)
+    s, b = arguments.real("noise", noise, 0.0), arguments.real("start", start, 0.0)
+    memory = np.exp(-k * t)
+    positive = k > 0
+    spread = np.where(positive, -np.expm1(-2 * k * t) / np.where(positive, 2 * k, 1.0), t)
+    return memory, (b * memory) ** 2 + s * s * spread
+
+
+def transition(rng: np.random.Generator, x: Floats, mean: Floats, step: float, *, rate: float, noise: float) -> Floats:
+    """x(t + step) given x(t) = x: exact for a step of any length. mean broadcasts with x."""
+    memory, variance = moments(step, rate, noise, 0.0)
+    return np.asarray(mean + (x - mean) * memory + np.sqrt(variance) * rng.standard_normal(x.shape))
+
+
+@dataclass(frozen=True, eq=False)
+class Evolving:
+    """Tokens that flow from a common start to clusters. Lengths are absolute; only ratios to the noise matter.
+
+    dim >= 32, experts < dim. signal, off: mean of a class token, along its own gate and along e. background: means of the
+    irrelevant tokens, shape (components, experts + 1), last column along e; default one component at 0.
+    share: their probabilities, default equal. rate, noise, start, start_mean: see above; start_mean has
+    shape (experts + 1,), default 0.
+    """
+
+    dim: int
+    experts: int
+    signal: float
+    rate: float = 1.0
+    noise: float = 1.0
+    start: float = 1.0
+    off: float = 0.0
+    background: Any = None
+    share: Any = None
+    start_mean: Any = None
+
+    def __post_init__(self) -> None:
+        dim, n = arguments.integer("dim", self.dim, 32), arguments.integer("experts", self.experts, 1)
+        if dim.ndim or n.ndim or n >= dim:
+            raise ValueError(f"experts = {self.experts} must be one whole number below dim = {self.dim}")
+        for name in ("rate", "noise", "start"):
+            object.__setattr__(self, name, float(arguments.real(name, getattr(self, name), 0.0)))
+        for name in ("signal", "off"):
+            object.__setattr__(self, name, float(arguments.real(name, getattr(self, name))))
+        width = int(n) + 1
+        background = np.zeros((1, width)) if self.background is None else arguments.real("background", self.background)
+        begin = np.zeros(width) if self.start_mean is None else arguments.real("start_mean", self.start_mean)
+        if background.ndim != 2 or background.shape[0] == 0 or background.shape[1] != width:
+            raise ValueError(f"background has shape {background.shape} but must be (components, {width})")
+        if begin.shape != (width,):
+            raise ValueError(f"start_mean has shape {begin.shape} but must be ({width},)")
+        count = len(background)
+        share = np.full(count, 1 / count) if self.share is None else arguments.distribution("share", self.share)
+        if share.shape != (count,):
+            raise ValueError(f"share has shape {share.shape} but must be ({count},)")
+        for name, value in (("background", background), ("start_mean", begin), ("share", share)):
+            object.__setattr__(self, name, value)
+
+    def mean(self, time: float) -> tuple[Floats, Floats, float]:
+        """Means at `time`, of class tokens (experts, experts + 1) and of background components, and the variance."""
+        memory, variance = moments(time, self.rate, self.noise, self.start)
+        classes = np.column_stack([self.signal * np.eye(self.experts), np.full(self.experts, self.off)])
+        drift = self.start_mean * memory
+        return classes * (1 - memory) + drift, self.background * (1 - memory) + drift, float(variance)
+
+    def law(self, time: float, *, top: int = 1, nodes: int = 512) -> Law:
+        """Exact joint law at one time > 0 (at 0 too if start > 0): what the three rules need, see `projected.law`."""
+        time = _instant(time)
+        classes, background, variance = self.mean(time)
+        if variance == 0:
+            raise ValueError(f"time = {time} must be positive where the start is deterministic")
+        # Experts that the background and the start treat alike have one law: compute it once.
+        same = np.ptp(background[:, :-1], axis=1).max() == 0 and np.ptp(self.start_mean[:-1]) == 0
+        tokens = [self._seen(mean, variance) for mean in (classes[:1] if same else classes)]
+        return law(tokens, [self._seen(m, variance) for m in background], share=self.share, top=top, nodes=nodes)
+
+    def load(self, time: float, *, top: int = 1) -> Floats:
+        """π_i(t), shape (experts,): exact load of each expert by the background."""
+        _, background, variance = self.mean(_instant(time))
+        return np.asarray(sum(w * self._seen(m, variance).load(top=top) for w, m in zip(self.share, background)))
+
+    def correlation(self, time: float) -> Floats:
+        """|E x|²/E|x|² of each background component: the expected cosine of two of its tokens, up to O(1/dim)."""
+        _, background, variance = self.mean(_instant(time))
+        square = np.sum(background**2, axis=1)
+        return square / (square + self.dim * variance)
+
+    def affinity(self, rng: np.random.Generator, samples: int, tokens: int, time: float) -> PlantedSample:
+        """Affinities (samples, tokens, experts) at one time, at a cost free of dim."""
+        position, expert, centre, variance = self._draw(rng, samples, tokens, _instant(time))
+        x = centre + np.sqrt(variance) * rng.standard_normal(centre.shape)
+        rest = self.dim - self.experts - 1
+        square = variance * rng.chisquare(rest, centre.shape[:2]) if rest else 0.0
+        norm = np.sqrt(np.vecdot(x, x) + square)
+        return PlantedSample(np.clip(x[..., :-1] / norm[..., None], -1.0, 1.0), position, expert)
+
+    def sample(self, rng: np.random.Generator, samples: int, tokens: int, times: ArrayLike) -> PlantedSample:
+        """Paths as vectors for GrAP gates: values of shape (times, samples, tokens, dim), by exact transitions.
+
+        times: rising, >= 0; one number gives (samples, tokens, dim). experts must divide dim.
+        """
+        at = arguments.real("times", times, 0.0)
+        moments_ = np.atleast_1d(at)
+        if moments_.ndim != 1 or np.any(np.diff(moments_) < 0):
+            raise ValueError("times must be one number or a rising sequence of numbers of at least 0")
+        basis = self._basis()
+        position, expert, goal = self._targets(rng, samples, tokens)
+        mean = goal @ basis
+        x = self.start_mean @ basis + self.start * rng.standard_normal(mean.shape)
+        path, before = np.empty((moments_.size, *mean.shape)), 0.0
+        for i, time in enumerate(moments_):
+            x = transition(rng, x, mean, float(time - before), rate=self.rate, noise=self.noise)
+            path[i], before = x, float(time)
+        return PlantedSample(path if at.ndim else path[0], position, expert)
+
+    def _targets(self, rng: np.random.Generator, samples: int, tokens: int) -> tuple[Integers, Integers, Floats]:
+        """Position and class of the discriminative tokens; long-run means of all tokens in gate coordinates and e."""
+        if not isinstance(rng, np.random.Generator):
+            raise TypeError(f"rng is a {type(rng).__name__} but must be a numpy.random.Generator")
+        m, s = (int(arguments.integer(k, v, 1)) for k, v in (("samples", samples), ("tokens", tokens)))
+        position, expert = rng.integers(s, size=m), rng.integers(self.experts, size=m)
+        goal = self.background[rng.choice(len(self.share), size=(m, s), p=self.share)]
+        own = np.zeros((m, self.experts + 1))
+        own[np.arange(m), expert] = self.signal
+        own[:, -1] = self.off
+        goal[np.arange(m), position] = own
+        return position, expert, goal
+
+    def _draw(self, rng: Any, samples: int, tokens: int, time: float) -> tuple[Integers, Integers, Floats, float]:
+        position, expert, goal = self._targets(rng, samples, tokens)
+        memory, variance = moments(time, self.rate, self.noise, self.start)
+        return position, expert, goal * (1 - memory) + self.start_mean * memory, float(variance)
+
+    def _basis(self) -> Floats:
+        """Unit GrAP gates and e, a contrast within the first block; rows (experts + 1, dim)."""
+        from resonance_theory.extractor import grap_gates
+
+        gates = grap_gates(self.dim, self.experts)
+        contrast = np.zeros(self.dim)
+        contrast[:2] = np.sqrt(0.5), -np.sqrt(0.5)
+        return np.vstack([gates / np.linalg.norm(gates, axis=1, keepdims=True), contrast])
+
+    def _seen(self, mean: Floats, variance: float) -> Gaussian:
+        scaled = mean / np.sqrt(variance)
+        return Gaussian(tuple(scaled[:-1]), abs(float(scaled[-1])), self.dim)
+
+
+def _instant(time: Any) -> float:
+    value = arguments.real("time", time, 0.0)
+    if value.ndim:
+        raise ValueError(f"time has shape {value.shape} but must be one number of at least 0")
+    return float(value)

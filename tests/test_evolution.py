@@ -1,0 +1,142 @@
+"""Evolving tokens: exact transitions, the two samplers, the laws, and the stored record of the study."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import integrate
+
+import resonance_theory as rt
+from resonance_theory import sphere
+from resonance_theory.evolution import Evolving, moments, transition
+from resonance_theory.montecarlo import study as study_module
+from resonance_theory.montecarlo.study import settings_of
+from resonance_theory.verification import stats
+from simulations import evolution as study
+
+
+def test_moments_solve_the_equations_of_the_flow():
+    """dm/dt = -rate m and dv/dt = -2 rate v + noise², integrated numerically."""
+    for rate, noise, start in ((0.7, 1.3, 0.4), (0.0, 2.0, 1.0), (3.0, 0.0, 2.0)):
+        slope = lambda _, y, k=rate, s=noise: [-k * y[0], -2 * k * y[1] + s * s]  # noqa: E731
+        solved = integrate.solve_ivp(slope, (0, 1.7), [1.0, start**2], rtol=1e-10, atol=1e-12).y[:, -1]
+        np.testing.assert_allclose(moments(1.7, rate, noise, start), solved, rtol=1e-8)
+    assert moments(2.0, 1e-12, 1.0, 0.0)[1] == pytest.approx(2.0, rel=1e-10)
+    assert np.shape(moments(np.zeros((3, 1)), np.ones(2), 1.0)[1]) == (3, 2)
+
+
+def test_transitions_compose():
+    """Two steps have the law of one: mean and variance within 6.5 standard errors, and not those of another rate."""
+    count, mean = 400_000, np.array(2.0)
+    x = np.full(count, -1.0)
+    rng = np.random.default_rng(5)
+    for step in (0.3, 0.5):
+        x = transition(rng, x, mean, step, rate=0.9, noise=1.1)
+    for rate, agree in ((0.9, True), (0.92, False)):
+        memory, variance = moments(0.8, rate, 1.1, 0.0)
+        error = np.sqrt(variance / count)
+        assert bool(abs(x.mean() - (2 - 3 * memory)) < 6.5 * error) == agree
+    variance = float(moments(0.8, 0.9, 1.1, 0.0)[1])
+    assert abs(x.var() - variance) < 6.5 * variance * np.sqrt(2 / count)
+
+
+def test_paths_have_the_flow_s_covariance():
+    flow = Evolving(
+        dim=32, experts=4, signal=3.0, rate=0.8, noise=1.2, start=0.7, background=[[0.0, 1.0, 0.0, 0.0, 2.0]]
+    )
+    x = flow.sample(np.random.default_rng(6), 4000, 8, [0.2, 1.0]).values
+    assert x.shape == (2, 4000, 8, 32)
+    first, second = (v.reshape(-1, 32)[:, 20:] for v in x)  # features without a mean
+    early = float(moments(0.2, 0.8, 1.2, 0.7)[1])
+    late = float(moments(1.0, 0.8, 1.2, 0.7)[1])
+    error = 6.5 / np.sqrt(first.size)
+    assert abs(np.mean(first * first) / early - 1) < error * np.sqrt(2)
+    assert abs(np.mean(second * second) / late - 1) < error * np.sqrt(2)
+    # cov(x(t), x(t+u)) = v(t) exp(-rate u)
+    assert abs(np.mean(first * second) - early * np.exp(-0.64)) < error * np.sqrt(2 * early * late)
+    assert flow.sample(np.random.default_rng(6), 5, 3, 0.4).values.shape == (5, 3, 32)
+
+
+def test_planted_tokens_are_the_end_of_the_flow():
+    flow = Evolving(dim=64, experts=8, signal=2.5, noise=np.sqrt(2))
+    got, want = flow.law(60.0), sphere.planted(2.5, 64, 8)
+    for name in ("hit", "false_positive", "candidate_tail"):
+        assert got.weight @ getattr(got, name) == pytest.approx(want.weight @ getattr(want, name), abs=1e-12)
+    at_start = flow.law(0.0)
+    assert at_start.weight @ at_start.hit == pytest.approx(1 / 8, abs=1e-12)
+    np.testing.assert_allclose(flow.load(0.7), 1 / 8, atol=1e-14)
+
+
+def test_a_mixture_averages_its_components():
+    parts = [[2.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
+    share = np.array([0.3, 0.7])
+    model = {"dim": 64, "experts": 2, "signal": 2.0}
+    both = Evolving(**model, background=parts, share=share).law(1.2)
+    alone = [Evolving(**model, background=[part]).law(1.2) for part in parts]
+    for name in ("load", "false_positive", "candidate_tail"):
+        mixed = sum(w * getattr(law, name) for w, law in zip(share, alone))
+        np.testing.assert_allclose(getattr(both, name), mixed, atol=1e-13)
+    np.testing.assert_array_equal(both.expert, np.repeat([0, 1], 512))
+
+
+def test_classes_that_look_alike_are_computed_once():
+    """A background that treats all gates alike: one class, the same averages as all of them."""
+    model = {"dim": 64, "experts": 2, "signal": 2.0, "off": 1.5}
+    one = Evolving(**model, background=[[0.4, 0.4, 2.0]]).law(1.0)
+    all_ = Evolving(**model, background=[[0.4, 0.4 + 1e-13, 2.0]]).law(1.0)
+    assert (one.weight.size, all_.weight.size) == (512, 2 * 512)
+    for law in (one, all_):
+        assert law.weight.sum() == pytest.approx(1)
+    for name in ("hit", "candidate_tail", "load"):
+        assert one.weight @ getattr(one, name) == pytest.approx(all_.weight @ getattr(all_, name), abs=1e-10)
+
+
+def test_the_stored_record_agrees_with_the_laws_of_today():
+    """The record of `resonance simulate evolution --full --record`, judged afresh from its counts alone."""
+    cases = study.cases(settings_of("evolution", full=True))
+    path = study_module.folder("simulations") / "results" / "evolution.jsonl"
+    summary, *rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert summary["provenance"]["command"] == "resonance simulate evolution --full --seed 0 --record"
+    laws = {(case.label, key): law for case in cases for key, law in case.laws.items()}
+    assert {(row["case"], row["key"]) for row in rows} == set(laws)
+    for row in rows:
+        law = laws[row["case"], row["key"]]
+        assert row["law"] == pytest.approx(law, rel=1e-9)
+        assert stats.equal(row["successes"], row["trials"], law, stats.ALPHA / len(rows)).holds
+    counts = {(row["case"], row["key"]): (row["successes"], row["trials"]) for row in rows}
+    for mutant in summary["mutants_rejected"]:
+        assert any(
+            stats.equal(*counts[case.label, key], wrong, stats.ALPHA / len(rows)).fails
+            for case in cases
+            for key, wrong in case.mutants[mutant].items()
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"dim": 16}, "dim = 16"),
+        ({"experts": 64}, "experts = 64"),
+        ({"rate": -1.0}, "rate = -1.0"),
+        ({"signal": np.inf}, "signal = inf"),
+        ({"background": [0.0] * 5}, "background has shape"),
+        ({"start_mean": [0.0]}, "start_mean has shape"),
+        ({"share": [0.5, 0.5]}, "share has shape"),
+    ],
+)
+def test_bad_models(change, words):
+    with pytest.raises(ValueError, match=words):
+        Evolving(**{"dim": 64, "experts": 4, "signal": 1.0, **change})
+
+
+def test_bad_calls():
+    flow = Evolving(dim=64, experts=4, signal=1.0, start=0.0)
+    with pytest.raises(ValueError, match="must be positive where the start is deterministic"):
+        flow.law(0.0)
+    with pytest.raises(ValueError, match="times must be"):
+        flow.sample(np.random.default_rng(0), 1, 1, [1.0, 0.5])
+    with pytest.raises(ValueError, match="time = -1"):
+        flow.load(-1.0)
+    with pytest.raises(TypeError, match="rng is a int"):
+        flow.affinity(0, 1, 1, 1.0)
+    assert rt.evolution.Evolving is Evolving
