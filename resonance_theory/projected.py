@@ -168,7 +168,7 @@ def law(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _within(below: Any, above: Any, counts: Sequence[int], top: int) -> Any:
+def _within(below: Any, above: Any, counts: NDArray[Any], top: int) -> Any:
     """Sum over fewer than `top` above of the product of factors: groups of `counts` alike, each below or above."""
     total: list[Any] = [1.0]
     for low, high, count in zip(below, above, counts):
@@ -270,7 +270,7 @@ def _inverse(
     t: Floats,
     u: Floats,
     values: Floats,
-    counts: Sequence[int],
+    counts: NDArray[Any],
     top: int | None,
     rest: float,
     rest_square: float,
@@ -324,7 +324,9 @@ class _Series(NamedTuple):
 def _series(own: float, others: tuple[float, ...], off: float, dim: int, top: int | None) -> _Series:
     low, high = _reach(own, others, off, dim)
     middle, half = 0.5 * (low + high), 0.5 * (high - low)
-    density = chebyshev.chebinterpolate(lambda x: _density(middle + half * x, own, others, off, dim, top), _SERIES - 1)
+    density: Any = chebyshev.chebinterpolate(
+        lambda x: _density(middle + half * x, own, others, off, dim, top), _SERIES - 1
+    )
     integral = chebyshev.chebint(density, lbnd=1.0) * -half
     total = 1.0 if top is None or top > len(others) else _load(own, others, top)
     return _Series(low, high, density, integral, total)
