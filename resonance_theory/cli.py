@@ -295,9 +295,14 @@ def _simulate(options: argparse.Namespace) -> int:
         seed=options.seed,
         workers=options.workers,
         backend=options.backend,
+        device=options.device,
         store=options.store,
         resume=options.resume,
     )
+    from resonance_theory.montecarlo import ranks
+
+    if ranks.rank():  # rank 0 alone reports
+        return 0 if result.passed else 1
     _emit(result.to_json(), options.json, result.table())
     if options.record:
         from resonance_theory.verification.ledger import folder

@@ -67,6 +67,7 @@ def affinity(x: Array, experts: int | None = None, *, gates: Array | None = None
         dim, experts = _sizes(dim, experts)
     if center is not False:
         x = _centred(xp, x, center)
+    x = _contiguous(x)
 
     x, length = _scaled(xp, "x", x)
     if gates is None:
@@ -79,6 +80,13 @@ def affinity(x: Array, experts: int | None = None, *, gates: Array | None = None
     length = xp.where(zero, xp.ones_like(length), length)
     # Rounding can push the cosine of parallel vectors beyond 1 by an ulp or two.
     return xp.clip(projection / length[..., None], -1.0, 1.0)
+
+
+def _contiguous(x: Array) -> Array:
+    """The same tokens in row order: sums over strided memory may round differently, and equal tokens must tie."""
+    if array_api_compat.is_numpy_array(x):
+        return np.ascontiguousarray(x)
+    return x.contiguous() if array_api_compat.is_torch_array(x) else x
 
 
 def _scaled(xp: Any, name: str, x: Array) -> tuple[Array, Array]:

@@ -90,7 +90,8 @@ def laws(
     return exact, wrong
 
 
-def _by_key(rates: dict[str, Any], capacities: list[int]) -> dict[str, float]:
+def by_key(rates: dict[str, Any], capacities: list[int]) -> dict[str, float]:
+    """Rates of arrays over the capacities, one key each as the samplers count them."""
     return {f"{rule} C={c}": float(rate) for rule, array in rates.items() for c, rate in zip(capacities, array)}
 
 
@@ -100,8 +101,8 @@ def cases(settings: dict[str, Any]) -> list[Case]:
         s, d, n, signal, top = row["tokens"], row["dim"], row["experts"], row["signal"], row.get("top", 1)
         capacities = row["capacities"]
         right, mutants = laws(s, d, n, signal, top, capacities)
-        exact = _by_key(right, capacities)
-        wrong = {name: _by_key(rates, capacities) for name, rates in mutants.items()}
+        exact = by_key(right, capacities)
+        wrong = {name: by_key(rates, capacities) for name, rates in mutants.items()}
         for sampler in row["samplers"]:
             parameters = {
                 "sampler": sampler,

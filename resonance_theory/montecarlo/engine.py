@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 
 from resonance_theory import _arguments as arguments
+from resonance_theory.montecarlo import ranks
 from resonance_theory.montecarlo.store import Store
 from resonance_theory.montecarlo.task import Tally, Task
 
@@ -34,6 +35,8 @@ def run(
     on_block: Callable[[Task, Tally], None] | None = None,
 ) -> dict[str, Tally]:
     """Totals of every task over blocks 0..blocks-1, by task id.
+
+    Under torchrun every rank runs its share of the blocks, with a store of its own, and returns the common totals.
 
     blocks: one number for all tasks, or one per task id. workers: processes; beyond 1 they are spawned, so samplers
     must be importable and a script needs the `if __name__ == "__main__"` guard. store: blocks found there are not run
@@ -57,8 +60,9 @@ def run(
     todo: list[tuple[Task, int]] = []
     for task, id, count in zip(tasks, ids, wanted):
         done = store.blocks.get(id, {}) if store else {}
-        totals[id] = sum((done[block] for block in range(count) if block in done), Tally())
-        todo += [(task, block) for block in range(count) if block not in done]
+        mine = range(ranks.rank(), count, ranks.world())
+        totals[id] = sum((done[block] for block in mine if block in done), Tally())
+        todo += [(task, block) for block in mine if block not in done]
         if on_block is not None and totals[id].trials:
             on_block(task, totals[id])
     todo.sort(key=lambda item: item[1])  # block by block over all tasks, so that every estimate tightens from the start
@@ -79,7 +83,7 @@ def run(
             finish(task, block, tally)
     else:
         _run_pool(todo, min(workers, len(todo)), finish)
-    return totals
+    return ranks.total(totals)
 
 
 def _run_pool(todo: Sequence[tuple[Task, int]], workers: int, finish: Finish) -> None:

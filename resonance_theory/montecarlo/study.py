@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from resonance_theory.montecarlo import ranks
 from resonance_theory.montecarlo.engine import run
 from resonance_theory.montecarlo.progress import Progress
 from resonance_theory.montecarlo.store import Store
@@ -140,12 +141,16 @@ def run_study(
     seed: int = 0,
     workers: int = 1,
     backend: str = "numpy",
+    device: str = "cpu",
     store: str | Path | None = None,
     resume: bool = False,
     progress: IO[str] | None = sys.stderr,
 ) -> StudyResult:
     """Run a study of the checkout and confront every rate with its law.
 
+    backend, device: the array library that draws and routes, where the study offers a choice (its `BACKENDS`); its
+    sampler then receives them as keywords. Under torchrun the blocks are shared by all ranks, rank 0 alone reports, and
+    rank k > 0 stores beside it in `<store>.rank<k>`, so that a run resumes with the same number of ranks.
     store: file of finished blocks, continued if resume. progress: where to show estimates and notices, None for nowhere.
     The false-alarm budget `stats.ALPHA` is divided over all rates. Raises ValueError for an unknown study or backend,
     and what `Store` and `engine.run` raise.
@@ -158,6 +163,14 @@ def run_study(
     backends = getattr(module, "BACKENDS", ("numpy",))
     if backend not in backends:
         raise ValueError(f"backend = {backend!r} must be {' or '.join(backends)} for the study {name}")
+    if device != "cpu" and backend == "numpy":
+        raise ValueError(f"device = {device!r} must be 'cpu' for backend = 'numpy'")
+    if backend == "cupy":
+        device = "cuda"
+    where = {"backend": backend, "device": device} if len(backends) > 1 else {}
+    if ranks.rank():
+        progress = None
+        store = None if store is None else f"{store}.rank{ranks.rank()}"
     settings = settings_of(name, full=full)
     cases: list[Case] = module.cases(settings)
     if len({case.label for case in cases}) != len(cases):
@@ -168,7 +181,7 @@ def run_study(
         Task(
             name=f"{name}/{case.label}",
             function=f"{case.sampler.__module__}:{case.sampler.__qualname__}",
-            parameters=case.parameters,
+            parameters={**case.parameters, **where},
             block_size=block_size,
             seed=seed,
         )
@@ -222,15 +235,30 @@ def run_study(
                     fails = stats.equal(count, tally.trials, wrong[key], alpha).fails
                     rejected[mutant] = rejected.get(mutant, False) or fails
     options = " --full" if full else ""
+    if where:
+        options += f" --backend {backend} --device {device}"
     provenance = {
         "command": f"resonance simulate {name}{options} --seed {seed} --record",
         **versions(),
         "backend": backend,
+        **_device(backend, device),
         "seed": seed,
         "false_alarm_budget": stats.ALPHA,
         "seconds": round(time.perf_counter() - start, 1),
     }
     return StudyResult(name, rows, rejected, provenance)
+
+
+def _device(backend: str, device: str) -> dict[str, str]:
+    """The library and the device that drew and routed, with version and name; empty for NumPy."""
+    if backend == "numpy":
+        return {}
+    library = importlib.import_module(backend)
+    if backend == "torch":
+        name = library.cuda.get_device_name() if device == "cuda" else "cpu"
+    else:
+        name = library.cuda.runtime.getDeviceProperties(0)["name"].decode()
+    return {"device": name, backend: library.__version__}
 
 
 def _progress_line(case: Case, tally: Tally, alpha: float) -> str:
