@@ -5,6 +5,7 @@
     y = layer(x, padding_mask=padding)      # x, y: (samples, tokens, dim); padding: booleans, True where padded
     layer.router.statistics.summary()       # load, drops, dead experts, q, h, Calinski-Harabasz, ...
 
+`replace_router(model)` puts such layers into a Hugging Face model of Mixtral's kind.
 No step loops over tokens or experts, all shapes follow from those of x, and nothing waits for the device, so that
 torch.compile takes a layer whole. Torch is needed here and nowhere else in the package.
 """
@@ -14,15 +15,19 @@ from __future__ import annotations
 from resonance_theory.nn.capacity import MeasuredCapacity
 from resonance_theory.nn.gates import GroupedAveragePooling
 from resonance_theory.nn.moe import FeedForwardExperts, ResonanceMoE
+from resonance_theory.nn.replace import GatedExperts, ReplacedMoE, replace_router
 from resonance_theory.nn.router import ResonanceRouter, Routing
 from resonance_theory.nn.statistics import RoutingStatistics
 
 __all__ = [
     "FeedForwardExperts",
+    "GatedExperts",
     "GroupedAveragePooling",
     "MeasuredCapacity",
+    "ReplacedMoE",
     "ResonanceMoE",
     "ResonanceRouter",
     "Routing",
     "RoutingStatistics",
+    "replace_router",
 ]
