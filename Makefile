@@ -7,13 +7,14 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help verify verify-full figures test formal mutants lint clean
+.PHONY: help verify verify-full figures test test-long formal mutants lint clean
 
 help:
 	@echo "make verify       prove, compute and simulate every claim; audit real hidden states; report in out/report"
 	@echo "make verify-full  the same with long simulations"
 	@echo "make figures      the figures, from stored results, in out/figures"
 	@echo "make test         the test suite"
+	@echo "make test-long    the tests that take minutes"
 	@echo "make formal       Coq proofs of the exact laws and scalar lemmas, where Coq is installed"
 	@echo "make mutants      alter each operator and number of the rules: the tests must notice (long)"
 	@echo "make lint         ruff and mypy"
@@ -36,6 +37,9 @@ figures: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --durations=10
+
+test-long: $(STAMP)
+	$(BIN)/python -m pytest -m long --durations=10
 
 formal: $(STAMP)
 	$(BIN)/python proofs/formal/check.py
