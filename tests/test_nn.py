@@ -162,6 +162,17 @@ def test_scores_are_affinities_at_every_scale():
     np.testing.assert_allclose(layer(x).score[0].detach(), rt.affinity(x.numpy(), gates=gates), atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_agrees_with_the_fused_kernels(dtype):
+    x = tokens(3, 200, 24, seed=8, dtype=torch.float64).to(dtype)
+    routing = router(top=2, capacity=90)(x)
+    weight, expert = rt.kernels.top_affinity(x, 4, top=2)
+    assert torch.equal(routing.expert, expert)
+    best = routing.score.gather(-1, expert)
+    torch.testing.assert_close(best, weight, rtol=0, atol=4 * torch.finfo(best.dtype).eps)
+    assert pairs(routing.assignment()) == pairs(rt.kernels.route(x, 4, 90, top=2))
+
+
 def test_centred_gates_and_their_running_mean():
     x, mask = 3 + tokens(3, 20, 24, dtype=torch.float64), padding()
     gate = nn.GroupedAveragePooling(24, 4, center=True).double()
