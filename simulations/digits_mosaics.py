@@ -67,6 +67,36 @@ def keep(affinity: np.ndarray, rule: str, capacity: int, rng: np.random.Generato
     return token, used
 
 
+def forward(
+    network: list[Any], x: Any, rule: str, capacity: int, scale: float, rng: np.random.Generator
+) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Logits (runs, samples, classes) of the tokens x (runs, samples, patches, pixels), and (token, used) of `keep`.
+
+    network, one of each for every run: gates (runs, pixels, experts), first layer (runs, experts, pixels, hidden), its
+    bias (runs, experts, 1, hidden), second layer (runs, experts, hidden, classes), offset (runs, 1, classes).
+    """
+    import torch
+
+    gates, first, bias, second, offset = network
+    runs, count, patches, _ = x.shape
+    experts = gates.shape[-1]
+    flat = x.flatten(1, 2)
+    cosine = torch.bmm(flat, gates / gates.norm(dim=1, keepdim=True)) / flat.norm(dim=-1, keepdim=True)
+    affinity = cosine.reshape(runs * count, patches, experts)
+    token, used = keep(affinity.detach().numpy(), rule, capacity, rng)
+    index = torch.from_numpy(token)
+    gate = torch.sigmoid(scale * affinity.transpose(1, 2).gather(2, index)) * torch.from_numpy(used)
+    slots = x.flatten(0, 1)[torch.arange(runs * count)[:, None, None], index]  # only kept tokens reach the experts
+
+    def by_expert(values: Any) -> Any:
+        """(runs * samples, experts, capacity, ...) as (runs, experts, samples * capacity, ...)."""
+        return values.unflatten(0, (runs, count)).transpose(1, 2).flatten(2, 3)
+
+    out = torch.matmul(torch.relu(torch.matmul(by_expert(slots), first) + bias), second)
+    out = (out * by_expert(gate[..., None])).unflatten(2, (count, capacity))
+    return out.sum(dim=(1, 3)) + offset, token, used
+
+
 def train(
     rng: np.random.Generator,
     trials: int,
@@ -107,29 +137,13 @@ def train(
     gates = weights(images.shape[1], experts)
     first, second = weights(experts, images.shape[1], hidden), weights(experts, hidden, CLASSES)
     bias, offset = torch.zeros(trials, experts, 1, hidden), torch.zeros(trials, 1, CLASSES)
-    parameters = [gates, first, second, bias.requires_grad_(), offset.requires_grad_()]
+    network = [gates, first, bias.requires_grad_(), second, offset.requires_grad_()]
 
-    def forward(x: Any) -> tuple[Any, np.ndarray, np.ndarray]:
-        count = x.shape[1]
-        unit = gates / gates.norm(dim=1, keepdim=True)
-        flat = x.reshape(trials, count * patches, -1)
-        affinity = (torch.bmm(flat, unit) / flat.norm(dim=-1, keepdim=True)).reshape(trials * count, patches, experts)
-        token, used = keep(affinity.detach().numpy(), rule, capacity, keep_rng)
-        index = torch.from_numpy(token)
-        gate = torch.sigmoid(scale * affinity.transpose(1, 2).gather(2, index)) * torch.from_numpy(used)
-        sample = torch.arange(trials * count)[:, None, None]
-        kept = x.reshape(trials * count, patches, -1)[sample, index]  # (trials * count, experts, capacity, pixels)
-        by_expert = kept.reshape(trials, count, experts, capacity, -1).transpose(1, 2).flatten(2, 3)
-        out = torch.matmul(torch.relu(torch.matmul(by_expert, first) + bias), second)
-        weight = gate.reshape(trials, count, experts, capacity).transpose(1, 2).flatten(2, 3)
-        out = (out * weight[..., None]).reshape(trials, experts, count, capacity, CLASSES).sum(dim=(1, 3))
-        return out + offset, token, used
-
-    optimizer = torch.optim.Adam(parameters, lr=rate)
+    optimizer = torch.optim.Adam(network, lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         x, _, label = draw(0, batch)
-        logits = forward(x)[0]
+        logits = forward(network, x, rule, capacity, scale, keep_rng)[0]
         # A sum over runs: each one's gradient is its own, and Adam treats every weight by itself.
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(label).flatten()) * trials
         optimizer.zero_grad()
@@ -139,7 +153,7 @@ def train(
 
     x, place, label = draw(1, test_mosaics)
     with torch.no_grad():
-        logits, token, used = forward(x)
+        logits, token, used = forward(network, x, rule, capacity, scale, keep_rng)
     torch.set_num_threads(threads)
     right = (logits.argmax(dim=-1).numpy() == label).sum(axis=1)
     here = (token == place.reshape(-1, 1, 1)) & used
