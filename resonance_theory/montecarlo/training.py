@@ -8,6 +8,7 @@ budget, and `comparisons` lists what is to be compared, fixed before anything is
 
 expect: "more" (first exceeds second by more than the margin), "equal" (they differ by at most the margin), or absent (the
 difference is measured, nothing is claimed). Run g of every arm draws from the same stream, so the differences are paired.
+Networks train on the CPU, over `workers` processes; under torchrun rank 0 trains them all.
 """
 
 from __future__ import annotations
