@@ -164,7 +164,7 @@ def benchmark(device: str, shape: tuple[int, int, int], dtype: str, repeats: int
     for name in ("kernel, torch tensor", "kernel, affinities only", "kernel, with gradient", "eager torch"):
         if dtype == "float32" or name.startswith("kernel"):
             calls[name] = chosen[name]
-    result = {}
+    result: dict[str, dict[str, Any]] = {}
     for name, call in calls.items():
         times = []
         for repeat in range(repeats + 3):
