@@ -33,6 +33,11 @@ def tied(*shape, seed=0):
     return torch.tensor(np.random.default_rng(seed).integers(-1, 2, shape), dtype=torch.float32)
 
 
+def opposite(*shape, seed=0):
+    """Tokens whose cosines with all GrAP gates are negative, below what a masked score of 0 would be."""
+    return -1 + 0.1 * tokens(*shape, seed=seed)
+
+
 def router(dim=24, experts=4, **options):
     torch.manual_seed(1)
     return nn.ResonanceRouter(dim, experts, **options)
@@ -89,7 +94,7 @@ def brute(score, capacity, real, rule):
 @pytest.mark.parametrize("gates", GATES)
 def test_sets_by_loops_and_padding(rule, gates):
     mask = padding()
-    for make in (tokens, tied):
+    for make in (tokens, tied, opposite):
         x = make(3, 20, 24, seed=5)
         x[mask] = math.nan  # what stands in padding must not matter
         routing = router(rule=rule, gates=gates, capacity_factor=0.8)(x, mask)
