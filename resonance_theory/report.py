@@ -12,11 +12,14 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-__all__ = ["prepare", "read", "write"]
+from resonance_theory import _markup
+
+__all__ = ["claim_body", "prepare", "read", "write"]
 
 FORMAT = "resonance-theory ledger 1"
 Record = Mapping[str, Any]
@@ -183,90 +186,84 @@ def _forest(rows: Sequence[Mapping[str, Any]]) -> str:
     """Estimates with their intervals around the law, in units of the smallest detectable difference.
 
     The law sits at 0 (equal) or marks the edge of the allowed side (at most, at least); the hollow diamond is the
-    mutant's value, on the edge with an arrowhead where it lies outside.
+    mutant's value, on the edge with an arrowhead where it lies outside. Labels are text beside the strips, not in
+    them, so that they stay readable when the page is narrow.
     """
-    from html import escape
-
-    width, row_height, left, reach = 720, 22, 330, 3.0
-    height = row_height * len(rows) + 34
-    scale = (width - left - 20) / (2 * reach)
-    centre = left + reach * scale
+    width, reach = 336, 3.0
+    scale = (width - 24) / (2 * reach)
 
     def x(value: float) -> float:
-        return centre + max(-reach, min(reach, value)) * scale
+        return width / 2 + max(-reach, min(reach, value)) * scale
 
-    parts = [
-        f'<svg class="forest" viewBox="0 0 {width} {height}" role="img" aria-label="estimates against the law">',
-        f'<line class="law" x1="{centre}" x2="{centre}" y1="4" y2="{height - 26}"/>',
-    ]
-    for index, row in enumerate(rows):
-        y = 14 + index * row_height
+    parts = ['<div class="forest" role="group" aria-label="estimates against the law">']
+    for row in rows:
         unit = row["detectable"] if 0 < row["detectable"] < 1 else max(row["high"] - row["low"], 1e-12)
         low, high, estimate, mutant = ((row[k] - row["law"]) / unit for k in ("low", "high", "estimate", "mutant"))
         case = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in row["case"].items())
-        label = f"{row['key']}: {case}"
-        short = label if len(label) <= 56 else label[:55] + "…"
-        title = (
-            f"{label}; estimate {row['estimate']:.6g} in [{row['low']:.6g}, {row['high']:.6g}] from {row['trials']} "
-            f"trials; law {row['law']:.6g}; mutant {row['mutant']:.6g}; detects {row['detectable']:.2g}"
-        )
-        parts.append(
-            f'<g><title>{escape(title)}</title><text x="0" y="{y + 4}">{escape(short)}</text>'
-            f'<line class="interval" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y}" y2="{y}"/>'
-            f'<circle cx="{x(estimate):.1f}" cy="{y}" r="3.4"/>'
+        sign = {"equal": "=", "at_most": "≤", "at_least": "≥"}[row["relation"]]
+        numbers = (
+            f"{row['estimate']:.6g} {sign} law {row['law']:.6g}; mutant {row['mutant']:.6g}; "
+            f"{row['trials']:,} trials detect {row['detectable']:.2g}"
         )
         m = x(mutant)
         if abs(mutant) <= reach:
-            shape = f"M{m:.1f} {y - 5}l5 5l-5 5l-5 -5z"
+            shape = f"M{m:.1f} 6l5 5l-5 5l-5 -5z"
         else:
-            side = 1 if mutant > 0 else -1
-            shape = f"M{m:.1f} {y}l{-8 * side} -5v10z"
-        parts.append(f'<path class="mutant" d="{shape}"/></g>')
-    y = height - 20
-    parts.append(f'<line class="axis" x1="{left}" x2="{width - 20}" y1="{y}" y2="{y}"/>')
-    for tick in range(-3, 4):
-        parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{y + 15}">{tick}</text>')
-    parts.append("</svg>")
+            shape = f"M{m:.1f} 11l{-8 if mutant > 0 else 8} -5v10z"
+        parts.append(
+            f'<div class="row"><span>{escape(row["key"])}: {escape(case)}'
+            f'<span class="numbers">{escape(numbers)}</span></span>'
+            f'<svg viewBox="0 0 {width} 22" role="img" aria-label="{escape(numbers)}">'
+            f"<title>[{row['low']:.6g}, {row['high']:.6g}]</title>"
+            f'<line class="law" x1="{x(0):g}" x2="{x(0):g}" y1="0" y2="22"/>'
+            f'<line class="interval" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="11" y2="11"/>'
+            f'<circle cx="{x(estimate):.1f}" cy="11" r="3.4"/><path class="mutant" d="{shape}"/></svg></div>'
+        )
+    ticks = "".join(f'<text class="tick" x="{x(t):g}" y="15">{t}</text>' for t in range(-3, 4))
+    parts.append(
+        '<div class="row"><span class="numbers">distance from the law, in smallest detectable differences</span>'
+        f'<svg viewBox="0 0 {width} 20" aria-hidden="true">'
+        f'<line class="axis" x1="{x(-reach):g}" x2="{x(reach):g}" y1="1" y2="1"/>{ticks}</svg></div></div>'
+    )
     return "".join(parts)
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-def _rich_text(text: str) -> str:
-    """Escaped text with $...$ turned into MathML, which browsers render without a script."""
-    from html import escape
-
-    from latex2mathml.converter import convert
-
-    pieces = text.split("$")
-    out = []
-    for index, piece in enumerate(pieces):
-        if index % 2 == 0 or index == len(pieces) - 1:
-            out.append(escape(piece))
-        else:
-            out.append(convert(piece))
-    return "".join(out)
-
-
 def _flat(rows: Iterable[Record]) -> list[Mapping[str, Any]]:
     return [row for claim in rows for check in claim["checks"] for row in check["rows"]]
 
 
-def _html(record: Record, figures: Mapping[str, str]) -> str:
+def _environment(link: _markup.Link) -> Any:
     import jinja2
 
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["rich"] = _rich_text
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "data")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["rich"] = lambda text: _markup.rich_text(text, link)
+    environment.filters["proof"] = lambda text: _markup.proof(text, link)
     environment.filters["forest"] = _forest
-    template = environment.from_string((Path(__file__).parent / "data" / "report.html").read_text(encoding="utf-8"))
+    return environment
+
+
+def claim_body(claim: Record, link: _markup.Link) -> str:
+    """One claim's record as HTML; checks without `truth` and `mutant` have not been run."""
+    return _environment(link).get_template("claim.html").render(claim=claim)
+
+
+def _html(record: Record, figures: Mapping[str, str]) -> str:
+    known = {claim["id"] for claim in record["claims"]}
     rates = _flat(record["claims"])
-    return template.render(
-        record=record,
-        figures=figures,
-        tally=sorted(Counter(claim["verdict"] for claim in record["claims"]).items()),
-        verdicts={claim["id"]: claim["verdict"] for claim in record["claims"]},
-        corrected=[claim for claim in record["claims"] if claim["correction"]],
-        rates=len(rates),
-        trials=sum(row["trials"] for row in rates),
+    return (
+        _environment(lambda claim_id: f"#{claim_id}" if claim_id in known else None)
+        .get_template("report.html")
+        .render(
+            record=record,
+            figures=figures,
+            tally=sorted(Counter(claim["verdict"] for claim in record["claims"]).items()),
+            verdicts={claim["id"]: claim["verdict"] for claim in record["claims"]},
+            corrected=[claim for claim in record["claims"] if claim["correction"]],
+            rates=len(rates),
+            trials=sum(row["trials"] for row in rates),
+        )
     )

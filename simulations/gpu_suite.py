@@ -2,8 +2,8 @@
 
     python -m simulations.gpu_suite --out DIR
 
-writes DIR/checks.json and DIR/benchmarks.json with device, versions and commit. Exit status: 0 all checks passed,
-1 a check failed (benchmarks are not run then), 77 there is no CUDA device (nothing was checked).
+writes DIR/checks.json, DIR/<study>.json and DIR/benchmarks.json with device, versions and commit. Exit status: 0 all
+checks and studies passed, 1 one failed (what follows it is not run), 77 there is no CUDA device (nothing was checked).
 `--device cpu --tokens 64` takes the same steps on the CPU, Triton under its interpreter: a rehearsal, not evidence.
 """
 
@@ -25,11 +25,14 @@ import numpy as np
 import resonance_theory as rt
 from resonance_theory import kernels
 from resonance_theory.kernels import naive
-from simulations.router_benchmark import SHAPES, contenders, provenance
+from resonance_theory.montecarlo.study import run_study
+from simulations.router_benchmark import contenders, provenance
 
 __all__ = ["CHECKS", "main"]
 
 NO_DEVICE = 77  # the customary exit status of a skipped test
+SHAPES = {"A": (2**20, 4096, 64), "B": (2**18, 2048, 8)}  # tokens, dim, experts
+STUDIES = ("router_scale", "capacity_scale")
 _FIELDS = ("expert", "token", "slot", "sample", "load")
 
 
@@ -141,18 +144,27 @@ CHECKS: dict[str, Callable[[str, int], dict[str, Any]]] = {
 
 
 def benchmark(device: str, shape: tuple[int, int, int], dtype: str, repeats: int) -> dict[str, Any]:
-    """Milliseconds from tokens to assignment, device time included by waiting for it; the floor is one read of x."""
+    """Milliseconds from tokens to assignment, device time included by waiting for it.
+
+    "copy" reads and writes x once; half of its time is the floor, one read of x at the bandwidth measured here. The
+    dense gate is what learned routers do: a matrix product, softmax and top-1, without a capacity.
+    """
     import torch
 
     tokens, dim, experts = shape
     x = torch.randn(shape[:2], device=device).to(getattr(torch, dtype))
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    calls: dict[str, Callable[[Any], Any]] = {"read (sum)": lambda x: x.sum()}
+    spare = torch.empty_like(x)
+    gate = torch.randn(experts, dim, device=device).to(x.dtype)
+    calls: dict[str, Callable[[Any], Any]] = {
+        "copy": spare.copy_,
+        "dense gate": lambda x: torch.softmax((x @ gate.T).float(), -1).max(-1),
+    }
     chosen = contenders(experts, -(-tokens // experts))
     for name in ("kernel, torch tensor", "kernel, affinities only", "kernel, with gradient", "eager torch"):
         if dtype == "float32" or name.startswith("kernel"):
             calls[name] = chosen[name]
-    result = {}
+    result: dict[str, dict[str, Any]] = {}
     for name, call in calls.items():
         times = []
         for repeat in range(repeats + 3):
@@ -164,6 +176,9 @@ def benchmark(device: str, shape: tuple[int, int, int], dtype: str, repeats: int
                 times.append(1e3 * (time.perf_counter() - start))
         low, middle, high = np.quantile(times, (0.25, 0.5, 0.75))
         result[name] = {"median_ms": float(f"{middle:.4g}"), "quartiles_ms": [float(f"{q:.4g}") for q in (low, high)]}
+    floor = result["copy"]["median_ms"] / 2
+    for row in result.values():
+        row["over_floor"] = float(f"{row['median_ms'] / floor:.3g}")
     return {"tokens": tokens, "dim": dim, "experts": experts, "dtype": dtype, "calls": result}
 
 
@@ -213,6 +228,19 @@ def main(arguments: list[str] | None = None) -> int:
     _write(options.out, "checks", {"status": "passed" if passed else "failed", "provenance": made, "checks": checks})
     if not passed:
         return 1
+
+    libraries = ["torch"]
+    if options.device == "cuda" and importlib.util.find_spec("cupy") is not None:
+        libraries.append("cupy")
+    for library in libraries:
+        for name in STUDIES:
+            # the large settings once, in torch
+            large = options.device == "cuda" and library == "torch"
+            study = run_study(name, full=large, backend=library, device=options.device)
+            _write(options.out, name if library == "torch" else f"{name}_{library}", study.to_json() | {"made": made})
+            print(f"{'passed' if study.passed else 'FAILED'}  {name} on {library}", flush=True)
+            if not study.passed:
+                return 1
 
     results, skipped = [], []
     shapes = SHAPES if options.device == "cuda" else {"tiny": (options.tokens, 64, 4)}

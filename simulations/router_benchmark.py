@@ -61,7 +61,7 @@ def contenders(experts: int, capacity: int) -> dict[str, Callable[[Any], Any]]:
         best = torch.argsort(weight, descending=True, stable=True)
         order = best[torch.argsort(expert[best], stable=True)]
         load = torch.bincount(expert, minlength=experts)
-        slot = torch.arange(x.shape[0]) - (load.cumsum(0) - load)[expert[order]]
+        slot = torch.arange(x.shape[0], device=x.device) - (load.cumsum(0) - load)[expert[order]]
         fits = slot < capacity
         return order[fits], expert[order][fits], slot[fits], load
 

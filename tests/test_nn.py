@@ -33,6 +33,11 @@ def tied(*shape, seed=0):
     return torch.tensor(np.random.default_rng(seed).integers(-1, 2, shape), dtype=torch.float32)
 
 
+def opposite(*shape, seed=0):
+    """Tokens whose cosines with all GrAP gates are negative, below what a masked score of 0 would be."""
+    return -1 + 0.1 * tokens(*shape, seed=seed)
+
+
 def router(dim=24, experts=4, **options):
     torch.manual_seed(1)
     return nn.ResonanceRouter(dim, experts, **options)
@@ -89,7 +94,7 @@ def brute(score, capacity, real, rule):
 @pytest.mark.parametrize("gates", GATES)
 def test_sets_by_loops_and_padding(rule, gates):
     mask = padding()
-    for make in (tokens, tied):
+    for make in (tokens, tied, opposite):
         x = make(3, 20, 24, seed=5)
         x[mask] = math.nan  # what stands in padding must not matter
         routing = router(rule=rule, gates=gates, capacity_factor=0.8)(x, mask)
@@ -160,6 +165,17 @@ def test_scores_are_affinities_at_every_scale():
     np.testing.assert_allclose(q @ q.T, np.eye(24), atol=1e-6)
     gates = rt.grap_gates(24, 4) @ q
     np.testing.assert_allclose(layer(x).score[0].detach(), rt.affinity(x.numpy(), gates=gates), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_agrees_with_the_fused_kernels(dtype):
+    x = tokens(3, 200, 24, seed=8, dtype=torch.float64).to(dtype)
+    routing = router(top=2, capacity=90)(x)
+    weight, expert = rt.kernels.top_affinity(x, 4, top=2)
+    assert torch.equal(routing.expert, expert)
+    best = routing.score.gather(-1, expert)
+    torch.testing.assert_close(best, weight, rtol=0, atol=4 * torch.finfo(best.dtype).eps)
+    assert pairs(routing.assignment()) == pairs(rt.kernels.route(x, 4, 90, top=2))
 
 
 def test_centred_gates_and_their_running_mean():

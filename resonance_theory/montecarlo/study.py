@@ -2,7 +2,8 @@
 
 A study is one file `simulations/<name>.py` with `cases(settings) -> list[Case]` and a module docstring, and one
 `simulations/<name>.toml` with the tables [quick] and [full]; nothing else needs editing. `blocks` in a table is the
-number of blocks of every case, `block_size` the trials of each; all other keys are the study's own.
+number of blocks of every case, `block_size` the trials of each; all other keys are the study's own. A study that
+defines `arms` instead trains networks: see `training.py`.
 """
 
 from __future__ import annotations
@@ -172,6 +173,23 @@ def run_study(
         progress = None
         store = None if store is None else f"{store}.rank{ranks.rank()}"
     settings = settings_of(name, full=full)
+    options = (" --full" if full else "") + (f" --backend {backend} --device {device}" if where else "")
+    command = f"resonance simulate {name}{options} --seed {seed} --record"
+    if hasattr(module, "arms"):
+        from resonance_theory.montecarlo.training import run_training
+
+        return run_training(
+            name,
+            module.arms(settings),
+            settings,
+            command=command,
+            packages=getattr(module, "PACKAGES", ()),
+            seed=seed,
+            workers=workers,
+            store=store,
+            resume=resume,
+            progress=progress,
+        )
     cases: list[Case] = module.cases(settings)
     if len({case.label for case in cases}) != len(cases):
         raise ValueError(f"the study {name} gives two cases the same label but labels must be distinct")
@@ -197,7 +215,7 @@ def run_study(
     opened = Store(store, resume=resume) if store is not None else None
     try:
         if opened is not None and progress is not None:
-            _notices(opened, by_id, progress)
+            notices(opened, by_id, progress)
         totals = run(tasks, blocks, workers=workers, store=opened, on_block=display)
     finally:
         display.close()
@@ -234,11 +252,8 @@ def run_study(
                 if key in wrong:
                     fails = stats.equal(count, tally.trials, wrong[key], alpha).fails
                     rejected[mutant] = rejected.get(mutant, False) or fails
-    options = " --full" if full else ""
-    if where:
-        options += f" --backend {backend} --device {device}"
     provenance = {
-        "command": f"resonance simulate {name}{options} --seed {seed} --record",
+        "command": command,
         **versions(),
         "backend": backend,
         **_device(backend, device),
@@ -273,7 +288,7 @@ def _progress_line(case: Case, tally: Tally, alpha: float) -> str:
     return f"{case.label:<34} {keys[i]:<20} {estimate[i]:.5f} ± {half[i]:.5f}  exact {law[i]:.5f}"
 
 
-def _notices(store: Store, ids: Mapping[str, Case], stream: IO[str]) -> None:
+def notices(store: Store, ids: Mapping[str, object], stream: IO[str]) -> None:
     """What of an opened store is used, and what is not."""
     if store.cut:
         print(f"{store.path}: {store.cut} bytes of an interrupted line were cut off", file=stream)

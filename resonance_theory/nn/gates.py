@@ -47,10 +47,10 @@ class GroupedAveragePooling(nn.Module):
             x = wide(x)
             if self.center:
                 x = x - self._mean(x, real)
-            x, length = scaled(x)
+            x = scaled(x)
             block = x.reshape(*x.shape[:-1], self.experts, self.dim // self.experts)
             projection = block.sum(-1) * math.sqrt(self.experts / self.dim)
-            return cosine(self._gates(projection), length)
+            return cosine(self._gates(projection), torch.linalg.vector_norm(x, dim=-1))
 
     def _gates(self, projection: Tensor) -> Tensor:
         return projection
@@ -100,7 +100,7 @@ class OrthogonalGate(GroupedAveragePooling):
         if x.shape[-1] != self.dim:
             raise ValueError(f"x has shape {tuple(x.shape)} but its last axis must be dim = {self.dim}")
         with full_precision(x):
-            x, _ = scaled(wide(x))
+            x = scaled(wide(x))
             weight: Any = self.map.weight
             return super().forward(nn.functional.linear(x, weight.to(x.dtype)), real)
 
@@ -154,18 +154,16 @@ def wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def scaled(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x and its lengths over the last axis; divided by its largest entry where squares leave the range."""
-    square = (x.detach() ** 2).sum(-1)
-    limits = torch.finfo(x.dtype)
-    safe = (square > limits.tiny / limits.eps**2) & (square < limits.max)
-    largest = x.detach().abs().amax(-1) if x.shape[-1] else square
+def scaled(x: Tensor) -> Tensor:
+    """x, its tokens divided by their largest entry where their squares leave the range."""
+    size, limits = torch.linalg.vector_norm(x.detach(), dim=-1), torch.finfo(x.dtype)
+    # Below this, squares of the smaller features underflow and eat into the precision of the sum.
+    safe = (size > math.sqrt(limits.tiny) / limits.eps) & (size < math.sqrt(limits.max))
+    if x.device.type == "cpu" and not torch.compiler.is_compiling() and bool(safe.all()):
+        return x
+    largest = x.detach().abs().amax(-1)
     # Tokens in range keep their bits, so that a token's affinity never depends on its neighbours.
-    x = x / torch.where(safe | (largest == 0), torch.ones_like(largest), largest)[..., None]
-    square = (x * x).sum(-1)
-    zero = square == 0
-    length = torch.where(zero, torch.zeros_like(square), torch.where(zero, torch.ones_like(square), square).sqrt())
-    return x, length
+    return x / torch.where(safe | (largest == 0), torch.ones_like(largest), largest)[..., None]
 
 
 def cosine(projection: Tensor, length: Tensor) -> Tensor:

@@ -70,19 +70,17 @@ class RoutingStatistics(nn.Module):
         _tally(sums.percentiles, percentile, filled)
         sums.percentile += torch.where(filled, percentile, 0.0).sum()
 
-        # Scatter about a fixed token near the mean: sums of squares about 0 would lose digits to a common mean.
-        copies = routing.copies
-        everything = x.float()
-        first = (copies[..., None] * torch.where(copies[..., None] > 0, everything, 0.0)).sum(
-            (0, 1)
-        ) / copies.sum().clamp(min=1)
-        fresh = sums.sums.abs().sum() + sums.square == 0
-        sums.origin.copy_(torch.where(fresh, first.double(), sums.origin))
-        about = torch.where(copies[..., None] > 0, everything - sums.origin.float(), 0.0)
+        # Scatter about the first token that was kept: sums of squares about 0 would lose digits to a common mean.
+        copies = routing.copies.flatten()
+        flat = x.float().reshape(-1, self.dim)
+        first = flat.index_select(0, (copies > 0).long().argmax()[None])[0]
+        sums.origin.copy_(torch.where((sums.kept == routing.kept.sum(0)).all(), first.double(), sums.origin))
+        about = (flat - sums.origin.float()).reshape(x.shape)
         member = torch.zeros(filled.shape[0], self.experts, x.shape[1], device=x.device)
         member = member.scatter_add(2, routing.token, filled.float())
         sums.sums += torch.bmm(member, about).sum(0)
-        sums.square += (copies * (about * about).sum(-1)).sum()
+        square = torch.linalg.vector_norm(about, dim=-1).square().flatten()
+        sums.square += torch.where(copies > 0, copies * square, 0.0).sum()
 
     def _percentile(self, routing: Routing, rule: str) -> Tensor:
         """(rank + 1/2)/load of each slot's token among its expert's candidates by falling score: 0 is best (ρ)."""

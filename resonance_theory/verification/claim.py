@@ -123,6 +123,7 @@ class Claim:
     lemmas       published inequalities and theorems that the proof uses, by name
     formal       theorems proved in Coq that it uses or restates, as "file.v: theorem" in proofs/formal
     reason       for NOT REPRODUCIBLE HERE: why
+    proof        the proof in words: the docstring of the claim's file, which `ledger.load` fills in
     """
 
     title: str
@@ -140,6 +141,7 @@ class Claim:
     formal: Sequence[str] = ()
     reason: str = ""
     id: str = ""
+    proof: str = ""
     checks: list[Check] = field(default_factory=list)
     simulations: list[Simulation] = field(default_factory=list)
 
@@ -332,6 +334,7 @@ class ClaimResult:
             "lemmas": list(claim.lemmas),
             "formal": list(claim.formal),
             "reason": claim.reason,
+            "proof": claim.proof,
             "seconds": round(self.seconds, 3),
             "checks": [check.to_json() for check in self.checks],
         }

@@ -35,10 +35,12 @@ def claim_ids() -> list[str]:
 
 def load(claim_id: str) -> Claim:
     """The claim of one file."""
-    claim = importlib.import_module(f"proofs.{claim_id}").claim
+    module = importlib.import_module(f"proofs.{claim_id}")
+    claim = module.claim
     if not isinstance(claim, Claim):
         raise TypeError(f"proofs/{claim_id}.py must define claim = Claim(...)")
     claim.id = claim_id
+    claim.proof = (module.__doc__ or "").strip()
     return claim
 
 

@@ -1,0 +1,330 @@
+"""Training studies: the frame that pairs arms and judges differences, and the digits among digits."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.special import stdtr
+
+from resonance_theory import cli
+from resonance_theory.montecarlo import generator
+from resonance_theory.montecarlo import study as study_module
+from resonance_theory.montecarlo.study import run_study, settings_of, studies
+from resonance_theory.montecarlo.training import Arm, compare, interval, run_training
+from simulations import _template, digits_mosaics
+
+# --- the frame --------------------------------------------------------------------------------------------------------
+
+PER = 1000
+
+
+def noisy(rng, runs, *, lift):
+    """Runs that differ much from seed to seed, and between arms by the lift alone."""
+    return {f"score/{run}": int(rng.integers(0, 500)) + lift for run in range(runs)}
+
+
+def rows(expect=None, margin=0.05, **change):
+    row = {"metric": "score", "first": "high", "second": "low", **change}
+    return [row | ({"expect": expect, "margin": margin} if expect else {})]
+
+
+def frame(comparisons, *, lift=100, **options):
+    settings = {"blocks": 3, "block_size": 2, "level": 0.01, "comparisons": comparisons, **options.pop("settings", {})}
+    arms = [Arm("low", noisy, {"lift": 0}, PER), Arm("high", noisy, {"lift": lift}, PER)]
+    return run_training("some", arms, settings, command="c", progress=None, **options)
+
+
+def test_arms_draw_the_same_numbers_so_differences_are_exact():
+    result = frame(rows("more"), lift=100)
+    low, high, difference = result.rows
+    assert difference["difference"] == pytest.approx(0.1, abs=1e-12)
+    assert difference["high"] - difference["low"] < 1e-9
+    assert difference["verdict"] == "SUPPORTED"
+    assert result.passed
+    scores = low["metrics"]["score"]["runs"]
+    assert len(set(scores)) == 6  # but every run draws its own
+    assert high["metrics"]["score"]["runs"] == pytest.approx([v + 0.1 for v in scores])
+    assert frame(rows("more"), seed=1).rows[0]["metrics"]["score"]["runs"] != scores
+
+
+def test_a_false_expectation_fails_and_none_at_all_does_not_pass():
+    assert frame(rows("more"), lift=40).rows[-1]["verdict"] == "VIOLATED"
+    assert not frame(rows("more"), lift=40).passed
+    assert not frame(rows("equal"), lift=60).passed
+    assert frame(rows("equal"), lift=40).passed
+    measured = frame(rows())
+    assert measured.rows[-1]["verdict"] == "MEASURED"
+    assert not measured.passed
+    assert "FAILED" in measured.table()
+
+
+@pytest.mark.parametrize(
+    ("center", "expect", "verdict"),
+    [
+        (0.2, "more", "SUPPORTED"),
+        (0.05, "more", "INCONCLUSIVE"),
+        (-0.1, "more", "VIOLATED"),
+        (0.0, "equal", "SUPPORTED"),
+        (0.05, "equal", "INCONCLUSIVE"),
+        (0.2, "equal", "VIOLATED"),
+        (-0.2, "equal", "VIOLATED"),
+    ],
+)
+def test_verdicts(center, expect, verdict):
+    spread = np.linspace(-0.03, 0.03, 9)
+    base = np.linspace(0, 1, 9)
+    found = compare(base + center + spread, base, 0.01, expect, 0.05)
+    assert found["verdict"] == verdict
+    assert found["difference"] == pytest.approx(center)
+    assert found["low"] < center < found["high"] < found["low"] + 0.1
+
+
+def test_the_interval_is_students():
+    values = np.array([0.3, 0.1, 0.4, 0.15, 0.92, 0.65])
+    low, high = interval(values, 0.02)
+    assert low + high == pytest.approx(2 * values.mean())
+    t = (high - values.mean()) / (np.sqrt(((values - values.mean()) ** 2).sum() / 5) / np.sqrt(6))
+    assert stdtr(5, t) == pytest.approx(0.99)
+
+
+def test_intervals_miss_as_seldom_as_they_say():
+    rng = np.random.default_rng(2)
+    limits = [interval(rng.normal(0.5, 0.1, 5), 0.1) for _ in range(4000)]
+    missed = sum(not low < 0.5 < high for low, high in limits)
+    assert 300 < missed < 500  # 400 expected, standard deviation 19
+
+
+def test_the_level_is_shared_by_the_comparisons():
+    def width(count):
+        pair = [Arm("a", apart, {"sign": 1}, PER), Arm("b", apart, {"sign": -1}, PER)]
+        row = {"metric": "score", "first": "a", "second": "b"}
+        settings = {"blocks": 3, "block_size": 2, "level": 0.01, "comparisons": [row] * count}
+        last = run_training("some", pair, settings, command="c", progress=None).rows[-1]
+        return last["high"] - last["low"]
+
+    assert width(10) > 1.5 * width(1) > 0
+
+
+def apart(rng, runs, *, sign):
+    return {f"score/{run}": 500 + sign * int(rng.integers(0, 100)) for run in range(runs)}
+
+
+def test_resume_and_workers_give_the_same_rows(tmp_path):
+    alone = frame(rows("more"))
+    path = tmp_path / "store"
+    frame(rows("more"), store=path, settings={"blocks": 2})
+    path.write_bytes(path.read_bytes()[:-20])  # as if killed in the middle of a line
+    resumed = frame(rows("more"), store=path, resume=True, workers=2)
+    assert resumed.rows == alone.rows
+    text = path.read_text()
+    assert text.count('"block": 0') == 6
+    assert frame(rows("more"), store=path, resume=True).rows == alone.rows
+    assert path.read_text() == text  # nothing was trained again
+
+
+@pytest.mark.parametrize(
+    ("comparisons", "settings", "words"),
+    [
+        (rows(first="other"), {}, "compares 'other' but its arms are low, high"),
+        (rows(metric="speed"), {}, "metric 'speed' but its runs measure score"),
+        (rows("less"), {}, "expect = 'less'"),
+        (rows("more", -1.0), {}, r"margin = -1\.0"),
+        (rows(expect="more"), {"level": 1.0}, r"level = 1\.0"),
+        (rows(), {"level": None}, "level = None"),
+        (rows(), {"blocks": 1, "block_size": 1}, "has 1 run of each arm"),
+    ],
+)
+def test_bad_settings_are_named(comparisons, settings, words):
+    with pytest.raises(ValueError, match=words):
+        frame(comparisons, settings=settings)
+
+
+def test_arms_of_one_label_and_absent_packages_are_refused():
+    arms = [Arm("a", noisy, {"lift": 0}, PER)] * 2
+    settings = {"blocks": 1, "block_size": 2, "level": 0.01}
+    with pytest.raises(ValueError, match="two arms the same label"):
+        run_training("some", arms, settings, command="c", progress=None)
+    with pytest.raises(ModuleNotFoundError, match="no-such-package"):
+        run_training("some", arms[:1], settings, command="c", progress=None, packages=["no-such-package"])
+
+
+def test_the_command_runs_a_study_that_defines_arms(monkeypatch, capsys, tmp_path):
+    settings = {"blocks": 1, "block_size": 3, "level": 0.01, "comparisons": rows("more")}
+    monkeypatch.setattr(study_module, "studies", lambda: ["_template"])
+    monkeypatch.setattr(study_module, "settings_of", lambda *_, **__: settings)
+    arms = [Arm("low", noisy, {"lift": 0}, PER), Arm("high", noisy, {"lift": 100}, PER)]
+    monkeypatch.setattr(_template, "arms", lambda _: arms, raising=False)
+    file = tmp_path / "record.json"
+    assert cli.main(["simulate", "_template", "--seed", "4", "--json", str(file)]) == 0
+    assert "3 runs of each arm; passed" in capsys.readouterr().out
+    record = json.loads(file.read_text())
+    assert record["provenance"]["command"] == "resonance simulate _template --seed 4 --record"
+    settings["comparisons"] = rows("equal")
+    assert cli.main(["simulate", "_template"]) == 1
+
+
+# --- digits among digits ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def needs_digits():
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn: pip install 'resonance-theory[training]'")
+    pytest.importorskip("torch", reason="networks are trained with PyTorch: pip install 'resonance-theory[training]'")
+
+
+def test_images_of_the_test_are_never_trained_on(needs_digits):
+    labels = digits_mosaics.digits()[1]
+    training, test = digits_mosaics.split(np.random.default_rng(0), 0.3)
+    everyone = np.concatenate([*training, *test])
+    assert sorted(everyone) == list(range(len(labels)))
+    for bearing, irrelevant in (training, test):
+        assert (labels[bearing] < 5).all()
+        assert (labels[irrelevant] >= 5).all()
+    assert sum(map(len, test)) == pytest.approx(0.3 * len(labels), abs=1)
+
+
+def test_a_mosaic_has_one_class_bearing_image_at_a_random_place(needs_digits):
+    labels = digits_mosaics.digits()[1]
+    pools = digits_mosaics.split(np.random.default_rng(0), 0.3)[0]
+    images, place = digits_mosaics.mosaics(np.random.default_rng(1), pools, 1600, 16)
+    bearing = labels[images] < 5
+    assert (bearing.sum(axis=1) == 1).all()
+    assert (bearing.argmax(axis=1) == place).all()
+    assert np.bincount(place, minlength=16).min() > 50  # 100 each expected, standard deviation 10
+
+
+@pytest.mark.parametrize("rule", ["token_choice", "random_keep", "expert_choice", "resonance"])
+@pytest.mark.parametrize("capacity", [1, 3, 7])
+def test_slots_hold_what_the_rule_says(rule, capacity):
+    rng = np.random.default_rng(5)
+    affinity = rng.normal(size=(40, 7, 3)).astype(np.float32)
+    token, used = digits_mosaics.keep(affinity, rule, capacity, np.random.default_rng(6))
+    for a, slots, full in zip(affinity, token, used):
+        for i in range(3):
+            mine = [t for t in range(7) if a[t].argmax() == i]
+            kept = slots[i][full[i]].tolist()
+            assert len(set(kept)) == len(kept) == (capacity if rule == "expert_choice" else min(len(mine), capacity))
+            if rule == "token_choice":
+                assert kept == mine[:capacity]
+            elif rule == "random_keep":
+                assert set(kept) <= set(mine)
+            else:
+                pool = range(7) if rule == "expert_choice" else mine
+                assert kept == sorted(pool, key=lambda t: -a[t, i])[:capacity]
+
+
+def test_random_keep_prefers_neither_place_nor_affinity():
+    affinity = np.zeros((6000, 4, 1), dtype=np.float32) + np.arange(4, dtype=np.float32)[:, None]
+    token, _ = digits_mosaics.keep(affinity, "random_keep", 1, np.random.default_rng(7))
+    assert np.abs(np.bincount(token.ravel(), minlength=4) - 1500).max() < 200  # six standard deviations
+
+
+@pytest.mark.parametrize("rule", ["token_choice", "expert_choice"])
+def test_the_network_by_hand(needs_digits, rule):
+    """Logits token by token, expert by expert, run by run: no run sees another's weights or mosaics."""
+    import torch
+
+    rng = np.random.default_rng(8)
+    runs, count, patches, pixels, experts, hidden, capacity, scale = 2, 3, 5, 6, 2, 4, 2, 3.0
+    shapes = [(pixels, experts), (experts, pixels, hidden), (experts, 1, hidden), (experts, hidden, 5), (1, 5)]
+    network = [rng.normal(size=(runs, *shape)).astype(np.float32) for shape in shapes]
+    x = rng.normal(size=(runs, count, patches, pixels)).astype(np.float32)
+    tensors = [torch.from_numpy(w) for w in network]
+    found = digits_mosaics.forward(tensors, torch.from_numpy(x), rule, capacity, scale, rng)[0].numpy()
+    gates, first, bias, second, offset = network
+    for r in range(runs):
+        for b in range(count):
+            tokens = x[r, b]
+            norms = np.linalg.norm(tokens, axis=1)[:, None] * np.linalg.norm(gates[r], axis=0)
+            affinity = tokens @ gates[r] / norms
+            token, used = digits_mosaics.keep(affinity[None], rule, capacity, rng)
+            logits = offset[r, 0].copy()
+            for i in range(experts):
+                for t in token[0, i][used[0, i]]:
+                    inside = np.maximum(tokens[t] @ first[r, i] + bias[r, i, 0], 0)
+                    logits += inside @ second[r, i] / (1 + np.exp(-scale * affinity[t, i]))
+            assert found[r, b] == pytest.approx(logits, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    change = {"steps": 3, "batch": 8, "test_mosaics": 50, "capacities": [2], "hidden": 8}
+    return settings_of("digits_mosaics", full=False) | change
+
+
+def test_counts_of_a_short_training(needs_digits, tiny):
+    for arm in digits_mosaics.arms(tiny):
+        counts = arm.train(generator(0, "t", 0), 2, **arm.parameters)
+        assert counts == arm.train(generator(0, "t", 0), 2, **arm.parameters)
+        for run in range(2):
+            processed, label = counts[f"processed/{run}"], counts[f"label processed/{run}"]
+            if arm.parameters["experts"] == 1:
+                assert (processed, label) == (16 * 50, 50)  # the dense network processes everything
+            elif arm.parameters["rule"] == "expert_choice":
+                assert processed == 4 * 2 * 50
+            else:
+                assert 2 * 50 <= processed <= 4 * 2 * 50
+            assert 0 <= counts[f"accuracy/{run}"] <= 50
+            assert 0 <= label <= 50
+
+
+def test_training_lowers_what_it_should(needs_digits, tiny):
+    """Not a score: forty steps leave fewer errors than none, over both runs of the dense network."""
+    arm = digits_mosaics.arms(tiny)[-1]
+    change = {"test_mosaics": 400, "batch": 32}
+    before, after = (
+        sum(arm.train(generator(0, "t", 0), 2, **(arm.parameters | change | {"steps": steps}))[f"accuracy/{r}"] for r in (0, 1))
+        for steps in (1, 60)
+    )  # fmt: skip
+    assert after > before + 80
+
+
+def test_dense_baselines_match_the_parameters_or_the_operations():
+    settings = settings_of("digits_mosaics", full=True)
+    arms = {arm.label: arm.parameters for arm in digits_mosaics.arms(settings)}
+    n, hidden = settings["experts"], settings["hidden"]
+    assert arms["dense, all parameters"]["hidden"] == n * hidden
+    for c in settings["capacities"]:
+        narrow = arms[f"dense, operations of C={c}"]
+        assert narrow["hidden"] * settings["patches"] == n * c * hidden  # hidden units computed for one mosaic
+    for mode in (False, True):  # a typing error in the TOML is found here, not after the runs
+        labels = [arm.label for arm in digits_mosaics.arms(settings_of("digits_mosaics", full=mode))]
+        assert all(row[side] in labels for row in settings["comparisons"] for side in ("first", "second"))
+
+
+def test_the_stored_record_is_what_its_runs_say():
+    """Intervals and verdicts of the record of `--full`, computed afresh from its runs under the settings of today."""
+    path = study_module.folder("simulations") / "results" / "digits_mosaics.jsonl"
+    summary, *rows = [json.loads(line) for line in path.read_text().splitlines()]
+    settings = settings_of("digits_mosaics", full=True)
+    assert summary["provenance"]["command"] == "resonance simulate digits_mosaics --full --seed 0 --record"
+    arms = {row["arm"]: row for row in rows if "arm" in row}
+    expected = digits_mosaics.arms(settings)
+    assert {label: row["parameters"] for label, row in arms.items()} == {a.label: a.parameters for a in expected}
+    runs = settings["blocks"] * settings["block_size"]
+    assert all(len(m["runs"]) == runs for row in arms.values() for m in row["metrics"].values())
+    found = [row for row in rows if "arm" not in row]
+    assert len(found) == len(settings["comparisons"])
+    for row, fixed in zip(found, settings["comparisons"]):
+        first, second = (
+            np.array(arms[fixed[side]]["metrics"][fixed["metric"]]["runs"]) for side in ("first", "second")
+        )
+        level = settings["level"] / len(found)
+        again = compare(first, second, level, fixed.get("expect"), fixed.get("margin", 0.0))
+        verdict = again.pop("verdict")
+        assert {key: row[key] for key in fixed} == fixed
+        assert row["verdict"] == verdict
+        assert {key: row[key] for key in again} == pytest.approx(again, rel=1e-9)
+
+
+def test_the_study_is_found_and_runs(needs_digits, tiny, monkeypatch):
+    assert "digits_mosaics" in studies()
+    labels = ["resonance C=2", "dense, all parameters"]
+    some = [
+        row for row in tiny["comparisons"] if {row["first"], row["second"]} == {"resonance C=2", "token_choice C=2"}
+    ]
+    monkeypatch.setattr(study_module, "settings_of", lambda *_, **__: tiny | {"blocks": 1, "comparisons": some})
+    result = run_study("digits_mosaics", progress=None)
+    assert {"torch", "scikit-learn"} <= set(result.provenance)
+    assert set(labels) < {row.get("arm") for row in result.rows}
+    assert result.rows[-1]["verdict"] in ("SUPPORTED", "INCONCLUSIVE", "VIOLATED")
