@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 from paper_figures._style import LOOK, canvas
 
 DATA = ("figures/capacity_saving.json",)
-CAPTION = """At the same success rate, τ = .95 of the hit rate, resonance needs 1 - ρ/τ fewer tokens per expert than token
-choice, where ρ is the discriminative token's percentile among its expert's candidates (left; N9): the published 40 %
-needs ρ of at most .6τ, the 60 % at most .4τ, and beyond ρ = τ resonance needs more. Where the percentile is random
-(right: planted tokens, d = 64, s = 4096, signals θ/σ beside the points) the saving follows its τ-quantile and not its
-mean. Exact capacities and limits, no simulation; n = 8, one expert per token."""
+CAPTION = """At the same success rate, τ = .95 of the hit rate, resonance needs fewer tokens per expert than token choice by
+the fraction 1 - ρ/τ in the limit of long samples, less in short ones, where ρ is the discriminative token's percentile
+among its expert's candidates (left; N9): the published 40 % needs ρ of at most .6τ, the 60 % at most .4τ, and beyond ρ = τ
+resonance needs more. Where the percentile is random (right: planted tokens, d = 64, s = 4096, signals θ/σ beside the
+points) the saving follows its τ-quantile and not its mean. Exact capacities and limits, no simulation; n = 8, one expert
+per token."""
 
 
 def against_percentile(axes: Any, data: dict[str, Any]) -> None:
