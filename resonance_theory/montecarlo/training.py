@@ -6,6 +6,7 @@ budget, and `comparisons` lists what is to be compared, fixed before anything is
 
     { metric = "accuracy", first = "arm A", second = "arm B", expect = "more", margin = 0.01 }
 
+`against` names the second's metric where it is another one; first and second may then be the same arm.
 expect: "more" (first exceeds second by more than the margin), "equal" (they differ by at most the margin), or absent (the
 difference is measured, nothing is claimed). Run g of every arm draws from the same stream, so the differences are paired.
 Networks train on the CPU, over `workers` processes; under torchrun rank 0 trains them all.
@@ -193,7 +194,8 @@ def run_training(
             metrics[metric] = {"mean": float(runs.mean()), "low": low, "high": high, "runs": runs.tolist()}
         rows.append({"arm": arm.label, "parameters": dict(arm.parameters), "metrics": metrics})
     for row in comparisons:
-        first, second = (_metric(name, values[row[side]], row["metric"]) for side in ("first", "second"))
+        first = _metric(name, values[row["first"]], row["metric"])
+        second = _metric(name, values[row["second"]], row.get("against", row["metric"]))
         rows.append({**row, **compare(first, second, level, row.get("expect"), row.get("margin", 0.0))})
     provenance = {
         "command": command,
