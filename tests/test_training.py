@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from scipy.special import stdtr
 
-from resonance_theory import cli
+from resonance_theory import cli, sphere
 from resonance_theory.montecarlo import generator
 from resonance_theory.montecarlo import study as study_module
 from resonance_theory.montecarlo.study import run_study, settings_of, studies
 from resonance_theory.montecarlo.training import Arm, compare, interval, run_training
-from simulations import _template, digits_mosaics
+from resonance_theory.rules import expert_choice, resonance, token_choice
+from simulations import _template, digits_mosaics, planted_training
 
 # --- the frame --------------------------------------------------------------------------------------------------------
 
@@ -77,6 +78,19 @@ def test_verdicts(center, expect, verdict):
     assert found["verdict"] == verdict
     assert found["difference"] == pytest.approx(center)
     assert found["low"] < center < found["high"] < found["low"] + 0.1
+
+
+def half(rng, runs):
+    score = [2 * int(rng.integers(0, 500)) for _ in range(runs)]
+    return {f"{name}/{run}": v // by for name, by in (("whole", 1), ("half", 2)) for run, v in enumerate(score)}
+
+
+def test_two_metrics_of_one_arm_are_compared():
+    row = {"first": "a", "second": "a", "metric": "whole", "against": "half"}
+    settings = {"blocks": 1, "block_size": 4, "level": 0.01, "comparisons": [row]}
+    result = run_training("some", [Arm("a", half, {}, PER)], settings, command="c", progress=None)
+    assert result.rows[-1]["difference"] == pytest.approx(np.mean(result.rows[0]["metrics"]["half"]["runs"]))
+    assert "whole - half" in result.table()
 
 
 def test_the_interval_is_students():
@@ -292,31 +306,6 @@ def test_dense_baselines_match_the_parameters_or_the_operations():
         assert all(row[side] in labels for row in settings["comparisons"] for side in ("first", "second"))
 
 
-def test_the_stored_record_is_what_its_runs_say():
-    """Intervals and verdicts of the record of `--full`, computed afresh from its runs under the settings of today."""
-    path = study_module.folder("simulations") / "results" / "digits_mosaics.jsonl"
-    summary, *rows = [json.loads(line) for line in path.read_text().splitlines()]
-    settings = settings_of("digits_mosaics", full=True)
-    assert summary["provenance"]["command"] == "resonance simulate digits_mosaics --full --seed 0 --record"
-    arms = {row["arm"]: row for row in rows if "arm" in row}
-    expected = digits_mosaics.arms(settings)
-    assert {label: row["parameters"] for label, row in arms.items()} == {a.label: a.parameters for a in expected}
-    runs = settings["blocks"] * settings["block_size"]
-    assert all(len(m["runs"]) == runs for row in arms.values() for m in row["metrics"].values())
-    found = [row for row in rows if "arm" not in row]
-    assert len(found) == len(settings["comparisons"])
-    for row, fixed in zip(found, settings["comparisons"]):
-        first, second = (
-            np.array(arms[fixed[side]]["metrics"][fixed["metric"]]["runs"]) for side in ("first", "second")
-        )
-        level = settings["level"] / len(found)
-        again = compare(first, second, level, fixed.get("expect"), fixed.get("margin", 0.0))
-        verdict = again.pop("verdict")
-        assert {key: row[key] for key in fixed} == fixed
-        assert row["verdict"] == verdict
-        assert {key: row[key] for key in again} == pytest.approx(again, rel=1e-9)
-
-
 def test_the_study_is_found_and_runs(needs_digits, tiny, monkeypatch):
     assert "digits_mosaics" in studies()
     labels = ["resonance C=2", "dense, all parameters"]
@@ -328,3 +317,121 @@ def test_the_study_is_found_and_runs(needs_digits, tiny, monkeypatch):
     assert {"torch", "scikit-learn"} <= set(result.provenance)
     assert set(labels) < {row.get("arm") for row in result.rows}
     assert result.rows[-1]["verdict"] in ("SUPPORTED", "INCONCLUSIVE", "VIOLATED")
+
+
+# --- a planted token in training --------------------------------------------------------------------------------------
+
+
+def test_planted_samples_have_the_moments_they_should():
+    x, place, label = planted_training.draw(np.random.default_rng(0), 4000, 6, 5, 3, 2.0, 0.4)
+    assert x.dtype == np.float32
+    rows, columns = np.arange(4000), np.arange(5)
+    token = x[rows, place]
+    assert token.mean(axis=0) == pytest.approx(2.0 * np.bincount(label, minlength=5) / 4000, abs=0.12)
+    assert token[rows, label].mean() == pytest.approx(2.0, abs=0.1)
+    one, two = x[rows, (place + 1) % 6], x[rows, (place + 3) % 6]
+    assert (one * two).mean(axis=0) == pytest.approx([0.4] * 5, abs=0.1)  # within a sample
+    assert (one**2).mean(axis=0) == pytest.approx([1.0] * 5, abs=0.12)
+    noise = token - 2.0 * (columns == label[:, None])
+    assert (noise * one).mean(axis=0) == pytest.approx([0.0] * 5, abs=0.1)  # the planted token shares nothing
+
+
+def test_single_token_measurements_by_hand():
+    rng = np.random.default_rng(1)
+    samples, tokens, experts, capacity = 12, 5, 2, 2
+    affinity, place = rng.normal(size=(samples, tokens, experts)), rng.integers(0, tokens, samples)
+    label = np.arange(samples) % experts
+    found = planted_training.predict(affinity, place, label, capacity)
+    background = [affinity[b, t] for b in range(samples) for t in range(tokens) if t != place[b]]
+    rate = {"hit": [], "q": [], "h": [], "expert_choice law": [], "resonance law": []}
+    for b in range(samples):
+        i, a = label[b], affinity[b, place[b], label[b]]
+        hit = a == affinity[b, place[b]].max()
+        q = sum(r[i] >= a for r in background) / len(background)
+        h = sum(r[i] >= a and r[i] == r.max() for r in background) / len(background)
+        few = [(1 - u) ** 4 + 4 * u * (1 - u) ** 3 for u in (q, h)]  # at most one of four other tokens is ahead
+        for key, value in zip(rate, (hit, q, h, few[0], hit * few[1])):
+            rate[key].append(value)
+    assert {key: found[key] for key in rate} == pytest.approx({key: np.mean(v) for key, v in rate.items()}, rel=1e-9)
+
+
+def test_routers_by_hand():
+    rng = np.random.default_rng(2)
+    affinity, place, label = rng.normal(size=(200, 6, 2)), rng.integers(0, 6, 200), rng.integers(0, 2, 200)
+    found = planted_training.routed(affinity, place, label, 2)
+    kept = dict.fromkeys(found, 0)
+    for a, k, i in zip(affinity, place, label):
+        mine = [t for t in range(6) if a[t].argmax() == i]
+        kept["token_choice"] += k in mine[:2]
+        kept["expert_choice"] += sum(a[:, i] > a[k, i]) < 2
+        kept["resonance"] += k in mine and sum(a[t, i] > a[k, i] for t in mine) < 2
+    assert found == pytest.approx({rule: n / 200 for rule, n in kept.items()})
+    assert len(set(kept.values())) == 3
+
+
+def test_true_gates_give_the_planted_laws():
+    """With the class directions as gates, this is the planted isotropic model, whose laws are known without samples."""
+    s, d, n, c, signal, samples = 24, 16, 4, 3, 2.5, 6000
+    law = sphere.planted(signal, d, n)
+    exact = {
+        "token_choice": token_choice.success(s, n, c, hit=float(law.weight @ law.hit)),
+        "expert_choice": expert_choice.success(s, c, false_positive=law.false_positive, weight=law.weight),
+        "resonance": resonance.success(s, c, hit=law.hit, candidate_tail=law.candidate_tail, weight=law.weight),
+    }
+    gates, rng, five_sigma = np.eye(d, n, dtype=np.float32), np.random.default_rng(3), 2.5 / np.sqrt(samples)
+
+    def measured(function, shared):
+        x, place, label = planted_training.draw(rng, samples, s, d, n, signal, shared)
+        return function(planted_training.cosine(x, gates), place, label, c)
+
+    laws = measured(planted_training.predict, 0.0)
+    rates = measured(planted_training.routed, 0.0)
+    dependent = measured(planted_training.routed, 0.5)
+    for rule, rate in exact.items():
+        assert laws[f"{rule} law"] == pytest.approx(rate, abs=five_sigma)
+        assert rates[rule] == pytest.approx(rate, abs=five_sigma)
+    assert abs(laws["expert_choice scalar"] - exact["expert_choice"]) > five_sigma
+    assert dependent["token_choice"] > exact["token_choice"] + five_sigma  # counts beyond binomial (N11)
+
+
+def test_counts_of_a_short_planted_training():
+    pytest.importorskip("torch", reason="networks are trained with PyTorch: pip install 'resonance-theory[training]'")
+    change = {"steps": [2], "samples": 60, "tokens": 8, "capacity": 2, "batch": 4}
+    for arm in planted_training.arms(settings_of("planted_training", full=False) | change):
+        counts = arm.train(generator(0, "t", 0), 2, **arm.parameters)
+        assert counts == arm.train(generator(0, "t", 0), 2, **arm.parameters)
+        assert all(0 <= count <= arm.per for count in counts.values())
+        untrained = arm.train(generator(0, "t", 0), 2, **(arm.parameters | {"steps": 0}))
+        assert untrained.keys() == counts.keys()
+        assert untrained != counts
+        for run in range(2):
+            assert counts[f"h/{run}"] <= counts[f"q/{run}"]
+
+
+# --- stored records ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", [digits_mosaics, planted_training])
+def test_the_stored_record_is_what_its_runs_say(module):
+    """Intervals and verdicts of the record of `--full`, computed afresh from its runs under the settings of today."""
+    name = module.__name__.split(".")[1]
+    path = study_module.folder("simulations") / "results" / f"{name}.jsonl"
+    summary, *rows = [json.loads(line) for line in path.read_text().splitlines()]
+    settings = settings_of(name, full=True)
+    assert summary["provenance"]["command"] == f"resonance simulate {name} --full --seed 0 --record"
+    arms = {row["arm"]: row for row in rows if "arm" in row}
+    expected = module.arms(settings)
+    assert {label: row["parameters"] for label, row in arms.items()} == {a.label: a.parameters for a in expected}
+    runs = settings["blocks"] * settings["block_size"]
+    assert all(len(m["runs"]) == runs for row in arms.values() for m in row["metrics"].values())
+    found = [row for row in rows if "arm" not in row]
+    assert len(found) == len(settings["comparisons"])
+    for row, fixed in zip(found, settings["comparisons"]):
+        first = np.array(arms[fixed["first"]]["metrics"][fixed["metric"]]["runs"])
+        second = np.array(arms[fixed["second"]]["metrics"][fixed.get("against", fixed["metric"])]["runs"])
+        level = settings["level"] / len(found)
+        again = compare(first, second, level, fixed.get("expect"), fixed.get("margin", 0.0))
+        verdict = again.pop("verdict")
+        assert {key: row[key] for key in fixed} == fixed
+        assert row["verdict"] == verdict
+        assert {key: row[key] for key in again} == pytest.approx(again, rel=1e-9)

@@ -81,7 +81,9 @@ class TrainingResult(StudyResult):
             if "arm" not in row:
                 expected = f"{row['expect']}, margin {row['margin']:g}" if "expect" in row else ""
                 difference = f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
-                table.append((f"{row['first']} - {row['second']}", row["metric"], difference, expected, row["verdict"]))
+                sides = row["first"] if row["first"] == row["second"] else f"{row['first']} - {row['second']}"
+                metric = f"{row['metric']} - {row['against']}" if "against" in row else row["metric"]
+                table.append((sides, metric, difference, expected, row["verdict"]))
         lines += _aligned(table)
         runs = len(next(iter(arms[0]["metrics"].values()))["runs"])
         lines += ["", f"{runs} runs of each arm; {'passed' if self.passed else 'FAILED'}"]
