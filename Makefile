@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help verify verify-full figures test test-long formal mutants lint clean
+.PHONY: help verify verify-full figures test test-long docs formal mutants lint clean
 
 help:
 	@echo "make verify       prove, compute and simulate every claim; audit real hidden states; report in out/report"
@@ -15,6 +15,7 @@ help:
 	@echo "make figures      the figures, from stored results, in out/figures"
 	@echo "make test         the test suite"
 	@echo "make test-long    the tests that take minutes"
+	@echo "make docs         the documentation, with every claim's proof, as a site in out/docs"
 	@echo "make formal       Coq proofs of the exact laws and scalar lemmas, where Coq is installed"
 	@echo "make mutants      alter each operator and number of the rules: the tests must notice (long)"
 	@echo "make lint         ruff and mypy"
@@ -40,6 +41,16 @@ test: $(STAMP)
 
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m long --durations=10
+
+# a separate stamp: nothing else needs the site's generator
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
+	@touch $@
+
+# with the evidence of the last `make verify`, if there is one
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "out/docs/index.html"
 
 formal: $(STAMP)
 	$(BIN)/python proofs/formal/check.py

@@ -14,6 +14,7 @@ ALLOWED = {
     "proofs": {"proofs", "resonance_theory"},
     "simulations": {"simulations", "proofs", "resonance_theory"},
     "paper_figures": {"paper_figures"},
+    "docs": {"resonance_theory"},
 }
 PROJECT = {"resonance_theory", "proofs", "simulations", "paper_figures", "tests"}
 

@@ -1,0 +1,254 @@
+"""The pages that `make docs` generates: the README as the start, one page a claim, one a public module.
+
+A hook of MkDocs (mkdocs.yml). Nothing about a claim is written by hand here or there: its page comes from its file in
+`proofs/`, and from the record of the last `make verify` where there is one (out/report/ledger.json).
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+import resonance_theory as rt  # noqa: E402
+from resonance_theory import _markup, report  # noqa: E402
+from resonance_theory.verification import coverage, ledger  # noqa: E402
+from resonance_theory.verification.claim import Claim  # noqa: E402
+
+RECORD = ROOT / "out" / "report" / "ledger.json"
+TOPICS = (
+    "Routing rules and capacity",
+    "Geometry",
+    "Evolving tokens",
+    "Homogenization",
+    "Published statements",
+    "Not reproducible here",
+)
+
+
+# --- claims -----------------------------------------------------------------------------------------------------------
+
+
+def recorded() -> dict[str, Mapping[str, Any]]:
+    """Claims of the last verification run by id, if there was one."""
+    return {claim["id"]: claim for claim in report.read(RECORD)["claims"]} if RECORD.exists() else {}
+
+
+def still_valid(claim: Claim, run: Mapping[str, Any] | None) -> bool:
+    """Whether a run speaks of the claim as its file now stands: same statement, same proof, same checks."""
+    if run is None:
+        return False
+    names = [[c.kind, c.name] for c in claim.checks] + [["simulation", s.name] for s in claim.simulations]
+    same = all(run.get(name) == getattr(claim, name) for name in ("statement", "mutation", "correction", "proof"))
+    return same and [[c["kind"], c["name"]] for c in run["checks"]] == names
+
+
+def claim_record(claim: Claim, run: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the page shows: texts from the claim's file, evidence from a run that is `still_valid`."""
+    problem = run["problem"] if run else ""
+    names = [(c.kind, c.name) for c in claim.checks] + [("simulation", s.name) for s in claim.simulations]
+    checks = run["checks"] if run else [{"kind": kind, "name": name} for kind, name in names]
+    fields = ("id", "title", "statement", "source", "kind", "correction", "mutation", "reason", "proof")
+    lists = {name: list(getattr(claim, name)) for name in ("hypotheses", "lemmas", "formal")}
+    return {**{name: getattr(claim, name) for name in fields}, **lists, "problem": problem, "checks": checks}
+
+
+def earned(claim: Claim, run: Mapping[str, Any] | None) -> str:
+    """The verdict of the run; without one, the verdict that the ledger stands for."""
+    return run["verdict"] if run else claim.expected.value
+
+
+def fenced(title: str, code: str) -> str:
+    body = "\n".join(f"    {line}".rstrip() for line in code.strip().splitlines())
+    return f'??? abstract "{title}"\n\n    ```python\n{body}\n    ```\n'
+
+
+def quoted(text: str) -> str:
+    return text.replace('"', "'").replace("<", "&lt;")
+
+
+def claim_page(claim: Claim, run: Mapping[str, Any] | None, ids: Iterable[str]) -> str:
+    """The Markdown of one claim: its card as in the report, then the code of every check and the whole file."""
+    known = set(ids)
+    body = report.claim_body(claim_record(claim, run), lambda i: f"{i}.html" if i in known else None)
+    body = re.sub(r"\n\s*\n", "\n", body)  # a blank line would end the block of HTML
+    body = re.sub(r"<pre>(.*?)</pre>", lambda m: "<pre>" + m[1].replace("\n", "&#10;") + "</pre>", body, flags=re.S)
+    verdict = earned(claim, run)
+    ran = "evidence from the last `make verify`" if run else "not run for this page; the ledger stands for the verdict"
+    lines = [
+        f"# {claim.title}",
+        f'<span class="verdict {verdict}">{verdict}</span> &nbsp; {claim.kind}, {ran} · [all claims](index.md)',
+        body.strip(),
+        "## The checks, as they run",
+    ]
+    for check in claim.checks:
+        lines.append(fenced(quoted(f"{check.kind}: {check.name}"), inspect.getsource(check.run)))
+    for simulation in claim.simulations:
+        sources = "\n\n".join(
+            inspect.getsource(f) for f in (simulation.sample, simulation.law) if f.__name__ != "<lambda>"
+        )
+        lines.append(fenced(quoted(f"simulation: {simulation.name}"), sources))
+    whole = (ledger.folder("proofs") / f"{claim.id}.py").read_text(encoding="utf-8")
+    lines.append(fenced(f"the whole file, proofs/{claim.id}.py", whole))
+    if not (claim.checks or claim.simulations):
+        lines.remove("## The checks, as they run")
+    return "\n\n".join(lines) + "\n"
+
+
+def group(claim: Claim) -> str:
+    """Where a claim stands in the list: published statements by paper, new ones by the topic of their tag."""
+    if claim.expected.value == "NOT REPRODUCIBLE HERE":
+        return TOPICS[-1]
+    tag = re.search(r"\b([NGVH])\d+", claim.source)
+    return TOPICS["NGVH".index(tag[1])] if tag else TOPICS[-2]
+
+
+def claims_index(claims: Sequence[Claim], runs: Mapping[str, Mapping[str, Any]]) -> str:
+    """The list of all claims, and the published statements with the claims on each."""
+    lines = ["# Claims", f"{len(claims)} claims, each with its statement, hypotheses, proof, checks and mutant."]
+    groups: dict[str, list[Claim]] = {}
+    for claim in claims:
+        groups.setdefault(group(claim), []).append(claim)
+
+    def cell(text: str) -> str:
+        return text.replace("|", "&#124;").replace("$", r"\$")
+
+    def verdict(claim: Claim) -> str:
+        word = earned(claim, runs.get(claim.id))
+        return f'<span class="verdict {word}">{word}</span>'
+
+    for name in sorted(groups, key=TOPICS.index):
+        rows = [f"| [{cell(c.title)}]({c.id}.md)<br>`{c.id}` | {verdict(c)} |" for c in groups[name]]
+        lines += [f"## {name}", "\n".join(["| claim | verdict |", "|---|---|", *rows])]
+    rows = []
+    for row in coverage.records(claims):
+        links = ", ".join(f"[{i}]({i}.md)" for i in row["claims"])
+        cells = (f"{row['paper']} {row['place']}", row["text"], links)
+        rows.append("| " + " | ".join(map(cell, cells)) + " |")
+    lines += [
+        "## Statement by statement through the papers",
+        "\n".join(["| place | as published | claims |", "|---|---|---|", *rows]),
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+# --- the library and the start ----------------------------------------------------------------------------------------
+
+
+def modules() -> dict[str, str]:
+    """Public names of the package and the modules behind them."""
+    return {name: module for name, module in rt._MODULES.items() if name != "verification"}
+
+
+def api_page(name: str, module: str) -> str:
+    """A page of mkdocstrings directives: the module's docstring, then what its `__all__` lists."""
+    public = getattr(importlib.import_module(module), "__all__", []) if name not in ("nn", "kernels") else _all(module)
+    members = [f"::: {module}.{member}\n    options:\n      heading_level: 2" for member in public]
+    return "\n\n".join(
+        [
+            f"# `rt.{name}`",
+            f"::: {module}\n    options:\n      members: false\n      show_root_heading: false",
+            *members,
+        ]
+    )
+
+
+def _all(module: str) -> list[str]:
+    """`__all__` of a module that needs torch or numba, read without importing it."""
+    path = ROOT / Path(*module.split(".")) / "__init__.py"
+    found = re.search(r"__all__ = \[(.*?)\]", path.read_text(encoding="utf-8"), re.S)
+    return re.findall(r'"(\w+)"', found[1]) if found else []
+
+
+def api_index() -> str:
+    rows = []
+    for name, module in modules().items():
+        path = ROOT / Path(*module.split("."))
+        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        first = re.match(r'"""(.+?)(?:\n\n|"""|$)', file.read_text(encoding="utf-8"), re.S)
+        summary = " ".join(first[1].split()) if first else ""
+        rows.append(f"| [`rt.{name}`]({name}.md) | {summary.replace('|', '&#124;')} |")
+    return "\n".join(
+        [
+            "# Reference",
+            "",
+            "`import resonance_theory as rt`; submodules load on first use.",
+            "",
+            "| module | |",
+            "|---|---|",
+            *rows,
+        ]
+    )
+
+
+def site_links(text: str) -> str:
+    """Links of the checkout as links of the site: a claim's file is its page."""
+    text = re.sub(r"\((?:\.\./)?proofs/(\w+)\.py\)", r"(theory/\1.md)", text)
+    return re.sub(r"\(docs/", "(", text)
+
+
+def formulas(html: str) -> str:
+    """The spans that arithmatex leaves around LaTeX as MathML."""
+
+    def convert(match: re.Match[str]) -> str:
+        latex = unescape(match[2]).strip()
+        block = match[1] == "div"
+        return _markup.mathml(latex[2:-2].strip(), "block" if block else "inline")
+
+    return re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', convert, html, flags=re.S)
+
+
+def pages() -> dict[str, str]:
+    """Every generated page by its path."""
+    ids, runs = ledger.claim_ids(), recorded()
+    claims = [ledger.load(i) for i in ids]
+    runs = {claim.id: runs[claim.id] for claim in claims if still_valid(claim, runs.get(claim.id))}
+    out = {"index.md": (ROOT / "README.md").read_text(encoding="utf-8"), "theory/index.md": claims_index(claims, runs)}
+    out |= {f"theory/{claim.id}.md": claim_page(claim, runs.get(claim.id), ids) for claim in claims}
+    out |= {"api/index.md": api_index()} | {
+        f"api/{name}.md": api_page(name, module) for name, module in modules().items()
+    }
+    return out
+
+
+# --- MkDocs calls these -----------------------------------------------------------------------------------------------
+
+
+def on_config(config: Any) -> Any:
+    claims: dict[str, list[Any]] = {}
+    for claim in map(ledger.load, ledger.claim_ids()):
+        claims.setdefault(group(claim), []).append({claim.id: f"theory/{claim.id}.md"})
+    config.nav += [
+        {"Claims": ["theory/index.md", *({name: claims[name]} for name in sorted(claims, key=TOPICS.index))]},
+        {"Reference": ["api/index.md", *({f"rt.{name}": f"api/{name}.md"} for name in modules())]},
+    ]
+    return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    from mkdocs.structure.files import File
+
+    style = (ROOT / "resonance_theory" / "data" / "claim.css").read_text(encoding="utf-8")
+    generated = pages()
+    for path, content in {**generated, "assets/claim.css": style}.items():
+        files.append(File.generated(config, path, content=content))
+    for path in re.findall(r"!\[[^]]*\]\((?!http)([^)]+)\)", generated["index.md"]):
+        files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    return markdown if "/" in page.file.src_uri else site_links(markdown)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    return formulas(html)

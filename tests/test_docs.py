@@ -1,0 +1,128 @@
+"""The site's generated pages; the site itself where its generator is installed (`make docs`)."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from resonance_theory.verification import ledger
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def module(name):
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def build():
+    return module("build")
+
+
+@pytest.fixture(scope="module")
+def pages(build):
+    return build.pages()
+
+
+def test_every_claim_has_a_page_with_its_parts(pages):
+    ids = ledger.claim_ids()
+    for claim in map(ledger.load, ids):
+        page = pages[f"theory/{claim.id}.md"]
+        parts = [claim.title, claim.expected.value, f"resonance verify {claim.id}", *claim.formal]
+        parts += [
+            line.strip() for line in (ROOT / "proofs" / f"{claim.id}.py").read_text(encoding="utf-8").splitlines()
+        ]
+        parts += [f"{c.kind}: " for c in claim.checks]
+        assert not [part for part in parts if part not in page], claim.id
+        assert page.count("??? abstract") == len(claim.checks) + len(claim.simulations) + 1, claim.id
+        assert f"({claim.id}.md)" in pages["theory/index.md"]
+    assert {path.split("/")[1] for path in pages if path.startswith("theory/")} == {f"{i}.md" for i in ids} | {
+        "index.md"
+    }
+
+
+def test_evidence_of_a_run_is_shown_and_its_absence_said(build):
+    claim = ledger.load("exchangeability_identity")
+    assert "not run for this page" in build.claim_page(claim, None, [])
+    run = claim.evaluate(alpha=1e-9).to_json()
+    page = build.claim_page(claim, run, [])
+    assert "not run for this page" not in page
+    assert page.count('<b class="holds">holds</b>') == len(run["checks"])
+    failed = {**run, "verdict": "VIOLATED", "problem": "a check fails"}
+    page = build.claim_page(claim, failed, [])
+    assert "VIOLATED" in page
+    assert "PROVED<" not in page
+    assert "a check fails" in page
+
+
+def test_a_record_of_another_version_of_the_claim_is_not_shown(build):
+    claim = ledger.load("exchangeability_identity")
+    run = claim.evaluate(alpha=1e-9).to_json()
+    assert build.still_valid(claim, run)
+    assert not build.still_valid(claim, None)
+    for change in ({"statement": "1 = 1"}, {"proof": ""}, {"checks": run["checks"][1:]}):
+        assert not build.still_valid(claim, run | change)
+
+
+def test_every_public_name_is_in_the_reference(build, pages):
+    import resonance_theory as rt
+
+    for name, path in build.modules().items():
+        for public in getattr(getattr(rt, name), "__all__", []):
+            assert f"::: {path}.{public}\n" in pages[f"api/{name}.md"], f"{name}.{public}"
+
+
+def test_links_of_the_checkout_become_links_of_the_site(build):
+    text = "[a](proofs/cap_law.py) [b](../proofs/loads.py) [c](docs/faq.md) [d](https://example.org/docs/)"
+    assert (
+        build.site_links(text)
+        == "[a](theory/cap_law.md) [b](theory/loads.md) [c](faq.md) [d](https://example.org/docs/)"
+    )
+
+
+def test_formulas(build):
+    html = build.formulas(r'a <span class="arithmatex">\(x&lt;\frac{1}{2}\)</span> <div class="arithmatex">\[y\]</div>')
+    assert html.count("<math") == 2
+    assert "<mfrac>" in html
+    assert 'display="block"' in html
+    assert "arithmatex" not in html
+
+
+def test_docstrings():
+    text = "One *line* of x_i <= 2.\n\n    P = a_b\n\ntokens: how `a_b`\n    many\nslot, load  what\nexpert: who"
+    assert module("docstrings").markdown(text).split("\n") == [
+        r"One \*line\* of x\_i &lt;= 2.",
+        "",
+        "```text",
+        "P = a_b",
+        "```",
+        "",
+        "- `tokens`: how `a_b`",
+        "    many",
+        "- `slot`, `load`: what",
+        "- `expert`: who",
+    ]
+
+
+def test_site(tmp_path):
+    """Strict: a broken link or an unknown name fails the build; and nothing is fetched when a page is read."""
+    pytest.importorskip("mkdocs", reason="the site's generator comes with `make docs`")
+    pytest.importorskip("mkdocstrings")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    html = {path: path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html")}
+    assert len(html) > len(ledger.claim_ids())
+    for path, text in html.items():
+        assert not re.search(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//', text), path
+        assert "arithmatex" not in text, path
+    start = (tmp_path / "index.html").read_text(encoding="utf-8")
+    for claim_id in ledger.claim_ids():  # three clicks from the start: claims, the claim, its code
+        assert (tmp_path / "theory" / f"{claim_id}.html").exists()
+    assert 'href="theory/index.html"' in start
