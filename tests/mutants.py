@@ -4,11 +4,14 @@
     python -m tests.mutants _law                        one of them
     python -m tests.mutants _law --only has_place       only mutants whose description contains a text
     python -m tests.mutants sphere --sample 60          a random sample of that size
+    python -m tests.mutants --record                    write the counts to simulations/results/mutants.json
 
 A mutant is one changed node of a module's syntax tree: an operator (+ for -, * for /, < for <=, ...), a sign, or a
-number (whole: one more; otherwise: 1 % more). Each runs the module's tests, in order and up to the first failure, in a
-process forked from one that holds the imported libraries; only the module under test differs. A test run that fails,
-or takes ten times the original's processor time and a minute, kills the mutant.
+number (whole: one more; otherwise: 1 % more). Each runs the module's tests, the quick ones first and up to the first
+failure, in a process forked from one that holds the imported libraries; only the module under test differs. A test run
+that fails, or takes twice the original's processor time and five seconds, kills the mutant. A sample is uniform
+and the same each time (seed 0); its mutants run in random order, so that what an interrupted run has done is a uniform
+sample as well.
 
 Survivors must be explained in `mutants.json`, under the mutant's description, which does not depend on line numbers:
 why it computes the same, or differs by less than the stated accuracy, or only in speed. The run fails if a survivor is
@@ -38,6 +41,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPLAINED = Path(__file__).with_suffix(".json")
+RECORD = ROOT / "simulations" / "results" / "mutants.json"
 LAWS = ("tests/test_law_numerics.py",)
 # name -> (file, tests that must notice; the quick and sharp ones first)
 MODULES = {
@@ -196,27 +200,50 @@ class _Swap(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self.tree, str(self.path), "exec"), module.__dict__)
 
 
-def _passes(file: str, tests: tuple[str, ...], tree: ast.Module) -> bool:
+class _QuickFirst:
+    """Pytest plugin: the tests in the order of the times in a file; without one, it is written."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.seconds: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
+        self.known = bool(self.seconds)
+
+    def pytest_collection_modifyitems(self, items: list) -> None:
+        items.sort(key=lambda item: self.seconds.get(item.nodeid, 0.0))
+
+    def pytest_runtest_logreport(self, report) -> None:
+        if not self.known and report.when == "call":
+            self.seconds[report.nodeid] = report.duration
+
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        if not self.known and exitstatus == 0:
+            self.file.write_text(json.dumps(self.seconds))
+
+
+def _passes(file: str, tests: tuple[str, ...], tree: ast.Module, times: Path) -> bool:
     """Whether the tests pass with this tree in place of the module; only for a process that ends afterwards."""
     import pytest
 
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     module = file.removesuffix(".py").replace("/", ".")
     sys.meta_path.insert(0, _Swap(module, ROOT / file, tree))
     with open(os.devnull, "w") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "--tb=line"]
-        return pytest.main([*options, "--hypothesis-seed=0", *tests]) == 0
+        # plain assertions, and no plugin but Hypothesis: a mutant that dies in the first test costs a tenth of a second
+        options = ["-x", "-q", "--tb=no", "--assert=plain", "-p", "_hypothesis_pytestplugin", "--hypothesis-seed=0"]
+        off = [f"-pno:{plugin}" for plugin in ("cacheprovider", "unraisableexception", "threadexception")]
+        return pytest.main([*options, *off, *tests], plugins=[_QuickFirst(times)]) == 0
 
 
-def run(file: str, tests: tuple[str, ...], tree: ast.Module, limit: int) -> str:
+def run(file: str, tests: tuple[str, ...], tree: ast.Module, limit: int, times: Path) -> str:
     """The fate of one mutant, "survived", "killed" or "timeout", with `limit` seconds of processor time."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
             resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
-            code = 0 if _passes(file, tests, tree) else 1
+            code = 0 if _passes(file, tests, tree, times) else 1
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)
@@ -233,7 +260,13 @@ def _share(jobs: list[Mutant], workers: int, file: str, tests: tuple[str, ...], 
         if child == 0:
             try:
                 for job in jobs[w::workers]:
-                    line = json.dumps([job.name, run(file, tests, job.tree, limit)], ensure_ascii=False) + "\n"
+                    line = (
+                        json.dumps(
+                            [job.name, run(file, tests, job.tree, limit, results.with_suffix(".times"))],
+                            ensure_ascii=False,
+                        )
+                        + "\n"
+                    )
                     with results.open("a") as out:
                         out.write(line)
             finally:
@@ -256,24 +289,28 @@ def _read(results: Path) -> dict[str, str]:
     return dict(json.loads(line) for line in results.read_text().splitlines() if line.endswith("]"))
 
 
-def check(name: str, *, only: str, sample: int, workers: int) -> bool:
-    """Run a module's mutants and report; True if every survivor is explained and every explanation is needed."""
+def check(name: str, *, only: str, sample: int, workers: int) -> tuple[bool, dict[str, object]]:
+    """Run a module's mutants and report; True if every survivor is explained and every explanation is needed.
+
+    With it the counts: mutants of the module, how many of them ran, were killed (by the processor time's limit among
+    them), survived, and are explained; and the hash of the text of the module and its tests.
+    """
     file, tests = MODULES[name]
     source = (ROOT / file).read_text()
     every = mutants(source)
     jobs = [m for m in every if only in m.name]
     if sample:
-        jobs = random.Random(0).sample(jobs, min(sample, len(jobs)))
+        jobs = random.Random(0).sample(jobs, len(jobs))[:sample]
     stamp = hashlib.sha256("".join([source, *((ROOT / t).read_text() for t in tests)]).encode()).hexdigest()[:12]
     folder = ROOT / "out" / "mutants"
     folder.mkdir(parents=True, exist_ok=True)
     results = folder / f"{name}-{stamp}.jsonl"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if run(file, tests, ast.parse(source), 3600) != "survived":
+    if run(file, tests, ast.parse(source), 3600, results.with_suffix(".times")) != "survived":
         print(f"{name}: the tests fail on the module as it is")
-        return False
+        return False, {}
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    limit = 60 + 10 * int(after.ru_utime - before.ru_utime)
+    limit = 5 + 2 * int(after.ru_utime - before.ru_utime)
     known = _read(results)
     _share([m for m in jobs if m.name not in known], workers, file, tests, limit, results)
     known = _read(results)
@@ -287,12 +324,23 @@ def check(name: str, *, only: str, sample: int, workers: int) -> bool:
     for e in stale:
         print(f"  explained, but killed or gone: {e}")
     missing = [m for m in jobs if m.name not in known]
-    killed = sum(known.get(m.name) in ("killed", "timeout") for m in jobs)
-    print(
-        f"{name}: {len(jobs)} mutants, {killed} killed, {len(survivors)} survive, "
-        f"{len(survivors) - len(unexplained)} of them explained as equivalent"
-    )
-    return not (unexplained or stale or missing)
+    fates = Counter(known[m.name] for m in jobs if m.name in known)
+    counts: dict[str, object] = {
+        "mutants": len(every),
+        "tried": fates.total(),
+        "killed": fates["killed"] + fates["timeout"],
+        "of them by time": fates["timeout"],
+        "survive": len(survivors),
+        "explained": len(survivors) - len(unexplained),
+        "sha256": stamp,
+    }
+    return not (unexplained or stale or missing), counts
+
+
+def _table(rows: dict[str, dict[str, object]]) -> str:
+    columns = ("mutants", "tried", "killed", "survive", "explained")
+    lines = [["module", *columns], *([name, *(str(row.get(c, "-")) for c in columns)] for name, row in rows.items())]
+    return "\n".join("".join(f"{cell:>15}" for cell in line) for line in lines)
 
 
 def main() -> int:
@@ -300,8 +348,11 @@ def main() -> int:
     parser.add_argument("modules", nargs="*", choices=[[], *MODULES], help=f"default: {DEFAULT}")
     parser.add_argument("--only", default="", help="only mutants whose description contains this text")
     parser.add_argument("--sample", type=int, default=0, help="a random sample of this size")
+    parser.add_argument("--record", action="store_true", help="store the counts in simulations/results/mutants.json")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
+    if options.record and options.only:
+        parser.error("--record stores the counts of a module or of a uniform sample: it goes without --only")
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"
     os.chdir(ROOT)
@@ -313,11 +364,17 @@ def main() -> int:
     import scipy.special
     import scipy.stats  # noqa: F401
 
-    fine = [
-        check(name, only=options.only, sample=options.sample, workers=options.workers)
-        for name in options.modules or DEFAULT
-    ]
-    return 0 if all(fine) else 1
+    fine, rows = True, {}
+    for name in options.modules or DEFAULT:
+        passed, rows[name] = check(name, only=options.only, sample=options.sample, workers=options.workers)
+        fine = fine and passed
+    print(_table(rows))
+    if options.record:
+        stored = json.loads(RECORD.read_text()) if RECORD.exists() else {"modules": {}}
+        stored["command"] = "python -m tests.mutants MODULE --record"
+        stored["modules"] |= rows
+        RECORD.write_text(json.dumps(stored, indent=1) + "\n")
+    return 0 if fine else 1
 
 
 if __name__ == "__main__":

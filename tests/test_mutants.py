@@ -51,7 +51,7 @@ def test_a_killed_and_a_surviving_mutant_are_told_apart(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     fate = {
-        m.name: mutants.run("pkg.py", ("test_pkg.py",), m.tree, 60)
+        m.name: mutants.run("pkg.py", ("test_pkg.py",), m.tree, 60, tmp_path / "times")
         for m in mutants.mutants((tmp_path / "pkg.py").read_text())
     }
     assert fate["double: x * 2 -> x / 2"] == fate["double: x * 2 -> x * 3"] == "killed"
