@@ -52,9 +52,8 @@ MODULES = {
     "_beta": ("resonance_theory/_beta.py", LAWS),
     "sphere": ("resonance_theory/sphere.py", ("tests/test_sphere.py",)),
 }
-# On request only, until all their survivors have been sorted: the shared laws, whose explanations so far are in
-# mutants.json, and the two modules of quadratures, with many numbers that trade accuracy for speed.
-DEFAULT = ("token_choice", "expert_choice", "resonance")
+# The other two, which are mostly quadrature and hold many numbers that trade accuracy for speed, run on request.
+DEFAULT = ("token_choice", "expert_choice", "resonance", "_law")
 
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Add: ast.Sub,
