@@ -193,7 +193,7 @@ def api_index() -> str:
 def site_links(text: str) -> str:
     """Links of the checkout as links of the site: a claim's file is its page."""
     text = re.sub(r"\((?:\.\./)?proofs/(\w+)\.py\)", r"(theory/\1.md)", text)
-    return re.sub(r"\(docs/", "(", text)
+    return text.replace("](proofs)", "](theory/index.md)").replace("](docs/", "](")
 
 
 def formulas(html: str) -> str:
