@@ -275,10 +275,22 @@ def _audit(options: argparse.Namespace) -> int:
 
     _check_writable("--json", options.json if options.json != "-" else None)
     _check_writable("--plot", options.plot)
-    path = audit.example() if options.file == "example" else options.file
-    result = audit.audit(
-        path, experts=options.experts, top=options.top, center=True if options.center else None, gates=options.gates
-    )
+    center = True if options.center else None
+    result: Any
+    if options.model is not None or options.text is not None:
+        if options.file is not None or options.gates is not None:
+            raise ValueError("--model DIR --text FILE replace FILE and --gates: leave those out")
+        if options.model is None or options.text is None:
+            raise ValueError("--model DIR and --text FILE must be given together")
+        from resonance_theory.audit.model import audit_model
+
+        result = audit_model(options.model, options.text, experts=options.experts, top=options.top, center=center)
+    elif options.file is None:
+        raise ValueError("give FILE (or 'example'), or a model by --model DIR --text FILE")
+    else:
+        path = audit.example() if options.file == "example" else options.file
+        top = 1 if options.top is None else options.top
+        result = audit.audit(path, experts=options.experts, top=top, center=center, gates=options.gates)
     if options.plot is not None:
         result.figure(options.plot)
     _emit(result.to_json(), options.json, result.table())
@@ -396,9 +408,15 @@ def _parser() -> argparse.ArgumentParser:
     json_option(sub)
 
     sub = command("audit", _audit, "measure a router's assumptions on real hidden states, and the capacity they need")
-    sub.add_argument("file", metavar="FILE", help=".safetensors or .npy; the word 'example' for the embedded file")
-    sub.add_argument("--experts", type=int, metavar="N", help="GrAP gates (default 8)")
-    sub.add_argument("--top", type=int, default=1, metavar="L")
+    sub.add_argument("file", nargs="?", metavar="FILE", help=".safetensors or .npy; 'example' for the embedded file")
+    sub.add_argument(
+        "--model", metavar="DIR", help="instead: a local Mixtral-type model, its routers beside GrAP gates"
+    )
+    sub.add_argument("--text", metavar="FILE", help="UTF-8 text that the model reads")
+    sub.add_argument(
+        "--experts", type=int, metavar="N", help="GrAP gates (default 8, or as many as the model's experts)"
+    )
+    sub.add_argument("--top", type=int, metavar="L", help="experts per token (default 1, or the model's)")
     sub.add_argument("--center", action="store_true", help="only the centred gates (default: raw and centred)")
     sub.add_argument("--gates", metavar="FILE", help="your own gates, (experts, features), .npy or .safetensors")
     sub.add_argument("--plot", metavar="FILE", help="the figure (.png, .svg or .pdf)")
@@ -440,10 +458,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"resonance {options.command}: {text}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as missing:
-        print(
-            f"resonance {options.command}: the package {missing.name!r} is needed: pip install 'resonance-theory[cpu]'",
-            file=sys.stderr,
-        )
+        extra = "cpu,peers" if missing.name == "transformers" else "cpu"
+        needed = f"the package {missing.name!r} is needed: pip install 'resonance-theory[{extra}]'"
+        print(f"resonance {options.command}: {needed}", file=sys.stderr)
         return 2
     except RuntimeError as problem:  # a sampler raised or its process died
         print(f"resonance {options.command}: {' '.join(str(problem).split())}", file=sys.stderr)

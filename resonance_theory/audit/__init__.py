@@ -43,6 +43,7 @@ def audit(
     experts: int | None = None,
     center: bool | None = None,
     gates: Any = None,
+    inner: bool = False,
     top: int = 1,
     capacity_factors: Sequence[float] = (1.0, 1.1, 1.25, 2.0),
     target_loss: float = 0.01,
@@ -54,6 +55,7 @@ def audit(
         sequence, are layers; other tensors are named as ignored.
     experts: number of GrAP gates, 8 unless given; it must divide the number of features.
     gates: your own gates instead, (experts, features), as an array or a file.
+    inner: True scores tokens by inner products with the given gates, as a linear router's logits do, not by cosines.
     center: True routes tokens minus their mean, False the tokens as they are, None reports both.
     top: experts per token, below their number. capacity_factors: positive; capacity = ceil(factor * top * s / n).
     target_loss: in (0, 1), the loss for which the capacities are computed.
@@ -68,6 +70,8 @@ def audit(
         raise ValueError(f"target_loss has shape {loss.shape} but must be one number in (0, 1)")
     if center is not None and not isinstance(center, (bool, np.bool_)):
         raise TypeError(f"center = {center!r} must be True, False or None (both)")
+    if not isinstance(inner, (bool, np.bool_)) or (inner and gates is None):
+        raise TypeError(f"inner = {inner!r} must be False, or True with gates")
     matrix = None if gates is None else read_gates(gates)
     count = _one("experts", experts, 2) if experts is not None else 8 if matrix is None else len(matrix)
     if matrix is not None and count != len(matrix):
@@ -83,14 +87,15 @@ def audit(
         experts=count,
         top=number,
         gates=matrix,
-        orthogonal=matrix is None or _orthogonal(matrix),
+        orthogonal=matrix is None or (not inner and _orthogonal(matrix)),
+        inner=bool(inner),
         factors=tuple(factors.tolist()),
         loss=float(loss),
     )
     centred = (False, True) if center is None else (bool(center),)
     return AuditReport(
         source=hidden.source,
-        gates="GrAP" if matrix is None else "given",
+        gates="GrAP" if matrix is None else "logits" if inner else "given",
         experts=count,
         top=number,
         loss=float(loss),

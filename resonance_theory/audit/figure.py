@@ -96,34 +96,35 @@ def _spread(layers: tuple[LayerAudit, ...]) -> list[LayerAudit]:
 
 
 def _loads(axes: Any, layer: LayerAudit, report: AuditReport) -> None:
-    experts = np.arange(report.experts)
+    count = len(layer.routings[0].load)
+    experts = np.arange(count)
     first = np.array([load.value for load in layer.routings[0].load])
-    order = np.argsort(-first, kind="stable") if report.experts > 16 else experts
+    order = np.argsort(-first, kind="stable") if count > 16 else experts
     width = 0.8 / len(layer.routings)
     for k, routing in enumerate(layer.routings):
         look = _LOOK[routing.name]
         value = 100 * np.array([load.value for load in routing.load])[order]
         error = 100 * np.array([load.error or 0.0 for load in routing.load])[order]
         place = experts + (k - (len(layer.routings) - 1) / 2) * width
-        if report.experts > 16:
+        if count > 16:
             axes.plot(experts, value, color=look["color"], linewidth=1.4, drawstyle="steps-mid")
             continue
         axes.bar(place, value, width, color=look["color"], hatch=look["hatch"], edgecolor="black", linewidth=0.5)
         if any(error):
             axes.errorbar(place, value, error, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5)
-    axes.axhline(100 / report.experts, color="black", linestyle="--", linewidth=1)
+    axes.axhline(100 / count, color="black", linestyle="--", linewidth=1)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("share of tokens, %" if report.top == 1 else "share of candidates, %")
     axes.set_title(layer.name, loc="left", fontsize=9.5, fontweight="bold")
-    if report.experts <= 16:
+    if count <= 16:
         axes.set_xticks(experts)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _drops(axes: Any, layer: LayerAudit, index: int, report: AuditReport, highest: float) -> None:
     """Measured drops and least capacity of one routing over the curves of the models."""
-    unit = report.experts / (report.top * layer.tokens)
     routing = layer.routings[index]
+    unit = len(routing.load) / (report.top * layer.tokens)
     look, curve = _LOOK[routing.name], routing.curve
     factor = np.array(curve["capacity"]) * unit
     for name, style in _LAWS.items():

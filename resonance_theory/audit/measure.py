@@ -33,12 +33,14 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 @dataclass(frozen=True)
 class Setting:
-    """What the user asked for. gates: (experts, features), or None for GrAP; orthogonal: whether G4's law applies."""
+    """What the user asked for. gates: (experts, features), or None for GrAP; orthogonal: whether G4's law applies;
+    inner: whether scores are inner products, not cosines."""
 
     experts: int
     top: int
     gates: Floats | None
     orthogonal: bool
+    inner: bool
     factors: tuple[float, ...]
     loss: float
 
@@ -49,7 +51,7 @@ class Tally:
 
     load: Whole  # (sequences, experts): candidates
     rank: Whole  # (g, tokens): tokens by their best place among all experts' tokens
-    winner: Floats  # (sequences, tokens): largest affinity
+    winner: Floats  # (sequences, tokens): largest affinity (inner products: of the scaled tokens)
     direction: Floats  # (g, features): sum of unit tokens
     size: Whole  # (g,): tokens that have a direction
     within: Floats  # (sequences, 2): sum and number of cosines of pairs within a sequence
@@ -76,7 +78,7 @@ def measure(layer: Layer, setting: Setting, centred: Sequence[bool]) -> LayerAud
         held_out = _held_out(layer, setting, exponent, total, group) if choice and sequences > 1 else None
         loads = _loads_by_half(layer, setting, exponent, total, group, halves) if choice else None
         judged = _judged(setting, tally.load, loads, group, halves, tokens)
-        routings.append(_routing(tally, layer, setting, choice, held_out, judged, scatter, group))
+        routings.append(_routing(tally, layer, setting, choice, held_out, judged, scatter, group, exponent))
     isotropic = float(homogenization.token_choice_scatter(dim, setting.experts)) if setting.orthogonal else None
     return LayerAudit(layer.name, sequences, tokens, dim, layer.dtype, isotropic, tuple(routings))
 
@@ -125,6 +127,9 @@ def _sums(layer: Layer, exponent: int, group: NDArray[np.intp]) -> Floats:
 
 
 def _affinity(x: Floats, setting: Setting) -> Floats:
+    if setting.inner:
+        assert setting.gates is not None
+        return x @ setting.gates.T
     return affinity(x, setting.experts) if setting.gates is None else affinity(x, gates=setting.gates)
 
 
@@ -325,6 +330,7 @@ def _routing(
     judged: tuple[HeldOut, ...] | None,
     scatter: float,
     group: NDArray[np.intp],
+    exponent: int,
 ) -> Routing:
     sequences, tokens, dim = layer.data.shape
     experts, top, groups = setting.experts, setting.top, int(group[-1]) + 1
@@ -457,7 +463,7 @@ def _routing(
         same_expert=ratio(neighbour[:, 2], neighbour[:, 3]),
         same_expert_independent=float(np.square(best).sum()),
         zero_tokens=int(sequences * tokens - tally.size.sum()),
-        affinity=_winning(tally.winner, dim, setting),
+        affinity=_winning(np.ldexp(tally.winner, -exponent) if setting.inner else tally.winner, dim, setting),
         dispersion=spread,
         correlation=correlation,
         drops=drops,

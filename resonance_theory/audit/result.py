@@ -188,7 +188,8 @@ class LayerAudit:
 
 @dataclass(frozen=True)
 class AuditReport:
-    """The audit of a source. gates: "GrAP" or "given"; loss: the target of the capacities; ignored: (tensor, why)."""
+    """The audit of a source. gates: "GrAP", "given", or "logits" (inner products with given gates);
+    loss: the target of the capacities; ignored: (tensor, why)."""
 
     source: str
     gates: str
@@ -211,7 +212,8 @@ class AuditReport:
 
     def table(self) -> str:
         """Lines for a terminal, at most 100 columns."""
-        gates = f"{self.experts} {'GrAP' if self.gates == 'GrAP' else 'given'} gates, top-{self.top}"
+        kind = {"GrAP": "GrAP gates", "given": "given gates", "logits": "experts of a linear router"}[self.gates]
+        gates = f"{self.experts} {kind}, top-{self.top}"
         lines = [f"{self.source}: {gates}, loss target {_percent(self.loss)} %"]
         if self.ignored:
             lines.append("not hidden states: " + "; ".join(f"{name!r} {why}" for name, why in self.ignored[:5]))
@@ -303,7 +305,10 @@ def _layer_lines(layer: LayerAudit, report: AuditReport) -> Iterator[str]:
         row("  of neighbours", *(_with_error(r.cosine_neighbours) for r in routings)),
         row("neighbours on one expert", *(_with_error(r.same_expert) for r in routings)),
         row("  if independent", *(f"{r.same_expert_independent:.3f}" for r in routings)),
-        row("winning affinity 5, 50, 95 %", *(quantiles(r) for r in routings)),
+        row(
+            f"winning {'logit' if report.gates == 'logits' else 'affinity'} 5, 50, 95 %",
+            *(quantiles(r) for r in routings),
+        ),
     ]
     law = routings[0].affinity.isotropic
     if law is not None:
