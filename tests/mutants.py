@@ -370,8 +370,9 @@ def main() -> int:
     print(_table(rows))
     if options.record:
         stored = json.loads(RECORD.read_text()) if RECORD.exists() else {"modules": {}}
-        stored["command"] = "python -m tests.mutants MODULE --record"
-        stored["modules"] |= rows
+        sample = f" --sample {options.sample}" if options.sample else ""
+        for name, row in rows.items():
+            stored["modules"][name] = {"command": f"python -m tests.mutants {name}{sample} --record", **row}
         RECORD.write_text(json.dumps(stored, indent=1) + "\n")
     return 0 if fine else 1
 

@@ -109,12 +109,15 @@ def test_deviance():
     shift = mean - x
     wanted = [mp.mpf(a) * mp.log(mp.mpf(a) / mp.mpf(m)) + mp.mpf(m) - mp.mpf(a) for a, m in zip(x, mean)]
     close(_beta._deviance(x, mean, shift), wanted, 4e-15)
+    x, mean = np.array([3.0, 1e4, 3e8]), np.array([1e-320, 1e-307, 1e-301])  # the quotient overflows
+    wanted = [mp.mpf(a) * (mp.log(mp.mpf(a)) - mp.log(mp.mpf(m))) + mp.mpf(m) - mp.mpf(a) for a, m in zip(x, mean)]
+    close(_beta._deviance(x, mean, mean - x), wanted, 1e-15)
 
 
 def test_power_series():
     for t in (-0.09, -0.04, -1e-3, 1e-6, 0.05, 0.09):
         true = mp.log1p(mp.mpf(t)) - mp.mpf(t)
-        close(_beta._power(np.array([2e4]), np.array([t]), True), [20000 * true], 3e-12 if abs(t) > 0.08 else 1e-12)
+        close(_beta._power(np.array([2e4]), np.array([t]), True), [20000 * true], 2e-15)
     for t in (-0.9, -0.3, 0.2, 3.0):
         close(_beta._power(np.array([7.0]), np.array([t]), False), [7 * (mp.log1p(mp.mpf(t)) - mp.mpf(t))], 1e-14)
 
