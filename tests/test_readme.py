@@ -62,3 +62,19 @@ def test_named_claims_and_files_exist():
         folder = ROOT if name == "README.md" else ROOT / "docs"
         for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert (folder / path).exists(), f"{name}: {path}"
+
+
+def test_benchmark_table_is_the_stored_record():
+    import json
+
+    record = json.loads((ROOT / "simulations/results/router_benchmark.json").read_text())
+    shapes = [record["shapes"][name] for name in "ABC"]
+    table = README.split("## How fast")[1].split("## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    assert rows[0][1:] == [f"{s['tokens']}, {s['dim']}, {s['experts']}" for s in shapes]
+    assert rows[1][1:] == [f"{s['floor_ms']:.2f} ms" for s in shapes]
+    names = ["kernel", "kernel, top-2", "kernel, with gradient", "eager torch"]
+    names += ["Mixtral router (transformers)", "Switch router (transformers)"]
+    for name, row in zip(names, rows[2:], strict=True):
+        routers = [s["routers"][name] for s in shapes]
+        assert row[1:] == [f"{r['median_ms']:.2f} ms ({r['ratio']:.2f})" for r in routers]
