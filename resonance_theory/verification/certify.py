@@ -73,7 +73,8 @@ def identity(
         value = sp.N(original.subs(dict(point)), 40)
         if value.is_number and value.is_finite and abs(value) > sp.Float("1e-25"):
             shown = ", ".join(f"{k}={v}" for k, v in point.items())
-            return fails(f"{name} is {sp.N(value, 8)} at {shown}, not 0", witness=shown)
+            at = f" at {shown}" if shown else ""
+            return fails(f"{name} is {sp.N(value, 8)}{at}, not 0", witness=shown)
     if unit is not None:
 
         def termwise(e: sp.Expr) -> sp.Expr:
