@@ -208,25 +208,48 @@ def provenance(command: str) -> dict[str, Any]:
     }
 
 
+def summary(record: dict[str, Any], shape: str) -> dict[str, dict[str, float]]:
+    """Each router at one shape, over all runs: median time, and median, least and largest ratio to the run's floor."""
+    runs = [run[shape] for run in record["runs"]]
+    result = {}
+    for router in runs[0]["routers"]:
+        rows = [run["routers"][router] for run in runs]
+        ratios = [row["ratio"] for row in rows]
+        result[router] = {
+            "median_ms": _short(np.median([row["median_ms"] for row in rows])),
+            "ratio": _short(np.median(ratios)),
+            "least": min(ratios),
+            "largest": max(ratios),
+        }
+    return result
+
+
+def lead(record: dict[str, Any], shape: str) -> tuple[float, float, float]:
+    """Time of the best other router over that of the kernel: median, least and largest over the runs."""
+    factors = [
+        min(row["median_ms"] for name, row in run[shape]["routers"].items() if "transformers" in name)
+        / run[shape]["routers"]["kernel"]["median_ms"]
+        for run in record["runs"]
+    ]
+    return _short(np.median(factors)), _short(min(factors)), _short(max(factors))
+
+
 def table(record: dict[str, Any]) -> str:
     lines = []
-    for name, shape in record["shapes"].items():
+    for name, shape in record["runs"][0].items():
+        floors = [run[name]["floor_ms"] for run in record["runs"]]
         lines += [
             f"{name}: {shape['tokens']} tokens of {shape['dim']}, {shape['experts']} experts, capacity {shape['capacity']}; "
-            f"floor {shape['floor_ms']} ms at {shape['bandwidth_gb_s']} GB/s",
-            f"  {'router':<32}{'median ms':>10}{'quartiles':>20}{'x floor':>9}{'goal':>6}{'memory':>8}",
+            f"floor {min(floors)} to {max(floors)} ms in {len(floors)} runs",
+            f"  {'router':<32}{'median ms':>10}{'x floor':>9}{'in the runs':>16}{'goal':>6}{'memory':>8}",
         ]
-        for router, row in shape["routers"].items():
-            low, high = row["quartiles_ms"]
-            goal = GOALS.get(router, {}).get(name, "")
-            memory = "" if row["extra_memory"] is None else f"{row['extra_memory']:.1%}"
-            spread = f"{low:.4g}-{high:.4g}"
-            lines.append(f"  {router:<32}{row['median_ms']:>10}{spread:>20}{row['ratio']:>9.3g}{goal:>6}{memory:>8}")
-        others = [r["median_ms"] for k, r in shape["routers"].items() if "transformers" in k]
-        if others:
-            lines.append(
-                f"  best of the other routers / kernel: {min(others) / shape['routers']['kernel']['median_ms']:.3g}"
-            )
+        for router, row in summary(record, name).items():
+            goal, extra = GOALS.get(router, {}).get(name, ""), shape["routers"][router]["extra_memory"]
+            memory, spread = "" if extra is None else f"{extra:.1%}", f"{row['least']:.3g}-{row['largest']:.3g}"
+            lines.append(f"  {router:<32}{row['median_ms']:>10}{row['ratio']:>9.3g}{spread:>16}{goal:>6}{memory:>8}")
+        if any("transformers" in router for router in shape["routers"]):
+            middle, least, largest = lead(record, name)
+            lines.append(f"  best of the other routers / kernel: {middle:.3g} ({least:.3g}-{largest:.3g})")
     made = record["provenance"]
     lines.append(f"{made['cpu']}, {made['cores']} cores, load {made['load_before']} before the run")
     return "\n".join(lines)
@@ -235,17 +258,23 @@ def table(record: dict[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m simulations.router_benchmark", description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="default: all")
-    parser.add_argument("--repeats", type=int, default=31, help="timed calls of each contender (default 31)")
+    parser.add_argument("--repeats", type=int, default=21, help="timed calls of each contender and run (default 21)")
+    parser.add_argument("--runs", type=int, default=5, help="how often all of it is measured (default 5)")
     parser.add_argument("--out", type=Path, help="write the record to this JSON file")
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error(f"--repeats is {options.repeats} but must be at least 1")
+    if options.runs < 1:
+        parser.error(f"--runs is {options.runs} but must be at least 1")
     if importlib.util.find_spec("torch") is None:
         print("router_benchmark needs torch: pip install 'resonance-theory[torch]'", file=sys.stderr)
         return 2
-    command = f"python -m simulations.router_benchmark --repeats {options.repeats}"
+    command = f"python -m simulations.router_benchmark --repeats {options.repeats} --runs {options.runs}"
     record: dict[str, Any] = {"benchmark": "router", "provenance": provenance(command)}
-    record["shapes"] = {name: measure(SHAPES[name], options.repeats) for name in options.shapes}
+    # The memory's bandwidth, and with it every ratio, moves from minute to minute: all runs are kept.
+    record["runs"] = [
+        {name: measure(SHAPES[name], options.repeats) for name in options.shapes} for _ in range(options.runs)
+    ]
     print(table(record))
     if options.out:
         options.out.write_text(json.dumps(record, indent=1) + "\n")

@@ -69,7 +69,12 @@ def test_benchmark_measures_every_contender():
     assert set(shape["routers"]) >= {*benchmark.GOALS, "eager torch"}
     assert all(row["median_ms"] > 0 for row in shape["routers"].values())
     made = benchmark.provenance("test")
-    text = benchmark.table({"shapes": {"A": shape}, "provenance": made})
+    slow = {**shape, "routers": {n: {**row, "ratio": 3 * row["ratio"]} for n, row in shape["routers"].items()}}
+    record = {"runs": [{"A": shape}, {"A": slow}], "provenance": made}
+    ratio = shape["routers"]["kernel"]["ratio"]
+    row = benchmark.summary(record, "A")["kernel"]
+    assert (row["least"], row["ratio"], row["largest"]) == pytest.approx((ratio, 2 * ratio, 3 * ratio), rel=1e-3)
+    text = benchmark.table(record)
     assert made["cpu"] in text
     assert all(name in text for name in shape["routers"])
 
