@@ -6,13 +6,37 @@ values of the right kind outside their range raise `ValueError`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["choice", "distribution", "integer", "probability", "real"]
+__all__ = ["broadcasting", "choice", "distribution", "integer", "probability", "real"]
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def broadcasting(function: Callable[P, T]) -> Callable[P, T]:
+    """Say which arguments do not broadcast together, and their shapes, where NumPy would only count them."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except ValueError as problem:
+            if not str(problem).startswith(("shape mismatch", "operands could not be broadcast")):
+                raise
+            bound = inspect.signature(function).bind(*args, **kwargs).arguments
+            shapes = {name: np.shape(value) for name, value in bound.items() if np.ndim(value)}
+            listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            raise ValueError(f"the shapes of {listed} must broadcast together") from None
+
+    return call
 
 
 def _show(value: Any) -> str:

@@ -44,6 +44,7 @@ def _pool(samples: ArrayLike, tokens: ArrayLike, capacity: ArrayLike) -> tuple[W
     return b, s, arguments.integer("capacity", capacity, 1, s, "tokens")
 
 
+@arguments.broadcasting
 def token_choice_success(
     samples: ArrayLike,
     tokens: ArrayLike,
@@ -64,6 +65,7 @@ def token_choice_success(
     return token_choice.success(b * s, experts, b * c, hit=hit, top=top, load=load, weight=weight)
 
 
+@arguments.broadcasting
 def token_choice_failure(
     samples: ArrayLike,
     tokens: ArrayLike,
@@ -80,6 +82,7 @@ def token_choice_failure(
     return token_choice.failure(b * s, experts, b * c, hit=hit, top=top, load=load, weight=weight)
 
 
+@arguments.broadcasting
 def token_choice_least_capacity(
     target: ArrayLike,
     samples: ArrayLike,
@@ -144,6 +147,7 @@ def _resonance(
     return _law.average(_law.with_hit(arguments.probability("hit", hit), place), weight)
 
 
+@arguments.broadcasting
 def resonance_success(
     samples: ArrayLike,
     tokens: ArrayLike,
@@ -163,6 +167,7 @@ def resonance_success(
     return np.exp(_resonance(samples, tokens, capacity, hit, candidate_tail, rival, weight).success)
 
 
+@arguments.broadcasting
 def resonance_failure(
     samples: ArrayLike,
     tokens: ArrayLike,
@@ -177,6 +182,7 @@ def resonance_failure(
     return np.exp(_resonance(samples, tokens, capacity, hit, candidate_tail, rival, weight).failure)
 
 
+@arguments.broadcasting
 def resonance_least_capacity(
     target: ArrayLike,
     samples: ArrayLike,
@@ -199,6 +205,7 @@ def resonance_least_capacity(
     return _law.least_capacity(logs, s, logs(np.ones((), dtype=np.int64)).success.shape, target)
 
 
+@arguments.broadcasting
 def rival(affinity: ArrayLike, signal: float, dim: int, experts: int) -> Floats:
     """κ(a) of the planted model, top-1: P(a planted token of uniform class takes expert i and has affinity >= a with it).
 

@@ -183,6 +183,7 @@ def _upper_cap(a: Floats, d: Floats, square: Floats | None = None) -> Floats:
     return np.where(far, 0.5 * near_pole, np.where(d == 2, np.arccos(a) / np.pi, 0.5 * near_equator))
 
 
+@check.broadcasting
 def cap(affinity: ArrayLike, dim: ArrayLike) -> Any:
     """False-positive rate q(a) = P(cosine >= a) of a uniform direction in R^dim (G1).
 
@@ -195,6 +196,7 @@ def cap(affinity: ArrayLike, dim: ArrayLike) -> Any:
     return np.where(a >= 0, upper, 1 - upper)[()]
 
 
+@check.broadcasting
 def log_cap(affinity: ArrayLike, dim: ArrayLike) -> Any:
     """Natural logarithm of `cap`; finite where the cap itself underflows, -inf at affinity 1."""
     a, d = np.broadcast_arrays(_affinity(affinity), _dim(dim).astype(np.float64))
@@ -235,6 +237,7 @@ def _log_cap_far(a: Floats, d: Floats) -> Floats:
     return k * log_x + np.log(a) - np.log(2 * k) - log_beta - np.log(fraction)
 
 
+@check.broadcasting
 def cap_bound(affinity: ArrayLike, dim: ArrayLike, *, kind: str = "power") -> Any:
     """Upper bounds on `cap` for affinity in [0, 1] (G1).
 
@@ -251,6 +254,7 @@ def cap_bound(affinity: ArrayLike, dim: ArrayLike, *, kind: str = "power") -> An
     return (0.5 * np.exp(-np.where(d >= 3, d, d - 1) * a * a / (2 - a * a)))[()]
 
 
+@check.broadcasting
 def cap_quantile(probability: ArrayLike, dim: ArrayLike) -> Any:
     """The affinity whose cap has the given probability: the inverse of `cap` in its first argument.
 
@@ -314,6 +318,7 @@ def _log_rate(signal: ArrayLike, experts: ArrayLike, top: ArrayLike, miss: bool)
     return result.reshape(shape)
 
 
+@check.broadcasting
 def hit_rate(signal: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
     """P(the discriminative token's own gate is among its `top` largest affinities), planted tokens (G2).
 
@@ -324,6 +329,7 @@ def hit_rate(signal: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> An
     return np.minimum(np.exp(_log_rate(signal, experts, top, miss=False)), 1.0)[()]
 
 
+@check.broadcasting
 def miss_rate(signal: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
     """1 - hit_rate, accurate in relative terms however small (to the edge of underflow, near signal 52)."""
     return np.minimum(np.exp(_log_rate(signal, experts, top, miss=True)), 1.0)[()]
@@ -334,6 +340,7 @@ def miss_rate(signal: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> A
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@check.broadcasting
 def affinity_tail(affinity: ArrayLike, signal: ArrayLike, dim: ArrayLike) -> Any:
     """P(the discriminative token's affinity >= a), planted tokens (G3); a non-central t tail.
 
@@ -391,6 +398,7 @@ def _log_tilt(projection: Floats, d: float) -> Floats:
     return at_mode + log_integral - at_zero
 
 
+@check.broadcasting
 def affinity_density(affinity: ArrayLike, signal: ArrayLike, dim: ArrayLike) -> Any:
     """Density on [-1, 1] of the discriminative token's affinity, planted tokens (G3).
 
@@ -412,6 +420,7 @@ def affinity_density(affinity: ArrayLike, signal: ArrayLike, dim: ArrayLike) -> 
     return result.reshape(shape)[()]
 
 
+@check.broadcasting
 def false_positive(signal: ArrayLike, dim: ArrayLike) -> Any:
     """E q(affinity): P(an irrelevant token's affinity exceeds the discriminative token's), planted tokens (G3).
 
@@ -596,6 +605,7 @@ def _candidate_arguments(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike
     return arrays[0].shape, [np.ravel(v) for v in arrays]
 
 
+@check.broadcasting
 def candidate_tail(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
     """h(a) = P(an irrelevant token is a candidate of a given expert and its affinity there is >= a) (G4).
 
@@ -629,6 +639,7 @@ def _candidate_tail(a: Floats, d: Any, n: Any, top: Any, q: Floats) -> Floats:
     return result
 
 
+@check.broadcasting
 def log_candidate_tail(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
     """Natural logarithm of `candidate_tail`; finite where the tail itself underflows, -inf at affinity 1."""
     shape, (a, d, n, top_) = _candidate_arguments(affinity, dim, experts, top)
@@ -645,12 +656,14 @@ def log_candidate_tail(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, 
     return result.reshape(shape)[()]
 
 
+@check.broadcasting
 def percentile(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
     """rho(a) = h(a) / (top / experts): the share of an expert's candidates whose affinity is >= a (0 is best)."""
     tail = candidate_tail(affinity, dim, experts, top=top)
     return np.minimum(tail * (np.asarray(experts) / np.asarray(top)), 1.0)[()]
 
 
+@check.broadcasting
 def waiting_tokens(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, target: ArrayLike | None = None) -> Any:
     """Number of irrelevant tokens until one reaches the affinity with some expert (what LocMoE Theorem 1 bounds).
 
@@ -680,6 +693,7 @@ def waiting_tokens(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, t
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+@check.broadcasting
 def hit_given_affinity(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
     """P(the own gate is among the `top` largest affinities | its affinity is a), planted tokens, any signal (G5).
 
@@ -775,6 +789,7 @@ def _nodes(theta: float, d: int, n: int, nodes: int) -> tuple[Floats, Floats, Fl
     return y, log_f(y), weight
 
 
+@check.broadcasting
 def planted(signal: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1, nodes: int = 1024) -> Planted:
     """The joint law of affinity, hit, false-positive rate and candidate tail for planted tokens (G5).
 

@@ -49,6 +49,7 @@ def _logs(tokens: ArrayLike, capacity: ArrayLike, false_positive: ArrayLike, wei
     return _law.average(_law.has_place(_law.expand(s, weight), _law.expand(c, weight), Threshold.of(q)), weight)
 
 
+@arguments.broadcasting
 def log_success(
     tokens: ArrayLike, capacity: ArrayLike, *, false_positive: ArrayLike, weight: ArrayLike | None = None
 ) -> Floats:
@@ -56,6 +57,7 @@ def log_success(
     return _logs(tokens, capacity, false_positive, weight).success
 
 
+@arguments.broadcasting
 def success(
     tokens: ArrayLike, capacity: ArrayLike, *, false_positive: ArrayLike, weight: ArrayLike | None = None
 ) -> Floats:
@@ -67,6 +69,7 @@ def success(
     return np.exp(log_success(tokens, capacity, false_positive=false_positive, weight=weight))
 
 
+@arguments.broadcasting
 def log_failure(
     tokens: ArrayLike, capacity: ArrayLike, *, false_positive: ArrayLike, weight: ArrayLike | None = None
 ) -> Floats:
@@ -74,6 +77,7 @@ def log_failure(
     return _logs(tokens, capacity, false_positive, weight).failure
 
 
+@arguments.broadcasting
 def failure(
     tokens: ArrayLike, capacity: ArrayLike, *, false_positive: ArrayLike, weight: ArrayLike | None = None
 ) -> Floats:
@@ -81,12 +85,14 @@ def failure(
     return np.exp(log_failure(tokens, capacity, false_positive=false_positive, weight=weight))
 
 
+@arguments.broadcasting
 def kept(tokens: ArrayLike, capacity: ArrayLike) -> Floats:
     """Tokens that one expert keeps: exactly C, always."""
     s, c = _law.sizes(tokens, capacity)
     return np.broadcast_arrays(c, s)[0].astype(np.float64)
 
 
+@arguments.broadcasting
 def bounds(
     tokens: ArrayLike,
     capacity: ArrayLike,
@@ -118,6 +124,7 @@ def bounds(
     return (w * low).sum(axis=-1), (w * high).sum(axis=-1)
 
 
+@arguments.broadcasting
 def least_capacity(
     target: ArrayLike, tokens: ArrayLike, *, false_positive: ArrayLike, weight: ArrayLike | None = None
 ) -> NDArray[np.int64]:

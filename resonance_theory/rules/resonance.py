@@ -62,6 +62,7 @@ def _logs(
     return _law.average(_law.with_hit(p, place), weight)
 
 
+@arguments.broadcasting
 def log_success(
     tokens: ArrayLike,
     capacity: ArrayLike,
@@ -74,6 +75,7 @@ def log_success(
     return _logs(tokens, capacity, hit, candidate_tail, weight).success
 
 
+@arguments.broadcasting
 def success(
     tokens: ArrayLike,
     capacity: ArrayLike,
@@ -90,6 +92,7 @@ def success(
     return np.exp(log_success(tokens, capacity, hit=hit, candidate_tail=candidate_tail, weight=weight))
 
 
+@arguments.broadcasting
 def log_failure(
     tokens: ArrayLike,
     capacity: ArrayLike,
@@ -102,6 +105,7 @@ def log_failure(
     return _logs(tokens, capacity, hit, candidate_tail, weight).failure
 
 
+@arguments.broadcasting
 def failure(
     tokens: ArrayLike,
     capacity: ArrayLike,
@@ -114,6 +118,7 @@ def failure(
     return np.exp(log_failure(tokens, capacity, hit=hit, candidate_tail=candidate_tail, weight=weight))
 
 
+@arguments.broadcasting
 def bounds(
     tokens: ArrayLike,
     capacity: ArrayLike,
@@ -140,6 +145,7 @@ def bounds(
     return (w * low).sum(axis=-1), (w * high).sum(axis=-1)
 
 
+@arguments.broadcasting
 def least_capacity(
     target: ArrayLike,
     tokens: ArrayLike,

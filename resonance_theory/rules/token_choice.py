@@ -77,6 +77,7 @@ def _logs(
     return _law.average(_law.with_hit(p, _law.kept_fraction(s, c, at)), weight)
 
 
+@arguments.broadcasting
 def log_success(
     tokens: ArrayLike,
     experts: ArrayLike,
@@ -91,6 +92,7 @@ def log_success(
     return _logs(tokens, experts, capacity, hit, top, load, weight).success
 
 
+@arguments.broadcasting
 def success(
     tokens: ArrayLike,
     experts: ArrayLike,
@@ -110,6 +112,7 @@ def success(
     return np.exp(log_success(tokens, experts, capacity, hit=hit, top=top, load=load, weight=weight))
 
 
+@arguments.broadcasting
 def log_failure(
     tokens: ArrayLike,
     experts: ArrayLike,
@@ -124,6 +127,7 @@ def log_failure(
     return _logs(tokens, experts, capacity, hit, top, load, weight).failure
 
 
+@arguments.broadcasting
 def failure(
     tokens: ArrayLike,
     experts: ArrayLike,
@@ -138,6 +142,7 @@ def failure(
     return np.exp(log_failure(tokens, experts, capacity, hit=hit, top=top, load=load, weight=weight))
 
 
+@arguments.broadcasting
 def kept(
     tokens: ArrayLike,
     experts: ArrayLike,
@@ -153,6 +158,7 @@ def kept(
     return s * at.p * np.exp(_law.kept_fraction(s, c, at).success)
 
 
+@arguments.broadcasting
 def bounds(
     tokens: ArrayLike,
     experts: ArrayLike,
@@ -201,6 +207,7 @@ def bounds(
     return (w * low).sum(axis=-1), (w * high).sum(axis=-1)
 
 
+@arguments.broadcasting
 def least_capacity(
     target: ArrayLike,
     tokens: ArrayLike,
