@@ -7,11 +7,12 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help verify verify-full figures test test-long docs formal mutants lint clean
+.PHONY: help verify verify-full evidence figures test test-long docs formal mutants lint clean
 
 help:
 	@echo "make verify       prove, compute and simulate every claim; audit real hidden states; report in out/report"
 	@echo "make verify-full  the same with long simulations"
+	@echo "make evidence     every study of simulations/ at its quick size, against its laws; resumes from out/evidence"
 	@echo "make figures      the figures, from stored results, in out/figures"
 	@echo "make test         the test suite"
 	@echo "make test-long    the tests that take minutes"
@@ -32,6 +33,11 @@ verify: $(STAMP)
 
 verify-full: $(STAMP)
 	$(BIN)/resonance verify --full --workers auto --report out/report-full
+
+# goes on where an earlier run stopped; studies of other settings, seeds or code run anew
+evidence: $(STAMP)
+	@mkdir -p out/evidence
+	$(BIN)/resonance simulate --all --quick --workers auto --store out/evidence --resume --json out/evidence/studies.json
 
 figures: $(STAMP)
 	$(BIN)/resonance figures

@@ -301,6 +301,10 @@ def _simulate(options: argparse.Namespace) -> int:
     from resonance_theory.montecarlo.study import run_study
 
     _check_writable("--json", options.json if options.json != "-" else None)
+    if options.all:
+        return _simulate_all(options)
+    if options.study is None:
+        raise ValueError("give STUDY, or --all for every study")
     result = run_study(
         options.study,
         full=options.full,
@@ -323,6 +327,31 @@ def _simulate(options: argparse.Namespace) -> int:
         path.parent.mkdir(exist_ok=True)
         result.write(path)
     return 0 if result.passed else 1
+
+
+def _simulate_all(options: argparse.Namespace) -> int:
+    from resonance_theory.montecarlo.evidence import run_all
+
+    if options.record or options.backend != "numpy" or options.device != "cpu":
+        raise ValueError("--all runs every study as it stands: leave --record, --backend and --device out")
+    quiet = options.json == "-"
+    found = run_all(
+        options.study or "*",
+        full=options.full,
+        seed=options.seed,
+        workers=options.workers,
+        store=options.store,
+        resume=options.resume,
+        progress=sys.stderr,
+        on_result=lambda evidence: None if quiet else print(evidence.line(), flush=True),
+    )
+    failed = [evidence.name for evidence in found if not evidence.passed]
+    summary = f"{len(found) - len(failed)} of {len(found)} studies passed" + (
+        f"; not {', '.join(failed)}" * bool(failed)
+    )
+    tables = [f"\n{e.name}\n{e.result.table()}" for e in found if e.result is not None and not e.passed]
+    _emit([evidence.to_json() for evidence in found], options.json, "\n".join([*tables, summary]))
+    return 1 if failed else 0
 
 
 def _figures(options: argparse.Namespace) -> int:
@@ -423,12 +452,13 @@ def _parser() -> argparse.ArgumentParser:
     json_option(sub)
 
     sub = command("simulate", _simulate, "run a study of simulations/ and confront it with the exact laws")
-    sub.add_argument("study", metavar="STUDY")
+    sub.add_argument("study", nargs="?", metavar="STUDY", help="a study's name (with --all: a shell pattern)")
+    sub.add_argument("--all", action="store_true", help="every study in turn; exit 0 only if each passes")
     speed_options(sub)
     sub.add_argument("--backend", choices=("numpy", "torch", "cupy"), default="numpy")
     sub.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     sub.add_argument("--record", action="store_true", help="replace the stored record in simulations/results/")
-    sub.add_argument("--store", metavar="FILE", help="append-only record of finished blocks")
+    sub.add_argument("--store", metavar="FILE", help="append-only record of finished blocks (--all: a folder)")
     sub.add_argument("--resume", action="store_true", help="go on where the store stops")
     json_option(sub)
 

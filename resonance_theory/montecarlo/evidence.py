@@ -1,0 +1,80 @@
+"""Every study of the checkout, one after the other: what `make evidence` runs."""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from resonance_theory.montecarlo import study
+from resonance_theory.montecarlo.study import StudyResult
+
+__all__ = ["Evidence", "run_all"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What came of one study. result: None where it broke off, `problem` then says why in one sentence."""
+
+    name: str
+    result: StudyResult | None
+    problem: str
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        return self.result is not None and self.result.passed
+
+    def line(self) -> str:
+        """One line for a terminal."""
+        said = self.problem if self.result is None else self.result.table().splitlines()[-1]
+        return f"{'✓' if self.passed else '✗'} {self.name:<24} {self.seconds:6.1f} s  {said}"
+
+    def to_json(self) -> dict[str, Any]:
+        if self.result is None:
+            return {"study": self.name, "passed": False, "problem": self.problem}
+        return self.result.to_json()
+
+
+def run_all(
+    pattern: str = "*",
+    *,
+    full: bool = False,
+    seed: int = 0,
+    workers: int = 1,
+    store: str | Path | None = None,
+    resume: bool = False,
+    on_result: Callable[[Evidence], None] = lambda _: None,
+    progress: IO[str] | None = None,
+) -> list[Evidence]:
+    """Run the studies whose names match a shell pattern, in alphabetical order; one that fails does not stop the others.
+
+    store: folder of finished blocks, one file <study>.jsonl each, made where it is missing and continued if resume.
+    progress: where to show estimates and notices. Every study has its own false-alarm budget. Raises ValueError where
+    nothing matches or the store cannot be used.
+    """
+    names = [name for name in study.studies() if fnmatch.fnmatch(name, pattern)]
+    if not names:
+        raise ValueError(f"study = {pattern!r} matches none of {', '.join(study.studies())}")
+    folder = None if store is None else Path(store)
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise ValueError(f"store = {str(store)!r} must be a folder for --all ({problem.strerror})") from None
+    found = []
+    for name in names:
+        start, result, said = time.perf_counter(), None, ""
+        file = None if folder is None else folder / f"{name}.jsonl"
+        try:
+            result = study.run_study(
+                name, full=full, seed=seed, workers=workers, store=file, resume=resume, progress=progress
+            )
+        except Exception as problem:  # whatever a study raises, the others still have their say
+            said = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+        found.append(Evidence(name, result, said, time.perf_counter() - start))
+        on_result(found[-1])
+    return found

@@ -1,0 +1,115 @@
+"""`resonance simulate --all` and `make evidence`: every study found, each judged, one failure told without hiding others."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import simulations
+from resonance_theory import cli
+from resonance_theory.montecarlo import study as study_module
+from resonance_theory.montecarlo import task
+
+ROOT = Path(__file__).resolve().parents[1]
+COIN = '''"""A coin of chance {chance}, claimed to be fair."""
+
+import numpy as np
+
+from resonance_theory.montecarlo.study import Case
+
+
+def sample(rng, trials):
+    with open({log!r}, "a") as log:
+        log.write("x")
+    {first}
+    return {{"heads": int(np.count_nonzero(rng.random(trials) < {chance}))}}
+
+
+def cases(settings):
+    return [Case("coin", sample, {{}}, {{"heads": 0.5}}, {{"a bent coin": {{"heads": 0.4}}}})]
+'''
+
+
+@pytest.fixture
+def stubs(monkeypatch, tmp_path):
+    """Three studies in a folder of their own: one that passes, one whose law is wrong, one that breaks."""
+    folder, log = tmp_path / "studies", tmp_path / "log"
+    folder.mkdir()
+    monkeypatch.setattr(study_module, "folder", lambda _: folder)
+    monkeypatch.setattr(simulations, "__path__", [*simulations.__path__, str(folder)])
+    for name, chance, first in (
+        ("stub_bent", 0.6, "pass"),
+        ("stub_broken", 0.5, "raise OSError('the disk is gone')"),
+        ("stub_fair", 0.5, "pass"),
+    ):
+        (folder / f"{name}.py").write_text(COIN.format(chance=chance, first=first, log=str(log)))
+        (folder / f"{name}.toml").write_text(
+            "[quick]\nblocks = 2\nblock_size = 20000\n[full]\nblocks = 3\nblock_size = 9\n"
+        )
+    (folder / "_no_study.py").write_text("raise RuntimeError")
+    task._load.cache_clear()
+    yield log
+    for name in [name for name in sys.modules if name.startswith("simulations.stub_")]:
+        del sys.modules[name]
+
+
+def test_every_study_runs_and_each_is_judged(stubs, capsys, tmp_path):
+    file = tmp_path / "studies.json"
+    assert cli.main(["simulate", "--all", "--json", str(file)]) == 1
+    out = capsys.readouterr().out
+    bent, broken, fair, *_, summary = out.splitlines()
+    assert bent.startswith("✗ stub_bent")
+    assert broken.startswith("✗ stub_broken")
+    assert broken.endswith("OSError: the disk is gone")
+    assert fair.startswith("✓ stub_fair")
+    assert summary == "1 of 3 studies passed; not stub_bent, stub_broken"
+    record = json.loads(file.read_text())
+    assert [(r["study"], r["passed"]) for r in record] == [
+        ("stub_bent", False),
+        ("stub_broken", False),
+        ("stub_fair", True),
+    ]
+    assert "VIOLATED" in out  # the rates of a study that fails are shown
+    assert record[2]["rows"][0]["trials"] == 40_000  # the quick size
+
+
+def test_one_pattern_and_a_store_that_resumes(stubs, capsys, tmp_path):
+    command = ["simulate", "--all", "*fair", "--store", str(tmp_path / "new" / "store")]
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 of 1 studies passed"
+    assert [f.name for f in (tmp_path / "new" / "store").iterdir()] == ["stub_fair.jsonl"]
+    drawn = stubs.read_text()
+    assert cli.main([*command, "--resume"]) == 0
+    assert stubs.read_text() == drawn == "xx"  # both blocks came from the store
+    assert cli.main(command) == 1  # without --resume an earlier result is not overwritten
+    assert "already holds results" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--all", "no_such*"], "study = 'no_such*' matches none of stub_bent"),
+        (["--all", "--record"], "leave --record"),
+        (["--all", "--backend", "torch"], "leave --record, --backend"),
+        (["--all", "--store", "/proc/nothing/here"], "must be a folder"),
+        ([], "give STUDY, or --all"),
+    ],
+)
+def test_bad_options_are_one_sentence(stubs, capsys, options, words):
+    assert cli.main(["simulate", *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.strip().splitlines()) == 1
+    assert words in captured.err
+
+
+def test_the_makefile_runs_the_studies_of_the_checkout():
+    command = (ROOT / "Makefile").read_text().split("evidence: $(STAMP)\n")[1].split("\n\n")[0]
+    options = command.splitlines()[-1].split("resonance ")[1].split()
+    parsed = vars(cli._parser().parse_args(options))
+    assert parsed["all"]
+    assert parsed["resume"]
+    assert not parsed["full"]
+    assert parsed["study"] is None
+    assert {"success_rate", "evolution", "digits_mosaics"} <= set(study_module.studies())
