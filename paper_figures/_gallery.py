@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from paper_figures import _style
+from resonance_theory import _style
 
 __all__ = ["check", "draw", "names", "record", "write"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from paper_figures._style import LOOK, canvas
+from resonance_theory._style import LOOK, canvas
 
 DATA = ("figures/published_bounds.json",)
 CAPTION = """One sentence states what the figure shows to be true; another says which stored data it is drawn from."""

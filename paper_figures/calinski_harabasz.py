@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from paper_figures._style import LOOK, canvas
+from resonance_theory._style import LOOK, canvas
 
 DATA = ("figures/calinski_harabasz.json",)
 CAPTION = """Keeping each expert's best fraction of candidates raises the ratio of between to within scatter (ETR eq. 13,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from paper_figures._style import LOOK, canvas
+from resonance_theory._style import LOOK, canvas
 
 DATA = ("figures/cap_law.json",)
 CAPTION = """LocMoE's Theorem 1 rests on P(|cos| ≥ δ) < exp(-dδ²/(2-δ²)). Left: the bound over the exact probability (G1).

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from paper_figures._style import LOOK, canvas
+from resonance_theory._style import LOOK, canvas
 
 DATA = ("figures/capacity_saving.json",)
 CAPTION = """At the same success rate, τ = .95 of the hit rate, resonance needs fewer tokens per expert than token choice by

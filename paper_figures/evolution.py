@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from paper_figures._style import LOOK, MARKERS, NAMES, canvas
+from resonance_theory._style import LOOK, MARKERS, NAMES, canvas
 
 DATA = ("figures/evolution.json",)
 CAPTION = """As tokens flow from isotropy to clusters (V1), the least capacity of resonance falls while that of token choice,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from paper_figures._style import LOOK, canvas
+from resonance_theory._style import LOOK, canvas
 
 DATA = ("figures/grap_gates.json",)
 CAPTION = """GrAP gates are disjoint group means: orthogonal, of equal norm, d non-zeros in all (first panel). A token's

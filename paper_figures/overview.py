@@ -6,9 +6,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from paper_figures._style import canvas
 from paper_figures.capacity_saving import against_percentile
 from paper_figures.published_bounds import against_capacity
+from resonance_theory._style import canvas
 
 DATA = ("figures/published_bounds.json", "figures/capacity_saving.json")
 CAPTION = """Left: the lower bound printed for token choice (ETR Theorem 5, eq. 11) exceeds the exact success rate at

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from paper_figures._style import NAMES, canvas
+from resonance_theory._style import NAMES, canvas
 
 DATA = ("figures/phase_diagram.json",)
 CAPTION = """No rule is best everywhere, and which one is follows from exact crossovers (N6), not from the growth of q alone

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from paper_figures._style import LOOK, canvas
+from resonance_theory._style import LOOK, canvas
 
 DATA = ("figures/published_bounds.json",)
 CAPTION = """The lower bound Cn/(5s) that is printed for token choice (ETR Theorem 5, eq. 11) exceeds the true success

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from paper_figures._style import canvas
+from resonance_theory._style import canvas
 
 DATA = ("figures/real_tokens.json",)
 CAPTION = """On hidden states of a real encoder the uniform, independent loads of ETR's Assumption 4 predict far too few

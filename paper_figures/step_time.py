@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from paper_figures._style import canvas
+from resonance_theory._style import canvas
 
 DATA = ("step_time.csv",)
 CAPTION = """A capacity cut shortens a training step at most by the cut times the share of the step that follows the

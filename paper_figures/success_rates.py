@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from paper_figures._style import LOOK, MARKERS, NAMES, canvas
+from resonance_theory._style import LOOK, MARKERS, NAMES, canvas
 
 DATA = ("success_rate.jsonl",)
 CAPTION = """The exact success rates (N1, N4 and section 3 on expert choice; G2-G5 for p, q and h) agree with simulation

@@ -67,6 +67,15 @@ def _check_writable(option: str, path: str | None) -> None:
         raise ValueError(f"{option} = {path!r} cannot be written: its folder must exist and be writable")
 
 
+def _check_plot(path: str | None) -> None:
+    """Refuse a figure that could not be written or drawn before the work is done."""
+    _check_writable("--plot", path)
+    if path is not None:
+        from resonance_theory import _style
+
+        _style.file_kind(path)
+
+
 def _emit(record: Any, path: str | None, text: str) -> None:
     """Show the text; with --json FILE also write the record there, with `--json -` show the record instead."""
     if path == "-":
@@ -261,7 +270,7 @@ def _plan(options: argparse.Namespace) -> int:
     from resonance_theory.plan import plan
 
     _check_writable("--json", options.json if options.json != "-" else None)
-    _check_writable("--plot", options.plot)
+    _check_plot(options.plot)
     names = ("rule", "tokens", "experts", "target", "top", "hit", "percentile", "candidate_tail", "false_positive")
     answer = plan(**{name: getattr(options, name) for name in (*names, "signal", "dim")})
     if options.plot is not None:
@@ -274,7 +283,7 @@ def _audit(options: argparse.Namespace) -> int:
     from resonance_theory import audit
 
     _check_writable("--json", options.json if options.json != "-" else None)
-    _check_writable("--plot", options.plot)
+    _check_plot(options.plot)
     center = True if options.center else None
     result: Any
     if options.model is not None or options.text is not None:

@@ -6,7 +6,6 @@ One routing rule, one setting, one answer; the arithmetic is that of the exact l
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,27 +75,35 @@ class Plan:
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
-    def figure(self, path: str | Path) -> None:
-        """Success against capacity, with the target and the answer marked; the format follows the file's ending."""
-        import matplotlib
+    def figure(self, target: Any) -> None:
+        """Success against capacity, with the target and the answer marked.
 
-        matplotlib.use("Agg")
-        from matplotlib import pyplot as plt
+        target: a path ending in .png, .svg or .pdf, or a binary stream, which receives SVG.
+        """
+        from resonance_theory import _style
 
+        _style.file_kind(target)  # a bad ending is refused before the work
         capacities, successes = zip(*self.curve)
-        figure, axes = plt.subplots(figsize=(6, 3.7), layout="constrained")
-        axes.plot(capacities, successes, color="#0072B2", label=self.rule.replace("_", " "))
-        axes.axhline(self.target, color="#555555", linestyle="--", linewidth=1, label=f"target {self.target:g}")
-        axes.plot([self.capacity], [self.success], "o", color="#D55E00", label=f"least capacity {self.capacity}")
-        axes.set_xlabel("capacity C (tokens per expert and sample)")
-        axes.set_ylabel("success rate")
-        axes.set_title(f"s = {self.tokens}, n = {self.experts}, top-{self.top}", fontsize=10)
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False, loc="lower right")
-        try:
-            figure.savefig(path, dpi=150)
-        finally:
-            plt.close(figure)
+        with _style.styled():
+            figure, axes = _style.canvas(6, 3.7)
+            look = _style.LOOK[self.rule]
+            axes.plot(capacities, successes, label=f"{_style.NAMES[self.rule]}, exact law", **look)
+            axes.axhline(self.target, label=f"target {self.target:g}", **_style.LOOK["guide"])
+            edge = {"markeredgecolor": "black", "markeredgewidth": 0.7, "linestyle": "", "markersize": 7, "zorder": 3}
+            mark = {**edge, "color": look["color"], "marker": _style.MARKERS[self.rule], "clip_on": False}
+            axes.plot([self.capacity], [self.success], label=f"least capacity {self.capacity}", **mark)
+            end = capacities[-1]
+            if self.rule != "token_choice" and self.token_choice is not None:
+                mark |= {"color": _style.LOOK["token_choice"]["color"], "marker": _style.MARKERS["token_choice"]}
+                axes.plot([self.token_choice], [self.target], label=f"token choice: {self.token_choice}", **mark)
+                end = max(end, 1.05 * self.token_choice)
+            axes.set_xlim(0, end)
+            axes.set_ylim(bottom=0)
+            axes.set_xlabel("capacity C (tokens per expert and sample)")
+            axes.set_ylabel("success rate")
+            axes.set_title(f"s = {self.tokens} tokens, n = {self.experts} experts, top-{self.top}")
+            axes.legend(loc="lower right")
+            _style.save(figure, target)
 
 
 def plan(

@@ -1,5 +1,6 @@
 """The command line: what it prints, what it writes, and one sentence with status 2 for everything that is wrong."""
 
+import io
 import json
 import os
 import subprocess
@@ -70,10 +71,26 @@ def test_plan_for_the_planted_model(capsys):
     assert answers["expert_choice"]["capacity"] <= answers["resonance"]["capacity"]  # N8's order
 
 
+def test_plans_are_drawn_alike_every_time_and_as_every_figure_is(tmp_path):
+    from resonance_theory import _style
+    from resonance_theory.plan import plan
+
+    answer = plan(rule="resonance", tokens=4096, experts=8, target=0.95, percentile=0.4)
+    for name in ("a.pdf", "b.pdf"):
+        answer.figure(tmp_path / name)
+    assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()
+    stream = io.BytesIO()
+    answer.figure(stream)
+    text = stream.getvalue().decode()
+    for shown in ("resonance, exact law", "target 0.95", "least capacity 229", "token choice: 488"):
+        assert f"<!-- {shown} -->" in text
+    assert _style.LOOK["resonance"]["color"].lower() in text
+
+
 def test_plan_writes_a_figure_and_json(capsys, tmp_path):
     status, _, _ = run(capsys, *PLAN, "--plot", tmp_path / "p.svg", "--json", tmp_path / "p.json")
     assert status == 0
-    assert "<svg" in (tmp_path / "p.svg").read_text()
+    assert "<!-- least capacity 488 -->" in (tmp_path / "p.svg").read_text()
     assert json.loads((tmp_path / "p.json").read_text())["capacity"] == 488
     assert sorted(f.name for f in tmp_path.iterdir()) == ["p.json", "p.svg"]
 
@@ -102,7 +119,8 @@ def test_plan_writes_a_figure_and_json(capsys, tmp_path):
         ([*PLAN, "--json", "/no/such/folder/x.json"], "cannot be written"),
         ([*PLAN, "--plot", "/no/such/folder/x.png"], "cannot be written"),
         ([*PLAN, "--plot", "/tmp"], "is a folder"),
-        ([*PLAN, "--plot", "/tmp/x.nonsense"], "nonsense"),
+        ([*PLAN, "--plot", "/tmp/x.nonsense"], "must end in .png, .svg or .pdf"),
+        (["audit", "/no/such/file.npy", "--plot", "/tmp/x.jpeg"], "must end in .png, .svg or .pdf"),
         (["nonsense"], "invalid choice: 'nonsense'"),
         ([], "required"),
         (["verify", "no_such_claim"], "matches no claim"),

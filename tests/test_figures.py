@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from paper_figures import _gallery, _style, _template
+from paper_figures import _gallery, _template
+from resonance_theory import _style
 from resonance_theory.cli import main
 from simulations import figure_data
 

@@ -5,7 +5,6 @@ A pure function of the report.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,22 +41,16 @@ _FLOOR = 0.03  # per cent: below it a drop is not drawn
 
 def draw(report: AuditReport, target: Any) -> None:
     """target: a path ending in .png, .svg or .pdf, or a binary stream, which receives SVG."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    from resonance_theory import _style
 
-    kind = "svg"
-    if isinstance(target, (str, Path)):
-        kind = Path(target).suffix.lower().lstrip(".")
-        if kind not in ("png", "svg", "pdf"):
-            raise ValueError(f"figure file = {str(target)!r} must end in .png, .svg or .pdf")
+    _style.file_kind(target)  # a bad ending is refused before the work
     shown = _spread(report.layers)
     routings = len(shown[0].routings)
     judged = any(r.held_out is not None for layer in shown for r in layer.routings)
     widths = [1.15, *[1.2] * routings, *[0.8] * judged]
-    # An identifier salt and no date make the same report the same file.
-    with rc_context({"svg.hashsalt": "audit", "svg.fonttype": "none", "font.size": 9, "hatch.linewidth": 0.6}):
-        figure = Figure(figsize=(1.0 + 2.4 * sum(widths), 1.0 + 2.1 * len(shown)), layout="constrained")
-        rows = figure.subplots(len(shown), len(widths), squeeze=False, width_ratios=widths)
+    with _style.styled():
+        size = (1.0 + 2.4 * sum(widths), 1.0 + 2.1 * len(shown))
+        figure, rows = _style.canvas(*size, len(shown), len(widths), squeeze=False, width_ratios=widths)
         end = max(max(d.factor for d in r.drops) for layer in shown for r in layer.routings)
         end = 1.06 * max(end, *(r.token_choice.factor for layer in shown for r in layer.routings))
         start = min(0.9, *(0.9 * d.factor for d in shown[0].routings[0].drops))
@@ -68,7 +61,7 @@ def draw(report: AuditReport, target: Any) -> None:
                 _drops(axes, layer, k, report, highest)
                 axes.set_xlim(start, end)
                 if layer is shown[0]:
-                    axes.set_title(f"drop, {layer.routings[k].name} tokens", loc="left", fontsize=9.5)
+                    axes.set_title(f"drop, {layer.routings[k].name} tokens")
             row[1].set_ylabel("dropped, %")
             if judged:
                 _held_out(row[-1], layer)
@@ -76,17 +69,10 @@ def draw(report: AuditReport, target: Any) -> None:
         for axes in rows[-1][1 : 1 + routings]:
             axes.set_xlabel("capacity factor C n / s" if report.top == 1 else "capacity factor C n / (top s)")
         if judged:
-            rows[0][-1].set_title("held-out error", loc="left", fontsize=9.5)
+            rows[0][-1].set_title("held-out error")
             rows[-1][-1].set_xlabel("mean |error|, % points")
         _legends(figure, shown, report)
-        # The layout's solver leaves its last digits to chance: round the places it found.
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-        for axes in figure.axes:
-            left, bottom, width, height = (round(v, 4) for v in axes.get_position().bounds)
-            axes.set_position((left, bottom, width, height))
-        meta: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
-        figure.savefig(target, format=kind, dpi=150, metadata=meta)
+        _style.save(figure, target)
 
 
 def _spread(layers: tuple[LayerAudit, ...]) -> list[LayerAudit]:
@@ -115,10 +101,10 @@ def _loads(axes: Any, layer: LayerAudit, report: AuditReport) -> None:
     axes.axhline(100 / count, color="black", linestyle="--", linewidth=1)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("share of tokens, %" if report.top == 1 else "share of candidates, %")
-    axes.set_title(layer.name, loc="left", fontsize=9.5, fontweight="bold")
+    axes.set_title(layer.name, fontweight="bold")
+    axes.grid(False)
     if count <= 16:
         axes.set_xticks(experts)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _drops(axes: Any, layer: LayerAudit, index: int, report: AuditReport, highest: float) -> None:
@@ -166,8 +152,6 @@ def _drops(axes: Any, layer: LayerAudit, index: int, report: AuditReport, highes
     axes.set_ylim(low, max(2 * highest, 10))
     ticks = [v for v in (0.01, 0.1, 1, 10, 100) if low <= v <= max(2 * highest, 10)]
     axes.set_yticks(ticks, [f"{v:g}" for v in ticks])
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _held_out(axes: Any, layer: LayerAudit) -> None:
@@ -186,8 +170,8 @@ def _held_out(axes: Any, layer: LayerAudit) -> None:
     axes.set_yticks(range(len(names)), ["uniform", "measured\nload", "beta-\nbinomial", "blocks"])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.margins(x=0.18)
+    axes.grid(False)
     axes.set_xlim(left=0)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _legends(figure: Any, shown: list[LayerAudit], report: AuditReport) -> None:
@@ -222,5 +206,4 @@ def _legends(figure: Any, shown: list[LayerAudit], report: AuditReport) -> None:
         loc="outside upper center",
         ncols=3,
         fontsize=8.5,
-        frameon=False,
     )

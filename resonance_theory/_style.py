@@ -1,4 +1,5 @@
-"""The look of every figure: sizes, fonts, and one colour, dash and marker for each thing that is drawn more than once.
+"""The look of every figure, in papers, plans and audits: sizes, fonts, and one colour, dash and marker for each thing
+that is drawn more than once.
 
 Nothing is told apart by colour alone. The hues are those of Okabe and Ito, which colour-blind readers can separate, in
 different lightness, so that a grey print separates them too.
@@ -7,12 +8,13 @@ different lightness, so that a grey print separates them too.
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-__all__ = ["LOOK", "canvas", "finish", "render"]
+__all__ = ["LOOK", "canvas", "finish", "render", "save", "styled"]
 
 # The salt makes an SVG's identifiers the same in every run; text as outlines needs no font at the reader's.
 RC: dict[Any, Any] = {
@@ -57,6 +59,25 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **optio
 def styled() -> Any:
     """The context in which figures are drawn and saved."""
     return rc_context(RC)
+
+
+def file_kind(target: Any) -> str:
+    """Format that a path's ending asks for; SVG for a binary stream."""
+    if not isinstance(target, (str, Path)):
+        return "svg"
+    kind = Path(target).suffix.lower().lstrip(".")
+    if kind not in ("png", "svg", "pdf"):
+        raise ValueError(f"figure file = {str(target)!r} must end in .png, .svg or .pdf")
+    return kind
+
+
+def save(figure: Figure, target: Any) -> None:
+    """Write to a path ending in .png, .svg or .pdf, or as SVG to a binary stream; completely or not at all."""
+    content = render(finish(figure), file_kind(target))
+    if isinstance(target, (str, Path)):
+        Path(target).write_bytes(content)
+    else:
+        target.write(content)
 
 
 def finish(figure: Figure) -> Figure:
