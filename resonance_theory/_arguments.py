@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["broadcasting", "choice", "distribution", "integer", "probability", "real"]
+__all__ = ["broadcasting", "choice", "distribution", "integer", "probability", "real", "whole"]
 
 
 P = ParamSpec("P")
@@ -31,7 +31,9 @@ def broadcasting(function: Callable[P, T]) -> Callable[P, T]:
         except ValueError as problem:
             if not str(problem).startswith(("shape mismatch", "operands could not be broadcast")):
                 raise
-            bound = inspect.signature(function).bind(*args, **kwargs).arguments
+            bound = dict(inspect.signature(function).bind(*args, **kwargs).arguments)
+            if "self" in bound:  # a method's arguments meet its object's own
+                bound |= vars(bound.pop("self"))
             shapes = {name: np.shape(value) for name, value in bound.items() if np.ndim(value)}
             listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
             raise ValueError(f"the shapes of {listed} must broadcast together") from None
@@ -80,6 +82,14 @@ def integer(
         whole, top = np.broadcast_arrays(array, high)
         _first_bad(name, whole, whole > top, wanted)
     return array
+
+
+def whole(name: str, value: Any, low: int, high: int | None = None, high_name: str = "") -> int:
+    """One whole number in [low, high], as for `integer`."""
+    array = integer(name, value, low, high, high_name)
+    if array.ndim:
+        raise ValueError(f"{name} = {_show(value)} must be one whole number")
+    return int(array)
 
 
 def real(

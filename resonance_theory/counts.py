@@ -75,6 +75,7 @@ class _Counts:
             place = self._resonance(s, c, at, arguments.probability("percentile", percentile))
         return _law.average(_law.with_hit(arguments.probability("hit", hit), place), weight)
 
+    @arguments.broadcasting
     def success(
         self,
         tokens: ArrayLike,
@@ -96,6 +97,7 @@ class _Counts:
         """
         return np.exp(self._logs(tokens, experts, capacity, hit, top, load, percentile, weight).success)
 
+    @arguments.broadcasting
     def failure(
         self,
         tokens: ArrayLike,
@@ -111,6 +113,7 @@ class _Counts:
         """1 - success without cancellation. Parameters as in `success`."""
         return np.exp(self._logs(tokens, experts, capacity, hit, top, load, percentile, weight).failure)
 
+    @arguments.broadcasting
     def kept(
         self,
         tokens: ArrayLike,
@@ -124,6 +127,7 @@ class _Counts:
         s, c = _law.sizes(tokens, capacity)
         return self._moments(s, c, load_threshold(experts, top, load))[0]
 
+    @arguments.broadcasting
     def drop(
         self,
         tokens: ArrayLike,
@@ -142,6 +146,7 @@ class _Counts:
         lost = self._moments(s, c, at)[1]
         return np.where(at.p > 0, lost / np.where(at.p > 0, s * at.p, 1.0), 0.0)
 
+    @arguments.broadcasting
     def least_capacity(
         self,
         target: ArrayLike,
@@ -179,6 +184,7 @@ class Blocks(_Counts):
     def __post_init__(self) -> None:
         object.__setattr__(self, "length", arguments.integer("length", self.length, 1, 2**52))
 
+    @arguments.broadcasting
     def variance_ratio(self, tokens: ArrayLike) -> Floats:
         """Variance of the load over the binomial one: (Q length² + R²)/s with s = Q length + R."""
         s = arguments.integer("tokens", tokens, 1, 2**52)
@@ -278,6 +284,7 @@ class BetaBinomial(_Counts):
     def __post_init__(self) -> None:
         object.__setattr__(self, "correlation", arguments.probability("correlation", self.correlation))
 
+    @arguments.broadcasting
     def variance_ratio(self, tokens: ArrayLike) -> Floats:
         """Variance of the load over the binomial one, 1 + (s-1) correlation."""
         return 1.0 + (arguments.integer("tokens", tokens, 1, 2**52) - 1) * np.asarray(self.correlation)
@@ -341,7 +348,8 @@ def _beta_binomial(trials: Floats, n: Floats, p: Floats, q: Floats, kappa: Float
         ratio = np.where(inside, ratio, 0.0)
         mode = np.where(ratio[:, :1] >= 1, (ratio >= 1).sum(axis=1, keepdims=True), 0) if k.shape[1] else 0 * trials
         up = np.cumprod(np.where(k >= mode, ratio, 1.0), axis=1)
-        down = np.cumprod(np.where(k < mode, 1.0 / ratio, 1.0)[:, ::-1], axis=1)[:, ::-1]
+        inverse = np.divide(1.0, ratio, out=np.ones_like(ratio), where=k < mode)
+        down = np.cumprod(inverse[:, ::-1], axis=1)[:, ::-1]
     mass = np.ones(np.broadcast_shapes(n.shape, trials.shape))
     mass[:, 1:] *= up
     mass[:, :-1] *= down

@@ -29,6 +29,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
+@arguments.broadcasting
 def moments(time: ArrayLike, rate: ArrayLike, noise: ArrayLike, start: ArrayLike = 1.0) -> tuple[Floats, Floats]:
     """(memory, variance) of the flow at `time`: the weight e^{-rate t} of the start, and v(t) per coordinate.
 

@@ -115,11 +115,10 @@ def _sampled(w: Floats, rng: np.random.Generator, draws: int) -> tuple[Floats, F
 
 
 def _options(experts: int, rng: Any, draws: Any) -> int:
-    if arguments.integer("draws", draws, 2 * _BATCHES).ndim:
-        raise ValueError(f"draws = {draws!r} must be one whole number")
+    count = arguments.whole("draws", draws, 2 * _BATCHES)
     if experts > _EXACT and not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng is a {type(rng).__name__} but must be a numpy.random.Generator for over {_EXACT} gates")
-    return int(draws)
+    return count
 
 
 def cells(gates: ArrayLike, *, rng: np.random.Generator | None = None, draws: int = 1 << 20) -> Cells:

@@ -205,6 +205,7 @@ def load_cv(load: ArrayLike) -> Floats:
     return values.std(axis=-1) / values.mean(axis=-1)
 
 
+@arguments.broadcasting
 def load_cv_rms(tokens: ArrayLike, share: ArrayLike) -> Floats:
     """Root mean square of `load_cv` when each of N tokens takes its expert independently with the shares π (..., n).
 
@@ -278,6 +279,7 @@ def _mean_radius(d: Floats) -> Floats:
     return math.sqrt(2) * np.where(d < 60, gamma(small + 0.5) / gamma(small), np.sqrt(1 / y) * series)
 
 
+@arguments.broadcasting
 def token_choice_scatter(dim: ArrayLike, experts: ArrayLike, *, sphere: bool = False) -> Floats:
     """Between/within scatter of Top-1 token choice for isotropic tokens and orthonormal gates (ETR eq. 13, H2).
 
@@ -291,6 +293,7 @@ def token_choice_scatter(dim: ArrayLike, experts: ArrayLike, *, sphere: bool = F
     return b / (d - b)
 
 
+@arguments.broadcasting
 def resonance_scatter(
     dim: ArrayLike, experts: ArrayLike, kept: ArrayLike, *, select: str = "inner", sphere: bool = False
 ) -> Floats:
@@ -313,6 +316,7 @@ def resonance_scatter(
     return between / (total - winner**2 - (n - 1) * other**2)
 
 
+@arguments.broadcasting
 def kept_means(dim: ArrayLike, experts: ArrayLike, kept: ArrayLike, *, select: str = "inner") -> tuple[Floats, Floats]:
     """Means, over the tokens an expert keeps, of their affinity with its gate and with another gate (H3).
 
@@ -336,14 +340,16 @@ def _inner_means(d: Floats, n: Floats, f: Floats) -> tuple[Floats, Floats, Float
 
     # integrate over u > u_f with Gauss-Legendre after u = u_f + range * node; the tail beyond u_f + 12 is < 1e-30
     nodes, weights = np.polynomial.legendre.leggauss(160)
-    low = np.maximum(ndtri_exp(np.log1p(-np.minimum(f, 1 - 1e-16)) / n), -14.0)
+    log_below = np.minimum(np.log1p(-np.minimum(f, 1 - 1e-16)) / n, -5e-324)  # below 0 for the smallest f as well
+    low = np.maximum(ndtri_exp(log_below), -14.0)
     low = np.where(f == 1, -14.0, low)
     high = np.maximum(low + 8.0, 13.0)
     u = low[..., None] + (high - low)[..., None] * (nodes + 1) / 2
     log_cdf = log_ndtr(u)
     log_density = -u * u / 2 - 0.5 * math.log(2 * math.pi)
     mills = np.exp(log_density - log_cdf)  # φ/Φ
-    mass = n[..., None] * np.exp(log_density + (n[..., None] - 1) * log_cdf) * weights
+    log_mass = log_density + (n[..., None] - 1) * log_cdf
+    mass = np.exp(log_mass - log_mass.max(axis=-1, keepdims=True)) * weights
     mass = mass / mass.sum(axis=-1, keepdims=True)
     winner = (mass * u).sum(axis=-1)
     other = -(mass * mills).sum(axis=-1)

@@ -96,10 +96,10 @@ class Gaussian:
         return self.gate[expert], tuple(sorted(self.gate[:expert] + self.gate[expert + 1 :]))
 
     def _expert(self, expert: Any) -> int:
-        return int(arguments.integer("expert", expert, 0, self.experts - 1))
+        return arguments.whole("expert", expert, 0, self.experts - 1)
 
     def _top(self, top: Any) -> int:
-        return int(arguments.integer("top", top, 1, self.experts, "experts"))
+        return arguments.whole("top", top, 1, self.experts, "experts")
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +140,7 @@ def law(
     experts = background[0].experts
     if any(part.experts != experts for part in parts) or len(discriminative) > experts:
         raise ValueError(f"all components must have {experts} gates and there can be no more classes than that")
-    count = int(arguments.integer("nodes", nodes, 64))
+    count = arguments.whole("nodes", nodes, 64)
     top = background[0]._top(top)
     mix = np.full(len(background), 1 / len(background)) if share is None else arguments.distribution("share", share)
     if mix.shape != (len(background),):
@@ -372,8 +372,8 @@ def sampled_rates(
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng is a {type(rng).__name__} but must be a numpy.random.Generator")
     w = w / norm
-    n, count = w.shape[0], int(arguments.integer("draws", draws, 2))
-    most = int(arguments.integer("top", top, 1, n, "experts"))
+    n, count = w.shape[0], arguments.whole("draws", draws, 2)
+    most = arguments.whole("top", top, 1, n, "experts")
     basis, length, _ = np.linalg.svd(w.T, full_matrices=False)
     basis = basis[:, length > 1e-12 * length[0]]
     inside = basis.T @ m

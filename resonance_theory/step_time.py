@@ -165,6 +165,7 @@ def step_time(
     return StepTime(*(repeats * np.asarray(part, dtype=np.float64) for part in parts))
 
 
+@arguments.broadcasting
 def largest_reduction(share: ArrayLike, cut: ArrayLike) -> Array:
     """Most a step can shorten if a component of this share of it handles a fraction `cut` fewer slots: share·cut.
 
@@ -173,11 +174,13 @@ def largest_reduction(share: ArrayLike, cut: ArrayLike) -> Array:
     return arguments.probability("share", share) * arguments.probability("cut", cut)
 
 
+@arguments.broadcasting
 def required_share(reduction: ArrayLike, cut: ArrayLike) -> Array:
     """Least share of the step that the component must have; above 1 means that no share is enough."""
     return arguments.probability("reduction", reduction) / arguments.real("cut", cut, 0.0, 1.0, open_low=True)
 
 
+@arguments.broadcasting
 def required_cut(reduction: ArrayLike, share: ArrayLike) -> Array:
     """Least fraction of slots that must go; above 1 means that even an empty component is not enough."""
     return arguments.probability("reduction", reduction) / arguments.real("share", share, 0.0, 1.0, open_low=True)

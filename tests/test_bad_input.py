@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import resonance_theory as rt
+from resonance_theory import counts, evolution, facets, homogenization, projected, step_time
 from resonance_theory.cli import main
 
 GOOD = {
@@ -57,9 +59,15 @@ GEOMETRY = [
     "candidate_tail",
     "log_candidate_tail",
 ]
+MODELS = (counts.Blocks(3), counts.BetaBinomial(0.1))
+SCATTER = ("token_choice_scatter", "resonance_scatter", "kept_means", "expected_max", "simplex_norm")
+TOKEN = projected.Gaussian((1.0, 2.0, 0.5), 3.0, 64)
 FUNCTIONS = [
     *(getattr(rule, verb) for rule in RULES for verb in VERBS),
     *(getattr(rt.sphere, name) for name in GEOMETRY),
+    *(getattr(model, verb) for model in MODELS for verb in ("success", "drop")),
+    *(getattr(homogenization, name) for name in SCATTER),
+    *(getattr(TOKEN, name) for name in ("load", "false_positive", "candidate_tail")),
 ]
 LOGS = {"log_success", "log_failure", "log_cap", "log_candidate_tail"}
 
@@ -74,7 +82,7 @@ def arguments(function):
     drawn = {}
     for name, parameter in parameters.items():
         sensible = GOOD.get(name, RATE)
-        if name in ("kind", "nodes"):
+        if name in ("kind", "nodes", "select", "sphere"):
             continue
         if parameter.default is not inspect.Parameter.empty:
             sensible = st.one_of(st.just(parameter.default), sensible if name != "weight" else st.just(None))
@@ -89,8 +97,10 @@ def in_range(function, value):
         name = function.__name__
         if name in LOGS:
             assert (number <= 1e-15).all()
-        elif name in ("bounds", "kept", "least_capacity"):
-            assert (number >= 0).all()
+        elif name == "kept_means":
+            assert (np.abs(number) < 40).all()  # of standard normals
+        elif name in ("bounds", "kept", "least_capacity", *SCATTER):
+            assert (number > -1e-15).all()
         elif name == "cap_quantile":
             assert (np.abs(number) <= 1).all()
         else:
@@ -119,11 +129,48 @@ def test_an_answer_or_one_sentence(function):
     assert min(outcomes.values()) > 0, f"the generator is one-sided: {outcomes}"
 
 
-def test_shapes_that_do_not_broadcast_are_named():
-    with pytest.raises(ValueError, match=r"the shapes of tokens \(2,\), experts \(3,\) must broadcast together"):
-        rt.token_choice.success([10, 20], [2, 4, 8], 3)
-    with pytest.raises(ValueError, match=r"the shapes of affinity \(0,\), dim \(2,\) must broadcast together"):
-        rt.sphere.cap([], [2, 2])
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: rt.token_choice.success([10, 20], [2, 4, 8], 3), "tokens (2,), experts (3,)"),
+        (lambda: rt.sphere.cap([], [2, 2]), "affinity (0,), dim (2,)"),
+        (lambda: counts.Blocks([1, 2]).success([10, 20, 30], 8, 3), "tokens (3,), length (2,)"),
+        (lambda: counts.Blocks([1, 2]).variance_ratio([10, 20, 30]), "tokens (3,), length (2,)"),
+        (lambda: counts.BetaBinomial(0.1).kept([10, 20, 30], [2, 4], 3), "tokens (3,), experts (2,)"),
+        (
+            lambda: counts.BetaBinomial(0.1).failure(9, 8, [3, 4], percentile=[0.1, 0.2, 0.3]),
+            "capacity (2,), percentile (3,)",
+        ),
+        (lambda: counts.BetaBinomial([0.1, 0.2]).least_capacity(0.9, [10, 20, 30], 8), "tokens (3,), correlation (2,)"),
+        (lambda: homogenization.token_choice_scatter([2, 3], [2, 2, 2]), "dim (2,), experts (3,)"),
+        (lambda: homogenization.resonance_scatter([2, 3], 2, [0.1, 0.2, 0.3]), "dim (2,), kept (3,)"),
+        (lambda: homogenization.kept_means(9, [2, 3], [0.1, 0.2, 0.3]), "experts (2,), kept (3,)"),
+        (lambda: homogenization.load_cv_rms([1, 2, 3], [[0.5, 0.5]] * 2), "tokens (3,), share (2, 2)"),
+        (lambda: evolution.moments([1, 2], [1, 2, 3], 1), "time (2,), rate (3,)"),
+        (lambda: step_time.required_cut([0.1, 0.2], [0.1, 0.2, 0.3]), "reduction (2,), share (3,)"),
+    ],
+)
+def test_shapes_that_do_not_broadcast_are_named(call, named):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'the shapes of {named} must broadcast together')}$"):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: TOKEN.load(top=[1, 2]), "top"),
+        (lambda: TOKEN.candidate_tail(0.1, [0, 1]), "expert"),
+        (lambda: projected.law([TOKEN], [TOKEN], nodes=[64, 128]), "nodes"),
+        (
+            lambda: projected.sampled_rates(0.1, np.ones(40), np.eye(2, 40), np.random.default_rng(0), draws=[9, 9]),
+            "draws",
+        ),
+        (lambda: facets.cells(np.eye(6), rng=np.random.default_rng(0), draws=[999, 999]), "draws"),
+    ],
+)
+def test_single_numbers_are_single(call, name):
+    with pytest.raises(ValueError, match=rf"^{name} = .* must be one whole number$"):
+        call()
 
 
 COMMANDS = [
