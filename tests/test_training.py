@@ -7,7 +7,7 @@ import pytest
 from scipy.special import stdtr
 
 from resonance_theory import cli, sphere
-from resonance_theory.montecarlo import generator
+from resonance_theory.montecarlo import generator, training
 from resonance_theory.montecarlo import study as study_module
 from resonance_theory.montecarlo.study import run_study, settings_of, studies
 from resonance_theory.montecarlo.training import Arm, compare, interval, run_training
@@ -57,6 +57,13 @@ def test_a_false_expectation_fails_and_none_at_all_does_not_pass():
     assert measured.rows[-1]["verdict"] == "MEASURED"
     assert not measured.passed
     assert "FAILED" in measured.table()
+
+
+def test_a_table_of_many_metrics_shows_the_comparisons_alone(monkeypatch):
+    result = frame(rows("more"))
+    narrow = result.table().splitlines()
+    monkeypatch.setattr(training, "WIDEST", 0)
+    assert result.table().splitlines() == narrow[narrow.index("") + 1 :]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,8 @@ from resonance_theory.montecarlo.task import Tally, Task, versions
 
 __all__ = ["Arm", "TrainingResult", "interval", "run_training"]
 
+WIDEST = 16  # metrics that a line of a terminal shows; a record holds all
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -68,14 +70,14 @@ class TrainingResult(StudyResult):
         }
 
     def table(self) -> str:
-        """Lines for a terminal."""
+        """Lines for a terminal: the arms where they have no more than `WIDEST` metrics, and the comparisons."""
         arms = [row for row in self.rows if "arm" in row]
         metrics = list(arms[0]["metrics"])
         table = [("arm", *metrics)]
         for row in arms:
             cells = [f"{m['mean']:.4f} [{m['low']:.4f}, {m['high']:.4f}]" for m in row["metrics"].values()]
             table.append((row["arm"], *cells))
-        lines = [*_aligned(table), ""]
+        lines = [*_aligned(table), ""] if len(metrics) <= WIDEST else []
         table = [("comparison", "metric", "difference", "expected", "verdict")]
         for row in self.rows:
             if "arm" not in row:
@@ -229,4 +231,4 @@ def _metric(name: str, values: Mapping[str, np.ndarray], metric: str) -> np.ndar
 def _line(tally: Tally, per: int) -> str:
     """Means over the runs of one group."""
     means = {metric: runs.mean() for metric, runs in _by_metric([tally], tally.trials, per).items()}
-    return ", ".join(f"{metric} {mean:.3f}" for metric, mean in means.items())
+    return ", ".join(f"{metric} {mean:.3f}" for metric, mean in list(means.items())[:WIDEST])
