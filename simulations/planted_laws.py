@@ -39,8 +39,9 @@ class Law(NamedTuple):
     @staticmethod
     def join(parts: list[Law]) -> Law:
         """One law of all classes; `weight` of each part sums to the class's share, `curve` is weighted already."""
-        *nodes, curves = zip(*parts)
-        return Law(*(np.concatenate(values) for values in nodes), np.sum(curves, axis=0))
+        hit, tail, correlation, weight, curve = zip(*parts)
+        joined = [np.concatenate(values) for values in (hit, tail, correlation, weight)]
+        return Law(joined[0], joined[1], joined[2], joined[3], np.sum(curve, axis=0))
 
 
 class Foretold(NamedTuple):

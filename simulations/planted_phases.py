@@ -109,7 +109,7 @@ def checkpoint(
     found = planted_laws.foretell(scores, *first[1:])
     table, curves = planted_laws.observe(affinity, *second[1:])
     _, tokens, experts = affinity.shape
-    sizes = {"tokens": tokens, "experts": experts}
+    sizes: dict[str, Any] = {"tokens": tokens, "experts": experts}
     classes = np.bincount(second[2], minlength=experts) / len(second[2])
     matched = linear_sum_assignment(table, maximize=True)
     hit, foretold_hit = float(classes @ table.diagonal()), float(found.share @ found.hit)
@@ -133,6 +133,7 @@ def checkpoint(
     for i in range(experts):
         by_class = {"hit": table[i, i], "load": found.load[i], "h": found.h[i], "rho": np.nan_to_num(found.rho[i])}
         out |= {f"{name} {i}": float(value) for name, value in by_class.items()}
+    goal: dict[str, Any] = {"target": target * foretold_hit}
     for name in RULES:
         law = found.laws[name]
         out[name] = float(curves[name][capacity - 1])
@@ -141,13 +142,12 @@ def checkpoint(
         out[f"{name} C* mixture"] = least(law.curve, target * foretold_hit)
         for kind, function in (("law", binomial), ("N11", repaired)):
             out[f"{name} {kind}"] = function(name, law, "success", **sizes, capacity=capacity)
-            goal = {"target": target * foretold_hit}
             out[f"{name} C* {kind}"] = function(name, law, "least_capacity", **sizes, **goal) if foretold_hit else 1
     out["switch"] = max(out["token_choice"], out["expert_choice"])  # the better of the two at this stage
     for kind in ("", " law", " N11", " mixture"):
         out[f"C* ratio{kind}"] = out[f"resonance C*{kind}"] / out[f"token_choice C*{kind}"]
     for kind, tail in (("mean rho", found.rho * found.load), ("mean h", found.h)):
-        law, goal = planted_laws.at_mean(found, tail), {"target": target * foretold_hit}
+        law = planted_laws.at_mean(found, tail)
         out[f"resonance C* {kind}"] = (
             binomial("resonance", law, "least_capacity", **sizes, **goal) if foretold_hit else 1
         )
@@ -197,8 +197,8 @@ def train(
         hits, right = (np.zeros(checkpoints[-1]) for _ in range(2))
         for step in range(checkpoints[-1] + 1):
             if step in checkpoints:
-                both = (sample(test_rng, samples) for _ in range(2))
-                measured[step] = checkpoint(net, *both, rule, capacity, target)
+                first, second = (sample(test_rng, samples) for _ in range(2))
+                measured[step] = checkpoint(net, first, second, rule, capacity, target)
             if step == checkpoints[-1]:
                 break
             x, place, label = sample(data_rng, batch)
