@@ -19,7 +19,7 @@ run. Measured, not modelled: router_benchmark. The routers of transformers also 
 Mixtral's has no capacity."""
 
 # name in the record -> name on the axis; others appear under their own
-_NAMES = {
+NAMES = {
     "kernel": "resonance, top-1",
     "kernel, torch tensor": "same, torch tensor",
     "kernel, affinities only": "affinities only",
@@ -68,7 +68,7 @@ def draw(record: dict[str, Any]) -> Figure:
     time.set_xscale("log")
     time.set_xticks([1, 2, 5, 10, 20, 40], ["1", "2", "5", "10", "20", "40"])
     time.set_xlim(left=0.9)
-    time.set_yticks(range(len(names)), [_NAMES.get(name, name) for name in names])
+    time.set_yticks(range(len(names)), [NAMES.get(name, name) for name in names])
     time.set_ylim(len(names) - 0.5, -0.5)
     row(throughput, lambda shape, router: shape["tokens"] / router["median_ms"] / 1e3)
     throughput.set_xlabel("million tokens per second")

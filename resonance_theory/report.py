@@ -1,6 +1,7 @@
-"""The report of a verification run: one self-contained HTML page, Markdown, JUnit XML and JSON.
+"""The report of a verification run: HTML pages that load nothing, Markdown, JUnit XML and JSON.
 
-A pure rendering of the stored record (`resonance verify --json`): nothing is computed here that a verdict rests on.
+A pure rendering of the stored record (`resonance verify --json`), and of the training results and figures that the checkout
+stores: nothing is computed here that a verdict rests on.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from resonance_theory import _markup
+from resonance_theory import _markup, _results
 
 __all__ = ["claim_body", "prepare", "read", "write"]
 
@@ -50,18 +51,18 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def write(record: Record, directory: str | Path, *, audit_report: Any = None) -> Path:
-    """Write index.html, ledger.md, junit.xml and ledger.json; returns the page's path.
+    """Write index.html, training.html, figures.html, ledger.md, junit.xml and ledger.json; returns the first's path.
 
     `audit_report` draws the audit's figure; without it the page shows the audit's numbers alone.
     """
     folder = prepare(directory)
-    figures = {"bounds": _bounds_figure()}
+    audit_figure = ""
     if audit_report is not None:
         buffer = io.BytesIO()
         audit_report.figure(buffer)
-        figures["audit"] = _inline_svg(buffer.getvalue().decode())
+        audit_figure = buffer.getvalue().decode()
     contents = {
-        "index.html": _html(record, figures),
+        **_html(record, audit_figure),
         "ledger.md": _markdown(record),
         "junit.xml": _junit(record),
         "ledger.json": json.dumps(record, indent=1, allow_nan=False) + "\n",
@@ -147,41 +148,6 @@ def _inline_svg(text: str) -> str:
     return re.sub(r'href="#', f'href="#{prefix}', body)
 
 
-def _bounds_figure() -> str:
-    """Token choice at s = 100, n = 8: the exact law, the sharp bounds, and the printed lower bound that crosses it."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import numpy as np
-    from matplotlib import pyplot as plt
-
-    from resonance_theory.rules import token_choice
-
-    s, n = 100, 8
-    capacity = np.arange(1, s + 1)
-    exact = token_choice.success(s, n, capacity)
-    low, high = token_choice.bounds(s, n, capacity, kind="sharp")
-    printed, _ = token_choice.bounds(s, n, capacity, kind="published")
-    figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
-    axes.fill_between(capacity, low, high, color="#56B4E9", alpha=0.45, linewidth=0, label="sharp bounds (N2)")
-    axes.plot(capacity, exact, color="black", label="exact law (N1)")
-    axes.plot(capacity, printed, color="#D55E00", linestyle="--", label="lower bound as printed, $Cn/(5s)$")
-    false = printed > exact
-    axes.fill_between(capacity, exact, printed, where=false, color="#D55E00", alpha=0.2, linewidth=0)
-    axes.annotate("printed bound\nexceeds the truth", (86, 1.14), ha="center", fontsize=9, color="#A03D00")
-    axes.set_xlabel("capacity C (tokens per expert)")
-    axes.set_ylabel("success rate / hit rate")
-    axes.set_xlim(0, s)
-    axes.set_ylim(0, 1.65)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, loc="lower right", fontsize=9)
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "resonance-theory", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    plt.close(figure)
-    return _inline_svg(buffer.getvalue())
-
-
 def _forest(rows: Sequence[Mapping[str, Any]]) -> str:
     """Estimates with their intervals around the law, in units of the smallest detectable difference.
 
@@ -243,7 +209,17 @@ def _environment(link: _markup.Link) -> Any:
     environment.filters["rich"] = lambda text: _markup.rich_text(text, link)
     environment.filters["proof"] = lambda text: _markup.proof(text, link)
     environment.filters["forest"] = _forest
+    environment.filters["picture"] = _inline_svg
+    environment.filters["markdown"] = lambda text: _markup.markdown(text, link, lambda file: _address(file, link))
     return environment
+
+
+def _address(file: str, link: _markup.Link) -> str | None:
+    """Where the report shows a file that stored Markdown links to: a finding or a claim."""
+    name = Path(file.partition("#")[0])
+    if name.suffix == ".md":
+        return f"#{name.stem}"
+    return link(name.stem) if name.parent.name == "proofs" else None
 
 
 def claim_body(claim: Record, link: _markup.Link) -> str:
@@ -251,19 +227,53 @@ def claim_body(claim: Record, link: _markup.Link) -> str:
     return _environment(link).get_template("claim.html").render(claim=claim)
 
 
-def _html(record: Record, figures: Mapping[str, str]) -> str:
+PAGES = (
+    ("index.html", "Ledger of claims"),
+    ("training.html", "Training results"),
+    ("figures.html", "Speed and figures"),
+)
+ABSENT = (
+    "Training results, benchmark and figures are stored in the folders simulations/ and paper_figures/ of a checkout, "
+    "and this report was written by an installation without them."
+)
+
+
+def _stored() -> dict[str, Any]:
+    """What the checkout stores beside the proofs; a sentence in its place where there is no checkout."""
+    try:
+        findings, drawn = _results.findings(), _results.figures()
+        training = {figure.name for finding in findings for figure in finding.figures}
+        return {
+            "overview": _results.overview(),
+            "findings": findings,
+            "figures": [figure for figure in drawn if figure.name not in training],
+            "bounds": next(figure for figure in drawn if figure.name == "published_bounds"),
+            "speed": _results.speed(),
+        }
+    except FileNotFoundError:
+        return {"absent": ABSENT}
+
+
+def _html(record: Record, audit_figure: str) -> dict[str, str]:
+    """The pages by file name."""
     known = {claim["id"] for claim in record["claims"]}
     rates = _flat(record["claims"])
-    return (
-        _environment(lambda claim_id: f"#{claim_id}" if claim_id in known else None)
-        .get_template("report.html")
-        .render(
-            record=record,
-            figures=figures,
-            tally=sorted(Counter(claim["verdict"] for claim in record["claims"]).items()),
-            verdicts={claim["id"]: claim["verdict"] for claim in record["claims"]},
-            corrected=[claim for claim in record["claims"] if claim["correction"]],
-            rates=len(rates),
-            trials=sum(row["trials"] for row in rates),
-        )
-    )
+    shown = {
+        "record": record,
+        "audit_figure": audit_figure,
+        "tally": sorted(Counter(claim["verdict"] for claim in record["claims"]).items()),
+        "verdicts": {claim["id"]: claim["verdict"] for claim in record["claims"]},
+        "corrected": [claim for claim in record["claims"] if claim["correction"]],
+        "rates": len(rates),
+        "trials": sum(row["trials"] for row in rates),
+        "pages": PAGES,
+        **_stored(),
+    }
+    templates = {"index.html": "report.html", "training.html": "training.html", "figures.html": "figures.html"}
+    return {file: _page(file, template, known, shown) for file, template in templates.items()}
+
+
+def _page(file: str, template: str, known: set[str], shown: Mapping[str, Any]) -> str:
+    ledger = "" if file == "index.html" else "index.html"
+    environment = _environment(lambda claim_id: f"{ledger}#{claim_id}" if claim_id in known else None)
+    return environment.get_template(template).render(**shown, here=file)

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from resonance_theory import _markup, report
+from resonance_theory import _markup, _results, report
 from resonance_theory.cli import report_record
 from resonance_theory.verification import coverage, ledger
 
@@ -82,7 +82,8 @@ def test_links_and_filters(page, tmp_path):
 
 
 @browser
-def test_a_phone_shows_everything_without_sideways_scrolling(page, tmp_path):
+@pytest.mark.parametrize("name", [name for name, _ in report.PAGES])
+def test_a_phone_shows_everything_without_sideways_scrolling(page, tmp_path, name):
     # a frame of a phone's width, since a browser window may not get that narrow
     script = """
     const frame = document.createElement("iframe"); frame.style.border = 0; frame.width = 420; frame.height = 900;
@@ -94,7 +95,8 @@ def test_a_phone_shows_everything_without_sideways_scrolling(page, tmp_path):
     said.small = [...inner.querySelectorAll("body *")].filter(e => !e.childElementCount && e.textContent.trim() && size(e) < 10.5)
       .filter(e => !e.closest("math, figure, script, style, title")).map(e => e.textContent);
     """
-    said, _ = look(page, tmp_path, script)
+    said, console = look(page.with_name(name), tmp_path, script)
+    assert console == []
     assert said["width"] == 420
     assert said["scroll"] <= 420
     assert said["small"] == []
@@ -142,6 +144,82 @@ def test_a_card_tells_the_whole_story(page):
         pieces += [f"resonance verify {claim.id}", f"proofs/{claim.id}.py", claim.reason.split("$")[0]]
         missing = [p for p in pieces if re.sub(r"\s+", " ", p) not in card]
         assert not missing, claim.id
+
+
+# --- training results, speed and figures ---------------------------------------------------------------------------
+
+
+def plain(html):
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<svg.*?</svg>|<math.*?</math>|<[^>]+>", "", html, flags=re.S)))
+
+
+def test_every_finding_is_on_its_page_with_its_figures(page):
+    html = page.with_name("training.html").read_text(encoding="utf-8")
+    files = sorted((ledger.folder("simulations") / "findings").glob("*.md"))
+    assert len(files) >= 2
+    for file in files:
+        section = re.search(rf'<section id="{file.stem}">(.*?)</section>', html, re.S)[1]
+        text = plain(section)
+        for line in file.read_text(encoding="utf-8").splitlines()[1:]:
+            for cell in re.split(r"\||\$[^$]+\$|\[|\]\([^)]+\)|\]", re.sub(r"^[-#]+ |[`*]", "", line)):
+                assert set(cell) <= set("-: ") or re.sub(r"\s+", " ", cell).strip() in text, (file.stem, cell)
+        drawn = [f for f in _results.figures() if f"{file.stem}.jsonl" in f.data]
+        assert section.count("<svg") == len(drawn)
+        assert all(figure.caption in text for figure in drawn)
+
+
+def test_every_other_figure_and_the_benchmark_are_on_theirs(page):
+    html, training = (page.with_name(f"{name}.html").read_text(encoding="utf-8") for name in ("figures", "training"))
+    text = plain(html)
+    for figure in _results.figures():
+        assert (figure.caption in text) != (figure.caption in plain(training)), figure.name
+    table = re.search(r'<table class="speed">(.*?)</table>', html, re.S)[1]
+    runs = json.loads((ledger.folder("simulations") / "results/router_benchmark.json").read_text())["runs"]
+    assert table.count("<tr>") == 1 + len(runs[0]["A"]["routers"])
+    slowest = max(run["C"]["routers"]["Switch router (transformers)"]["ratio"] for run in runs)
+    assert f" to {slowest:.2f})" in table.split("Switch")[1]
+
+
+def test_the_pages_load_nothing_and_their_links_lead_somewhere(page):
+    html = {name: page.with_name(name).read_text(encoding="utf-8") for name, _ in report.PAGES}
+    anchors = {name: set(re.findall(r'\bid="([^"]+)"', text)) for name, text in html.items()}
+    for name, text in html.items():
+        assert not re.search(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?!data:)', text), name
+        assert text.count("aria-current") == 2  # the page in its list of pages, and the style of it
+        ids = re.findall(r'\bid="([^"]+)"', text)
+        assert len(ids) == len(set(ids)), name
+        for address in re.findall(r'<a href="([^"]+)"', text):
+            file, _, anchor = address.partition("#")
+            assert (file or name) in html, address
+            assert not anchor or anchor in anchors[file or name], address
+
+
+def test_an_installation_without_the_folders_says_so_in_one_sentence(page, tmp_path, monkeypatch):
+    def absent(name):
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr(_results, "folder", absent)
+    record = report.read(page.with_name("ledger.json"))
+    index = report.write(record, tmp_path)
+    assert IDS[0] in index.read_text(encoding="utf-8")
+    for name in ("training.html", "figures.html"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert text.count(f"<p>{report.ABSENT}</p>") == 1
+        assert "<svg" not in text
+
+
+def test_markdown():
+    link = {"cap_law": "#cap_law"}.get
+    page = {"a.md": "#a"}.get
+    text = (
+        "## Cap_law & *x*\n\ncap_law, `cap_law`, [cap_law](a.md), [gone](b.md), <i> $x_1*y*$ `$`\n\n| a |\n|---|\n| 1 |"
+    )
+    html = _markup.markdown(text, link, page)
+    assert "<h3>Cap_law &amp; <em>x</em></h3>" in html
+    assert html.count('<a href="#cap_law">cap_law</a>') == 2
+    assert '<a href="#a">cap_law</a>, gone, &lt;i&gt; <math' in html
+    assert "<code>$</code>" in html
+    assert '<div class="scroll"><table>' in html
 
 
 def test_markup():
