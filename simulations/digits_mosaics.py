@@ -13,11 +13,14 @@ choice's priority by position is random too, so these two must come out equal (N
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from resonance_theory.extractor import grap_gates
 from resonance_theory.montecarlo.training import Arm
 from resonance_theory.rules import expert_choice, resonance, token_choice
 
@@ -52,14 +55,43 @@ def mosaics(
     return images, place
 
 
-def keep(affinity: np.ndarray, rule: str, capacity: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+class Mosaics:
+    """Mosaics of several runs side by side, each with its own split of the images, of which it may train on some only."""
+
+    def __init__(
+        self, rng: np.random.Generator, runs: int, patches: int, test_share: float, train_share: float = 1.0
+    ) -> None:
+        self.rng, self.patches = rng, patches
+        splits = [split(rng, test_share) for _ in range(runs)]
+        training = [[pool[: round(train_share * len(pool))] for pool in pools] for pools, _ in splits]
+        self.pools = {"training": training, "test": [test for _, test in splits]}
+        self.images, self.digit = digits()
+        self.mean = np.stack([self.images[np.concatenate(pools)].mean(axis=0) for pools in training])
+
+    def draw(self, kind: str, count: int) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+        """(tokens (runs, count, patches, pixels) about the training images' mean, digit of each, place and digit of the
+        class-bearing one (runs, count)); kind: "training" or "test"."""
+        import torch
+
+        drawn = [mosaics(self.rng, pools, count, self.patches) for pools in self.pools[kind]]
+        number, place = np.stack([d[0] for d in drawn]), np.stack([d[1] for d in drawn])
+        digit = self.digit[number]
+        label = np.take_along_axis(digit, place[..., None], axis=-1)[..., 0]
+        return torch.from_numpy(self.images[number] - self.mean[:, None, None]), digit, place, label
+
+
+def keep(
+    affinity: np.ndarray, rule: str, capacity: int, rng: np.random.Generator, top: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
     """(token, used), both (samples, experts, capacity): who sits in each expert's slots, and whether anyone does."""
     samples, _, experts = affinity.shape
     if rule == "random_keep":
-        best = affinity.argmax(axis=-1)[..., None] == np.arange(experts)
+        best = affinity >= np.sort(affinity, axis=-1)[..., -top, None]
         affinity = rng.random(affinity.shape, dtype=np.float32) + 2 * best  # the same candidates, in random order
-    route = {"token_choice": token_choice.route, "expert_choice": expert_choice.route}.get(rule, resonance.route)
-    kept = route(affinity, capacity)
+    if rule == "expert_choice":
+        kept = expert_choice.route(affinity, capacity)
+    else:
+        kept = (token_choice if rule == "token_choice" else resonance).route(affinity, capacity, top=top)
     token = np.zeros((samples, experts, capacity), dtype=np.int64)
     used = np.zeros(token.shape, dtype=bool)
     token[kept.sample, kept.expert, kept.slot] = kept.token
@@ -67,23 +99,58 @@ def keep(affinity: np.ndarray, rule: str, capacity: int, rng: np.random.Generato
     return token, used
 
 
-def forward(
-    network: list[Any], x: Any, rule: str, capacity: int, scale: float, rng: np.random.Generator
-) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Logits (runs, samples, classes) of the tokens x (runs, samples, patches, pixels), and (token, used) of `keep`.
+def start(rng: np.random.Generator, runs: int, experts: int, hidden: int) -> list[Any]:
+    """A random network for every run: gates (runs, pixels, experts), first layer (runs, experts, pixels, hidden), its
+    bias (runs, experts, 1, hidden), second layer (runs, experts, hidden, classes), offset (runs, 1, classes)."""
+    import torch
 
-    network, one of each for every run: gates (runs, pixels, experts), first layer (runs, experts, pixels, hidden), its
-    bias (runs, experts, 1, hidden), second layer (runs, experts, hidden, classes), offset (runs, 1, classes).
-    """
+    def weights(*shape: int) -> Any:
+        drawn = rng.standard_normal((runs, *shape), dtype=np.float32) / np.sqrt(shape[-2], dtype=np.float32)
+        return torch.from_numpy(drawn).requires_grad_()
+
+    def zeros(*shape: int) -> Any:
+        return torch.zeros(runs, *shape).requires_grad_()
+
+    pixels = digits()[0].shape[1]
+    gates = weights(pixels, experts)
+    first, second = weights(experts, pixels, hidden), weights(experts, hidden, CLASSES)
+    return [gates, first, zeros(experts, 1, hidden), second, zeros(1, CLASSES)]
+
+
+def gates_of(weights: Any, kind: str) -> Any:
+    """Gates (runs, pixels, experts): "free" weights as they are; "grap", which are fixed; or "orthogonal" ones, which are
+    what GrAP gates become behind a learned orthogonal map: any orthonormal frame, here that of the weights."""
+    import torch
+
+    if kind == "free":
+        return weights
+    runs, pixels, experts = weights.shape
+    if kind == "grap":
+        return grap_gates(pixels, experts, dtype=weights.dtype, xp=torch).T.repeat(runs, 1, 1)
+    frame, triangle = torch.linalg.qr(weights)
+    return frame * triangle.diagonal(dim1=-2, dim2=-1).sign()[:, None]  # so that it follows the weights continuously
+
+
+def affinities(gates: Any, x: Any) -> Any:
+    """Cosines (runs, samples, patches, experts) of the tokens x (runs, samples, patches, pixels) with their run's gates."""
+    import torch
+
+    flat = x.flatten(1, 2)
+    cosine = torch.bmm(flat, gates / gates.norm(dim=1, keepdim=True)) / flat.norm(dim=-1, keepdim=True)
+    return cosine.unflatten(1, x.shape[1:3])
+
+
+def forward(
+    network: list[Any], x: Any, rule: str, capacity: int, scale: float, rng: np.random.Generator, top: int = 1
+) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Logits (runs, samples, classes) of x by a network as of `start`, and (token, used) of `keep`, samples of all runs
+    after one another."""
     import torch
 
     gates, first, bias, second, offset = network
-    runs, count, patches, _ = x.shape
-    experts = gates.shape[-1]
-    flat = x.flatten(1, 2)
-    cosine = torch.bmm(flat, gates / gates.norm(dim=1, keepdim=True)) / flat.norm(dim=-1, keepdim=True)
-    affinity = cosine.reshape(runs * count, patches, experts)
-    token, used = keep(affinity.detach().numpy(), rule, capacity, rng)
+    runs, count = x.shape[:2]
+    affinity = affinities(gates, x).flatten(0, 1)
+    token, used = keep(affinity.detach().numpy(), rule, capacity, rng, top)
     index = torch.from_numpy(token)
     gate = torch.sigmoid(scale * affinity.transpose(1, 2).gather(2, index)) * torch.from_numpy(used)
     slots = x.flatten(0, 1)[torch.arange(runs * count)[:, None, None], index]  # only kept tokens reach the experts
@@ -95,6 +162,40 @@ def forward(
     out = torch.matmul(torch.relu(torch.matmul(by_expert(slots), first) + bias), second)
     out = (out * by_expert(gate[..., None])).unflatten(2, (count, capacity))
     return out.sum(dim=(1, 3)) + offset, token, used
+
+
+def cross_entropy(logits: Any, label: np.ndarray) -> Any:
+    """Sum over runs of their means: each run's gradient is its own, and Adam treats every weight by itself."""
+    import torch
+
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(label).flatten()) * len(logits)
+
+
+def descend(weights: list[Any], loss: Callable[[], Any], steps: int, rate: float) -> Iterator[int]:
+    """Train by Adam, its rate falling to 0 by a cosine; yields the number of steps taken, from 0."""
+    import torch
+
+    optimizer = torch.optim.Adam(weights, lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    yield 0
+    for step in range(1, steps + 1):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+        schedule.step()
+        yield step
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def train(
@@ -112,53 +213,38 @@ def train(
     scale: float,
     test_share: float,
     test_mosaics: int,
+    top: int = 1,
+    gates: str = "free",
+    train_share: float = 1.0,
 ) -> dict[str, int]:
     """Train `trials` networks side by side; of each, over its test mosaics: how many are classified, how many tokens are
-    processed (once for each expert), and how often the class-bearing one is. Every arm sees the same mosaics."""
+    processed (once for each expert), and how often the class-bearing one is. Every arm sees the same mosaics.
+
+    gates: as for `gates_of`. train_share: share of the training images that are used.
+    """
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     data_rng, weight_rng, keep_rng = rng.spawn(3)
-    images, labels = digits()
-    pools = [split(data_rng, test_share) for _ in range(trials)]
-    means = np.stack([images[np.concatenate(training)].mean(axis=0) for training, _ in pools])
+    source = Mosaics(data_rng, trials, patches, test_share, train_share)
+    network = start(weight_rng, trials, experts, hidden)
 
-    def draw(kind: int, count: int) -> tuple[Any, np.ndarray, np.ndarray]:
-        drawn = [mosaics(data_rng, both[kind], count, patches) for both in pools]
-        number, place = np.stack([d[0] for d in drawn]), np.stack([d[1] for d in drawn])
-        label = labels[np.take_along_axis(number, place[..., None], axis=-1)[..., 0]]
-        return torch.from_numpy(images[number] - means[:, None, None]), place, label
+    def classify(kind: str, count: int) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        x, _, place, label = source.draw(kind, count)
+        layers = [gates_of(network[0], gates), *network[1:]]
+        return *forward(layers, x, rule, capacity, scale, keep_rng, top), place, label
 
-    def weights(*shape: int) -> Any:
-        drawn = weight_rng.standard_normal((trials, *shape), dtype=np.float32) / np.sqrt(shape[-2], dtype=np.float32)
-        return torch.from_numpy(drawn).requires_grad_()
+    def loss() -> Any:
+        logits, *_, label = classify("training", batch)
+        return cross_entropy(logits, label)
 
-    gates = weights(images.shape[1], experts)
-    first, second = weights(experts, images.shape[1], hidden), weights(experts, hidden, CLASSES)
-    bias, offset = torch.zeros(trials, experts, 1, hidden), torch.zeros(trials, 1, CLASSES)
-    network = [gates, first, bias.requires_grad_(), second, offset.requires_grad_()]
-
-    optimizer = torch.optim.Adam(network, lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        x, _, label = draw(0, batch)
-        logits = forward(network, x, rule, capacity, scale, keep_rng)[0]
-        # A sum over runs: each one's gradient is its own, and Adam treats every weight by itself.
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(label).flatten()) * trials
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-
-    x, place, label = draw(1, test_mosaics)
-    with torch.no_grad():
-        logits, token, used = forward(network, x, rule, capacity, scale, keep_rng)
-    torch.set_num_threads(threads)
-    right = (logits.argmax(dim=-1).numpy() == label).sum(axis=1)
+    with one_thread():
+        for _ in descend(network, loss, steps, rate):
+            pass
+        with torch.no_grad():
+            logits, token, used, place, label = classify("test", test_mosaics)
     here = (token == place.reshape(-1, 1, 1)) & used
     counts = {
-        "accuracy": right,
+        "accuracy": (logits.argmax(dim=-1).numpy() == label).sum(axis=1),
         "processed": used.reshape(trials, -1).sum(axis=1),
         "label processed": here.any(axis=(1, 2)).reshape(trials, -1).sum(axis=1),
     }

@@ -12,7 +12,7 @@ from resonance_theory.montecarlo import study as study_module
 from resonance_theory.montecarlo.study import run_study, settings_of, studies
 from resonance_theory.montecarlo.training import Arm, compare, interval, run_training
 from resonance_theory.rules import expert_choice, resonance, token_choice
-from simulations import _template, digits_mosaics, planted_training
+from simulations import _template, digits_mosaics, digits_scaling, planted_training
 
 # --- the frame --------------------------------------------------------------------------------------------------------
 
@@ -234,6 +234,36 @@ def test_slots_hold_what_the_rule_says(rule, capacity):
                 assert kept == sorted(pool, key=lambda t: -a[t, i])[:capacity]
 
 
+@pytest.mark.parametrize("rule", ["token_choice", "random_keep", "resonance"])
+def test_slots_of_two_experts_a_token(rule):
+    rng = np.random.default_rng(5)
+    affinity = rng.normal(size=(40, 7, 3)).astype(np.float32)
+    token, used = digits_mosaics.keep(affinity, rule, 2, np.random.default_rng(6), top=2)
+    for a, slots, full in zip(affinity, token, used):
+        for i in range(3):
+            mine = [t for t in range(7) if sum(a[t] > a[t, i]) < 2]
+            kept = slots[i][full[i]].tolist()
+            assert len(set(kept)) == len(kept) == min(len(mine), 2)
+            assert set(kept) <= set(mine)
+            if rule != "random_keep":
+                assert kept == (mine if rule == "token_choice" else sorted(mine, key=lambda t: -a[t, i]))[:2]
+
+
+def test_fewer_images_are_some_of_the_training_images(needs_digits):
+    every, some = (digits_mosaics.Mosaics(np.random.default_rng(0), 2, 16, 0.3, share) for share in (1.0, 0.1))
+    for run in range(2):
+        for full, part in zip(every.pools["training"][run], some.pools["training"][run]):
+            assert set(part) < set(full)
+            assert len(part) == round(0.1 * len(full))
+        assert all((a == b).all() for a, b in zip(every.pools["test"][run], some.pools["test"][run]))
+        pool = np.concatenate(some.pools["training"][run])
+        assert some.mean[run] == pytest.approx(digits_mosaics.digits()[0][pool].mean(axis=0))
+    x, digit, place, label = some.draw("training", 9)
+    assert x.shape == (2, 9, 16, 64)
+    assert (np.take_along_axis(digit, place[..., None], -1)[..., 0] == label).all()
+    assert ((digit < 5).sum(axis=-1) == 1).all()
+
+
 def test_random_keep_prefers_neither_place_nor_affinity():
     affinity = np.zeros((6000, 4, 1), dtype=np.float32) + np.arange(4, dtype=np.float32)[:, None]
     token, _ = digits_mosaics.keep(affinity, "random_keep", 1, np.random.default_rng(7))
@@ -287,6 +317,23 @@ def test_counts_of_a_short_training(needs_digits, tiny):
                 assert 2 * 50 <= processed <= 4 * 2 * 50
             assert 0 <= counts[f"accuracy/{run}"] <= 50
             assert 0 <= label <= 50
+
+
+def test_counts_of_short_trainings_of_other_shapes(needs_digits):
+    change = {"steps": 2, "batch": 4, "test_mosaics": 40, "hidden": 8}
+    for arm in digits_scaling.arms(settings_of("digits_scaling", full=True) | change):
+        p = arm.parameters
+        counts = arm.train(generator(0, "t", 0), 2, **p)
+        assert counts == arm.train(generator(0, "t", 0), 2, **p)
+        for run in range(2):
+            processed = counts[f"processed/{run}"] / 40
+            if p["experts"] == 1:
+                assert processed == p["patches"]
+                assert p["hidden"] == 4 * 8
+            elif p["rule"] == "expert_choice":
+                assert processed == 4 * p["capacity"]
+            else:
+                assert p["capacity"] <= processed <= min(4 * p["capacity"], p.get("top", 1) * p["patches"])
 
 
 def test_training_lowers_what_it_should(needs_digits, tiny):
