@@ -1,4 +1,4 @@
-"""The pages that `make docs` generates: the README as the start, one page a claim, one a public module.
+"""The pages that `make docs` generates: the README as the start, the tour, one page a claim, a study, a public module.
 
 A hook of MkDocs (mkdocs.yml). Nothing about a claim is written by hand here or there: its page comes from its file in
 `proofs/`, and from the record of the last `make verify` where there is one (out/report/ledger.json).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 import resonance_theory as rt  # noqa: E402
-from resonance_theory import _markup, report  # noqa: E402
+from resonance_theory import _markup, _results, report  # noqa: E402
 from resonance_theory.verification import coverage, ledger  # noqa: E402
 from resonance_theory.verification.claim import Claim  # noqa: E402
 
@@ -141,6 +142,50 @@ def claims_index(claims: Sequence[Claim], runs: Mapping[str, Mapping[str, Any]])
     return "\n\n".join(lines) + "\n"
 
 
+# --- results, figures and the tour ------------------------------------------------------------------------------------
+
+
+def tour() -> str:
+    """The notebook as Markdown: its texts, its code, and what the code printed."""
+    parts = []
+    for cell in json.loads((ROOT / "docs" / "tour.ipynb").read_text(encoding="utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        printed = "".join(line for output in cell.get("outputs", []) for line in output["text"])
+        if printed:
+            parts.append(f"```text\n{printed.rstrip()}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def picture(figure: _results.Figure, folder: str) -> str:
+    return f"![{figure.title}]({folder}{figure.name}.svg)\n\n*{figure.caption.replace('*', '')}*"
+
+
+def result_links(text: str) -> str:
+    """Links of simulations/ as links of the site; of a file that is no page only the words stay."""
+
+    def address(match: re.Match[str]) -> str:
+        words, file = match[1], Path(match[2])
+        if file.suffix == ".md":
+            return f"[{words}]({file.name})"
+        known = file.suffix == ".py" and file.parent.name == "proofs"
+        return f"[{words}](../theory/{file.stem}.md)" if known else words
+
+    return re.sub(r"\[([^]]+)\]\((?!https?:)([^)#]+)[^)]*\)", address, text)
+
+
+def result_pages() -> dict[str, str]:
+    """Training results, one page a study, and all figures with the benchmark."""
+    title, text = _results.overview()
+    out = {"results/index.md": f"# {title}\n\n{result_links(text)}\n"}
+    for finding in _results.findings():
+        parts = [f"# {finding.title}", *(picture(figure, "../figures/") for figure in finding.figures)]
+        out[f"results/{finding.name}.md"] = "\n\n".join([*parts, result_links(finding.text)]) + "\n"
+    drawn = [f"## {figure.title}\n\n{picture(figure, 'figures/')}" for figure in _results.figures()]
+    start = "# Figures\n\nDrawn from stored results alone; `resonance figures` writes each as SVG and PNG."
+    return {**out, "figures.md": "\n\n".join([start, *drawn]) + "\n"}
+
+
 # --- the library and the start ----------------------------------------------------------------------------------------
 
 
@@ -193,7 +238,8 @@ def api_index() -> str:
 def site_links(text: str) -> str:
     """Links of the checkout as links of the site: a claim's file is its page."""
     text = re.sub(r"\((?:\.\./)?proofs/(\w+)\.py\)", r"(theory/\1.md)", text)
-    return text.replace("](proofs)", "](theory/index.md)").replace("](docs/", "](")
+    text = text.replace("](proofs)", "](theory/index.md)").replace("](../proofs)", "](theory/index.md)")
+    return text.replace("](docs/", "](").replace("](tour.ipynb)", "](tour.md)")
 
 
 def formulas(html: str) -> str:
@@ -214,6 +260,7 @@ def pages() -> dict[str, str]:
     runs = {claim.id: runs[claim.id] for claim in claims if still_valid(claim, runs.get(claim.id))}
     out = {"index.md": (ROOT / "README.md").read_text(encoding="utf-8"), "theory/index.md": claims_index(claims, runs)}
     out |= {f"theory/{claim.id}.md": claim_page(claim, runs.get(claim.id), ids) for claim in claims}
+    out |= {"tour.md": tour()} | result_pages()
     out |= {"api/index.md": api_index()} | {
         f"api/{name}.md": api_page(name, module) for name, module in modules().items()
     }
@@ -228,6 +275,13 @@ def on_config(config: Any) -> Any:
     for claim in map(ledger.load, ledger.claim_ids()):
         claims.setdefault(group(claim), []).append({claim.id: f"theory/{claim.id}.md"})
     config.nav += [
+        {
+            "Results": [
+                "results/index.md",
+                *(f"results/{f.name}.md" for f in _results.findings()),
+                {"Figures": "figures.md"},
+            ]
+        },
         {"Claims": ["theory/index.md", *({name: claims[name]} for name in sorted(claims, key=TOPICS.index))]},
         {"Reference": ["api/index.md", *({f"rt.{name}": f"api/{name}.md"} for name in modules())]},
     ]
@@ -241,6 +295,8 @@ def on_files(files: Any, config: Any) -> Any:
     generated = pages()
     for path, content in {**generated, "assets/claim.css": style}.items():
         files.append(File.generated(config, path, content=content))
+    for figure in _results.figures():
+        files.append(File.generated(config, f"figures/{figure.name}.svg", content=figure.svg()))
     for path in re.findall(r"!\[[^]]*\]\((?!http)([^)]+)\)", generated["index.md"]):
         files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
     return files

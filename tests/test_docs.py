@@ -88,6 +88,19 @@ def test_links_of_the_checkout_become_links_of_the_site(build):
     )
 
 
+def test_results_and_tour_have_their_pages(build, pages):
+    for file in (ROOT / "simulations" / "findings").glob("*.md"):
+        page = pages[f"results/{file.stem}.md"]
+        assert file.read_text(encoding="utf-8").rstrip().splitlines()[-1] in page
+        assert f"({file.stem}.md)" in pages["results/index.md"]
+        if (ROOT / "paper_figures" / f"{file.stem}.py").exists():
+            assert f"](../figures/{file.stem}.svg)" in page
+    assert "](figures/router_speed.svg)" in pages["figures.md"]
+    assert "```text\nhit rate 0." in pages["tour.md"]
+    text = "[a](findings/x.md) [b](../../proofs/cap_law.py) [c](../results/x.jsonl) [d](https://example.org)"
+    assert build.result_links(text) == "[a](x.md) [b](../theory/cap_law.md) c [d](https://example.org)"
+
+
 def test_formulas(build):
     html = build.formulas(r'a <span class="arithmatex">\(x&lt;\frac{1}{2}\)</span> <div class="arithmatex">\[y\]</div>')
     assert html.count("<math") == 2
@@ -125,6 +138,8 @@ def test_site(tmp_path):
         assert not re.search(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//', text), path
         assert "arithmatex" not in text, path
     start = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert 'href="tour.html"' in start
+    assert (tmp_path / "figures" / "router_speed.svg").exists()
     assert 'href="theory/index.html"' in start  # and from there two clicks to any claim's proof and code
     listed = (tmp_path / "theory" / "index.html").read_text(encoding="utf-8")
     assert not [

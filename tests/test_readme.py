@@ -1,6 +1,7 @@
 """What the README and the pages in docs/ show is what the program prints."""
 
 import doctest
+import json
 import re
 import shlex
 from pathlib import Path
@@ -34,6 +35,21 @@ def test_console_blocks(capsys, command, output):
     assert capsys.readouterr().out == output
 
 
+def test_the_tour_prints_what_it_shows(capsys):
+    pytest.importorskip("sympy", reason="the tour proves a claim")
+    cells = json.loads((ROOT / "docs" / "tour.ipynb").read_text(encoding="utf-8"))["cells"]
+    space: dict = {}
+    shown = 0
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), space)
+            assert capsys.readouterr().out == "".join(line for out in cell["outputs"] for line in out["text"]), cell[
+                "id"
+            ]
+            shown += bool(cell["outputs"])
+    assert shown >= 5
+
+
 def test_audit_table(capsys):
     """Every number of the README's audit table stands in the audit's own table, layer by layer."""
     from resonance_theory import audit
@@ -58,15 +74,14 @@ def test_named_claims_and_files_exist():
     assert {file for _, file in links} <= set(ledger.claim_ids())
     last_cells = re.findall(r"\| ([^|]*proofs/[^|]*) \|$", README, re.M)
     assert len(last_cells) > 8
-    for name, text in PAGES.items():
+    notebook = "".join("".join(c["source"]) for c in json.loads((ROOT / "docs" / "tour.ipynb").read_text())["cells"])
+    for name, text in {**PAGES, "tour.ipynb": notebook}.items():
         folder = ROOT if name == "README.md" else ROOT / "docs"
         for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert (folder / path).exists(), f"{name}: {path}"
 
 
 def test_benchmark_table_is_the_stored_record():
-    import json
-
     import numpy as np
 
     runs = json.loads((ROOT / "simulations/results/router_benchmark.json").read_text())["runs"]
