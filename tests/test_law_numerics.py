@@ -129,6 +129,8 @@ def test_binomial_masses():
         (2, 0.5),
         (9, 0.25),
         (9, 0.9),
+        (5, 0.498),  # beside the middle, where the route of log p and log q changes
+        (5, 0.502),
         (30, 1e-3),
         (30, 0.999),
         (10**4, 0.37),
@@ -153,6 +155,30 @@ def test_binomial_masses():
     ours = _beta._log_mass(m, k, third, np.zeros(4))
     log = [mp.log(mp.mpf(2) / 3), mp.log(mp.mpf(1) / 3)]
     close(ours, [10**15 * log[i] for i in (0, 1, 1, 0)], 3e-16)
+
+
+@pytest.mark.parametrize(
+    ("s", "c", "p"),
+    [
+        (2449, 140, 0.05673341209030888),
+        (1596, 131, 0.08190263144312342),
+        (9989, 138, 0.013612048009756248),
+        (93477, 133, 0.0014016658983918736),
+        (3689, 3558, 0.9654613006008432),
+    ],
+)
+def test_tails_beside_the_mean(s, c, p):
+    # the widest ranges of integration, in units of the distance to the density's zero
+    ours = _beta.tail(np.array([s]), np.array([c]), _beta.Threshold.of(np.array([p])))
+    with mp.workdps(60):
+        mean, at = mp.mpf(c) / s, mp.mpf(p)
+        assert bool(ours.lower[0]) == (p <= mean)
+        sides = [(0, at), (at, 1)]
+        low, high = sides[0] if p <= mean else sides[1]
+        mass = mp.betainc(c, s - c, low, high, regularized=True)
+        first = mean * mp.betainc(c + 1, s - c, low, high, regularized=True)
+        close(np.exp(ours.log_mass), [mass], 1e-12)
+        close(np.exp(ours.log_mean), [abs(at * mass - first)], 1e-12)
 
 
 # -- edges of the laws ---------------------------------------------------------------------------------------------------
