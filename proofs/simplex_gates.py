@@ -5,8 +5,9 @@ v_i = (w_i - w̄)/sqrt(1-1/n) are unit vectors with inner products -1/(n-1). <v_
 
 Optimal for n = 3 (and 2): the largest minus the smallest of three numbers is half the sum of their |differences|, and by
 x -> -x its mean is 2 E max, so E max = Σ_{i<j} E|<w_i-w_j,x>|/4 = Σ_{i<j} |w_i-w_j| sqrt(2/π)/4. By Cauchy-Schwarz and
-Σ_{i<j} |w_i-w_j|² = n² - |Σ w_i|² <= n² the sum is at most 3 sqrt 3, the simplex's. For n >= 4 the simplex's optimality
-among all unit gates is the open simplex mean width conjecture (simplex_conjecture).
+Σ_{i<j} |w_i-w_j|² = n² - |Σ w_i|² <= n² the sum is at most 3 sqrt 3, the simplex's. For n = 4 the same is
+the four-dimensional Gaussian maximum theorem (arXiv 2008.04827); beyond, it is the simplex mean width conjecture
+(simplex_conjecture).
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ def side(shrink: sp.Expr) -> SimpleNamespace:
 
 
 claim = Claim(
-    title="Simplex gates: the same routing, a winning projection larger by sqrt(n/(n-1)), optimal for n = 2, 3",
+    title="Simplex gates: the same routing, a winning projection larger by sqrt(n/(n-1)), optimal for n = 2, 3, 4",
     statement=r"$v_i=\frac{w_i-\bar w}{\sqrt{1-1/n}}$ have $|v_i|=1$, $\langle v_i,v_j\rangle=-\frac{1}{n-1}$, the same "
-    r"$\mathrm{argmax}$, and $E\max_i\langle v_i,x\rangle=e_n\sqrt{\frac{n}{n-1}}$; for $n=2,3$ no unit gates exceed it",
+    r"$\mathrm{argmax}$, and $E\max_i\langle v_i,x\rangle=e_n\sqrt{\frac{n}{n-1}}$; for $n=2,3$, and "
+    r"by a cited theorem for $n=4$, no unit gates exceed it",
     hypotheses=(r"$x\sim N(0,I_d)$, orthonormal gates $w_i$, $2\leq n\leq d$",),
     source="new (H4)",
     kind="equality",
@@ -43,6 +45,9 @@ claim = Claim(
     truth=side(1 - 1 / n),
     mutant=side(1 - 1 / n**2),
     mutation="gates scaled by sqrt(1-1/n²)",
+    lemmas=(
+        "n = 4: among centred normal vectors of unit variances E max is greatest at the correlations -1/3 (arXiv 2008.04827)",
+    ),
 )
 
 
