@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from resonance_theory import _arguments as arguments
 
@@ -39,14 +39,15 @@ def _shares(probability: Any, expert: Any, mask: Any) -> tuple[Any, Any]:
             f"experts of {tokens} tokens, shape ({tokens},) or ({tokens}, top)"
         )
     expert = expert if expert.ndim == 2 else expert[:, None]
-    if bool(xp.any((expert < 0) | (expert >= experts))):
+    here = str(device(probability)) == "cpu"  # elsewhere, looking at values would wait for the device
+    if here and bool(xp.any((expert < 0) | (expert >= experts))):
         raise ValueError(f"expert holds a value outside 0..{experts - 1}")
-    weight = xp.ones((tokens,), dtype=probability.dtype) if mask is None else xp.astype(mask, probability.dtype)
+    weight = xp.ones_like(probability[:, 0]) if mask is None else xp.astype(mask, probability.dtype)
     if tuple(weight.shape) != (tokens,):
         raise ValueError(f"mask has shape {tuple(weight.shape)} but must have shape ({tokens},)")
-    if not float(xp.sum(weight)) > 0:
+    if here and not float(xp.sum(weight)) > 0:
         raise ValueError("mask excludes every token but must leave at least one")
-    columns = xp.arange(experts)
+    columns = xp.arange(experts, device=device(expert))
     chosen = xp.sum(xp.astype(expert[:, :, None] == columns[None, None, :], probability.dtype), axis=1)
     routed = xp.sum(weight[:, None] * chosen, axis=0)
     return routed / xp.sum(routed), weight

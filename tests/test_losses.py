@@ -89,3 +89,10 @@ def test_locality_gradient_is_autodiff():
 def test_bad_input(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_on_another_device_load_balance_looks_at_no_value():
+    """Torch's meta device has none to look at, and its tensors do not mix with the CPU's."""
+    p, expert = torch.softmax(torch.tensor(LOGITS), dim=1).to("meta"), torch.tensor(TOP).to("meta")
+    for mask in (None, torch.ones(40, dtype=torch.bool, device="meta")):
+        assert losses.load_balance(p, expert, mask=mask).device.type == "meta"

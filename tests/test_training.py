@@ -66,6 +66,61 @@ def test_a_table_of_many_metrics_shows_the_comparisons_alone(monkeypatch):
     assert result.table().splitlines() == narrow[narrow.index("") + 1 :]
 
 
+def test_nothing_is_claimed_where_a_premise_is_not_supported():
+    def judged(lift, **settings):
+        return frame(rows("more") + rows(), lift=lift, settings=settings)
+
+    premise = rows("more", margin=0.2)
+    met = judged(300, premises=premise)
+    assert met.passed
+    assert [row["verdict"] for row in met.rows[2:]] == ["SUPPORTED", "MEASURED", "SUPPORTED"]
+    missed = judged(100, premises=premise)
+    assert [row["verdict"] for row in missed.rows[2:]] == ["NO CLAIM", "MEASURED", "VIOLATED"]
+    assert missed.rows[2]["low"] == judged(100).rows[2]["low"]  # what was measured stands
+    assert not missed.passed
+    assert "smoke test: no claim (high is not shown to have more score than low)" in missed.table()
+    small = judged(300, smoke=True)
+    assert small.rows[2]["verdict"] == "NO CLAIM"
+    assert "no claim" in small.provenance
+    assert not frame(rows(), lift=300, settings={"premises": premise}).passed  # premises alone claim nothing
+    with pytest.raises(ValueError, match="premise without expect"):
+        judged(300, premises=rows())
+
+
+def uneven(rng, runs, *, lift):
+    return {f"{metric}/{run}": lift for run in range(runs) for metric in ("score", *(["more"] if lift else []))}
+
+
+def test_columns_name_the_metrics_of_the_table():
+    pair = [Arm("a", uneven, {"lift": 0}, PER), Arm("b", uneven, {"lift": 500}, PER)]
+    settings = {"blocks": 2, "block_size": 1, "level": 0.01, "columns": ["more"]}
+    table = run_training("some", pair, settings, command="c", progress=None).table()
+    assert table.splitlines()[:3] == ["arm  more", "a", "b    0.5000 [0.5000, 0.5000]"]
+
+
+def test_a_device_brings_its_sizes_and_its_name_to_the_arms(monkeypatch):
+    asked = []
+
+    def settings_of(name, *, full, device):
+        asked.append((full, device))
+        return {"blocks": 1, "block_size": 2, "level": 0.01}
+
+    def arms(settings):
+        return [Arm(settings.get("device", "here"), noisy, {"lift": 0}, PER)]
+
+    monkeypatch.setattr(study_module, "studies", lambda: ["_template"])
+    monkeypatch.setattr(study_module, "settings_of", settings_of)
+    monkeypatch.setattr(_template, "arms", arms, raising=False)
+    with pytest.raises(ValueError, match="device = 'cuda' must be 'cpu'"):
+        run_study("_template", device="cuda", progress=None)
+    monkeypatch.setattr(_template, "DEVICES", ("cpu", "cuda"), raising=False)
+    result = run_study("_template", full=True, device="cuda", progress=None)
+    assert asked == [(True, "cuda")]
+    assert result.rows[0]["arm"] == "cuda"
+    assert result.provenance["command"] == "resonance simulate _template --full --device cuda --seed 0 --record"
+    assert run_study("_template", progress=None).rows[0]["arm"] == "here"
+
+
 @pytest.mark.parametrize(
     ("center", "expect", "verdict"),
     [

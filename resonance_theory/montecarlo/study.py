@@ -122,9 +122,11 @@ def studies() -> list[str]:
     return sorted(p.stem for p in folder("simulations").glob("*.py") if p.with_suffix(".toml").exists())
 
 
-def settings_of(name: str, *, full: bool) -> dict[str, Any]:
-    """The study's settings table, [quick] or [full], over the common entries at the file's top."""
-    path, mode = folder("simulations") / f"{name}.toml", "full" if full else "quick"
+def settings_of(name: str, *, full: bool, device: str = "cpu") -> dict[str, Any]:
+    """The study's settings table over the common entries at the file's top: [quick], or [full], or [gpu] for another device."""
+    path, mode = folder("simulations") / f"{name}.toml", "quick"
+    if full:
+        mode = "full" if device == "cpu" else "gpu"
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
     settings = {key: value for key, value in tables.items() if not isinstance(value, dict)}
     settings |= tables.get(mode, {})
@@ -164,7 +166,8 @@ def run_study(
     backends = getattr(module, "BACKENDS", ("numpy",))
     if backend not in backends:
         raise ValueError(f"backend = {backend!r} must be {' or '.join(backends)} for the study {name}")
-    if device != "cpu" and backend == "numpy":
+    devices = getattr(module, "DEVICES", ("cpu",))  # where a study that trains networks can do so
+    if device not in devices and backend == "numpy":
         raise ValueError(f"device = {device!r} must be 'cpu' for backend = 'numpy'")
     if backend == "cupy":
         device = "cuda"
@@ -172,8 +175,11 @@ def run_study(
     if ranks.rank():
         progress = None
         store = None if store is None else f"{store}.rank{ranks.rank()}"
-    settings = settings_of(name, full=full)
+    settings = settings_of(name, full=full, device=device if hasattr(module, "arms") else "cpu")
     options = (" --full" if full else "") + (f" --backend {backend} --device {device}" if where else "")
+    if device != "cpu" and hasattr(module, "arms"):
+        settings["device"] = device
+        options += f" --device {device}"
     command = f"resonance simulate {name}{options} --seed {seed} --record"
     if hasattr(module, "arms"):
         from resonance_theory.montecarlo.training import run_training

@@ -9,7 +9,10 @@ budget, and `comparisons` lists what is to be compared, fixed before anything is
 `against` names the second's metric where it is another one; first and second may then be the same arm.
 expect: "more" (first exceeds second by more than the margin), "equal" (they differ by at most the margin), or absent (the
 difference is measured, nothing is claimed). Run g of every arm draws from the same stream, so the differences are paired.
-Networks train on the CPU, over `workers` processes; under torchrun rank 0 trains them all.
+`premises` lists comparisons that say when the others mean anything: unless all of them are supported, no expectation gets
+a verdict. `smoke = true` says beforehand that the sizes are too small for any. `columns` names the metrics of the table.
+Networks train over `workers` processes, on the CPU unless the study's `DEVICES` offers another device; its full sizes are then
+those of the TOML's table [gpu], and each arm's parameters name it. Under torchrun rank 0 trains them all.
 """
 
 from __future__ import annotations
@@ -57,8 +60,10 @@ class TrainingResult(StudyResult):
 
     @property
     def passed(self) -> bool:
-        """Every expectation is supported, and there is one at least."""
+        """Every expectation and premise is supported, and there is an expectation at least."""
         verdicts = [row["verdict"] for row in self.rows if "expect" in row]
+        if all("premise" in row for row in self.rows if "expect" in row):
+            return False
         return bool(verdicts) and all(verdict == "SUPPORTED" for verdict in verdicts)
 
     def to_json(self) -> dict[str, Any]:
@@ -72,10 +77,11 @@ class TrainingResult(StudyResult):
     def table(self) -> str:
         """Lines for a terminal: the arms where they have no more than `WIDEST` metrics, and the comparisons."""
         arms = [row for row in self.rows if "arm" in row]
-        metrics = list(arms[0]["metrics"])
+        metrics = self.provenance.get("columns") or list(arms[0]["metrics"])
         table = [("arm", *metrics)]
         for row in arms:
-            cells = [f"{m['mean']:.4f} [{m['low']:.4f}, {m['high']:.4f}]" for m in row["metrics"].values()]
+            found = [row["metrics"].get(metric) for metric in metrics]
+            cells = [f"{m['mean']:.4f} [{m['low']:.4f}, {m['high']:.4f}]" if m else "" for m in found]
             table.append((row["arm"], *cells))
         lines = [*_aligned(table), ""] if len(metrics) <= WIDEST else []
         table = [("comparison", "metric", "difference", "expected", "verdict")]
@@ -88,7 +94,9 @@ class TrainingResult(StudyResult):
                 table.append((sides, metric, difference, expected, row["verdict"]))
         lines += _aligned(table)
         runs = len(next(iter(arms[0]["metrics"].values()))["runs"])
-        lines += ["", f"{runs} runs of each arm; {'passed' if self.passed else 'FAILED'}"]
+        why = self.provenance.get("no claim")
+        verdict = f"smoke test: no claim ({why})" if why else "passed" if self.passed else "FAILED"
+        lines += ["", f"{runs} runs of each arm; {verdict}"]
         return "\n".join(lines)
 
 
@@ -127,7 +135,10 @@ def _check(name: str, settings: Mapping[str, Any], arms: Sequence[Arm]) -> None:
     level = settings.get("level")
     if not isinstance(level, float) or not 0 < level < 1:
         raise ValueError(f"the study {name} has level = {level!r} but needs a number in (0, 1)")
-    for row in settings.get("comparisons", []):
+    for row in settings.get("premises", []):
+        if "expect" not in row:
+            raise ValueError(f"the study {name} has a premise without expect but a premise must expect something")
+    for row in [*settings.get("premises", []), *settings.get("comparisons", [])]:
         for side in ("first", "second"):
             if row[side] not in labels:
                 raise ValueError(f"the study {name} compares {row[side]!r} but its arms are {', '.join(labels)}")
@@ -170,7 +181,7 @@ def run_training(
             )
     owner = {tasks[group, arm.label].id: arm for group in range(groups) for arm in arms}
     display = Progress(
-        lambda task, tally: f"{owner[task.id].label:<28} {_line(tally, owner[task.id].per)}",
+        lambda task, tally: f"{owner[task.id].label:<28} {_line(tally, owner[task.id].per, settings.get('columns'))}",
         dict.fromkeys(owner, size),
         stream=progress,
     )
@@ -188,8 +199,8 @@ def run_training(
     values = {
         arm.label: _by_metric([totals[tasks[g, arm.label].id] for g in range(groups)], size, arm.per) for arm in arms
     }
-    comparisons = settings.get("comparisons", [])
-    level = settings["level"] / max(1, len(comparisons))
+    premises, comparisons = settings.get("premises", []), settings.get("comparisons", [])
+    level = settings["level"] / max(1, len(premises) + len(comparisons))
     rows: list[dict[str, Any]] = []
     for arm in arms:
         metrics = {}
@@ -197,10 +208,15 @@ def run_training(
             low, high = interval(runs, settings["level"])
             metrics[metric] = {"mean": float(runs.mean()), "low": low, "high": high, "runs": runs.tolist()}
         rows.append({"arm": arm.label, "parameters": dict(arm.parameters), "metrics": metrics})
-    for row in comparisons:
+    compared = []
+    for row in [*premises, *comparisons]:
         first = _metric(name, values[row["first"]], row["metric"])
         second = _metric(name, values[row["second"]], row.get("against", row["metric"]))
-        rows.append({**row, **compare(first, second, level, row.get("expect"), row.get("margin", 0.0))})
+        compared.append({**row, **compare(first, second, level, row.get("expect"), row.get("margin", 0.0))})
+    why = _no_claim(settings, compared[: len(premises)])
+    for row in compared[len(premises) :]:
+        rows.append({**row, "verdict": "NO CLAIM"} if why and "expect" in row else row)
+    rows += [{**row, "premise": True} for row in compared[: len(premises)]]
     provenance = {
         "command": command,
         **versions(),
@@ -210,7 +226,21 @@ def run_training(
         "runs": groups * size,
         "seconds": round(time.perf_counter() - start, 1),
     }
+    provenance |= {"no claim": why} if why else {}
+    provenance |= {key: settings[key] for key in ("columns", "device") if key in settings}
     return TrainingResult(name, rows, {}, provenance)
+
+
+def _no_claim(settings: Mapping[str, Any], premises: Sequence[Mapping[str, Any]]) -> str:
+    """Why the expectations get no verdict; empty if they do."""
+    if settings.get("smoke"):
+        return "its sizes are said to be too small"
+    missed = [row for row in premises if row["verdict"] != "SUPPORTED"]
+    return "; ".join(
+        f"{row['first']} is not shown to have {'more' if row['expect'] == 'more' else 'the same'} {row['metric']} "
+        f"{'than' if row['expect'] == 'more' else 'as'} {row['second']}"
+        for row in missed
+    )
 
 
 def _by_metric(tallies: Sequence[Tally], size: int, per: int) -> dict[str, np.ndarray]:
@@ -228,7 +258,8 @@ def _metric(name: str, values: Mapping[str, np.ndarray], metric: str) -> np.ndar
     return values[metric]
 
 
-def _line(tally: Tally, per: int) -> str:
+def _line(tally: Tally, per: int, columns: Sequence[str] | None) -> str:
     """Means over the runs of one group."""
-    means = {metric: runs.mean() for metric, runs in _by_metric([tally], tally.trials, per).items()}
+    found = _by_metric([tally], tally.trials, per)
+    means = {metric: runs.mean() for metric, runs in found.items() if columns is None or metric in columns}
     return ", ".join(f"{metric} {mean:.3f}" for metric, mean in list(means.items())[:WIDEST])
