@@ -158,7 +158,9 @@ def tour() -> str:
 
 
 def picture(figure: _results.Figure, folder: str) -> str:
-    return f"![{figure.title}]({folder}{figure.name}.svg)\n\n*{figure.caption.replace('*', '')}*"
+    """The figure, a link to itself at full size, and its caption."""
+    address = f"{folder}{figure.name}.svg"
+    return f"[![{figure.title}]({address})]({address})\n\n{figure.caption}\n{{ .caption }}"
 
 
 def result_links(text: str) -> str:
@@ -239,7 +241,11 @@ def site_links(text: str) -> str:
     """Links of the checkout as links of the site: a claim's file is its page."""
     text = re.sub(r"\((?:\.\./)?proofs/(\w+)\.py\)", r"(theory/\1.md)", text)
     text = text.replace("](proofs)", "](theory/index.md)").replace("](../proofs)", "](theory/index.md)")
-    return text.replace("](docs/", "](").replace("](tour.ipynb)", "](tour.md)")
+    return (
+        text.replace("](docs/", "](")
+        .replace("](tour.ipynb)", "](tour.md)")
+        .replace("](simulations/RESULTS.md)", "](results/index.md)")
+    )
 
 
 def formulas(html: str) -> str:

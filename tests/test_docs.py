@@ -139,6 +139,7 @@ def test_site(tmp_path):
         assert "arithmatex" not in text, path
     start = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert 'href="tour.html"' in start
+    assert 'href="results/index.html"' in start
     assert (tmp_path / "figures" / "router_speed.svg").exists()
     assert 'href="theory/index.html"' in start  # and from there two clicks to any claim's proof and code
     listed = (tmp_path / "theory" / "index.html").read_text(encoding="utf-8")
