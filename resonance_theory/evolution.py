@@ -14,16 +14,17 @@ mean of real encoders, several for clusters. Components are independent between 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from resonance_theory import _arguments as arguments
 from resonance_theory.projected import Gaussian, Law, law
+from resonance_theory.rules import _mass
 from resonance_theory.tokens import PlantedSample
 
-__all__ = ["Evolving", "moments", "transition"]
+__all__ = ["Adaptive", "Evolving", "moments", "transition"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -47,6 +48,15 @@ def transition(rng: np.random.Generator, x: Floats, mean: Floats, step: float, *
     """x(t + step) given x(t) = x: exact for a step of any length. mean broadcasts with x."""
     memory, variance = moments(step, rate, noise, 0.0)
     return np.asarray(mean + (x - mean) * memory + np.sqrt(variance) * rng.standard_normal(x.shape))
+
+
+class Adaptive(NamedTuple):
+    """What an affinity mass does at one time; arrays of shape (experts,)."""
+
+    threshold: Floats  #: affinity down to which candidates are kept in the limit of many tokens; 1: none are
+    kept: Floats  #: expected fraction of its background candidates that the expert keeps
+    load: Floats  #: π, so that π * kept * tokens is the expected number kept
+    success: float  #: training success rate
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,15 +115,43 @@ class Evolving:
         classes, background, variance = self.mean(time)
         if variance == 0:
             raise ValueError(f"time = {time} must be positive where the start is deterministic")
-        # Experts that the background and the start treat alike have one law: compute it once.
-        same = np.ptp(background[:, :-1], axis=1).max() == 0 and np.ptp(self.start_mean[:-1]) == 0
-        tokens = [self._seen(mean, variance) for mean in (classes[:1] if same else classes)]
+        tokens = [self._seen(mean, variance) for mean in (classes[:1] if self._alike() else classes)]
         return law(tokens, [self._seen(m, variance) for m in background], share=self.share, top=top, nodes=nodes)
 
     def load(self, time: float, *, top: int = 1) -> Floats:
         """π_i(t), shape (experts,): exact load of each expert by the background."""
         _, background, variance = self.mean(_instant(time))
         return np.asarray(sum(w * self._seen(m, variance).load(top=top) for w, m in zip(self.share, background)))
+
+    def adaptive(self, time: float, mass: float, *, tokens: int | None = None, top: int = 1) -> Adaptive:
+        """Resonance with adaptive capacity at one time: what an affinity mass in (0, 1] keeps, and its success rate (N12).
+
+        tokens: 1 to 10^5, the exact law for so many tokens (error 1e-5 for mass up to .9, 1e-3 beyond); None, the limit of many
+        tokens (error 1e-10). time: as in `law`; top: experts per token, below their number.
+        """
+        time = _instant(time)
+        share = arguments.real("mass", mass, 0.0, 1.0, open_low=True)
+        if share.ndim:
+            raise TypeError(f"mass has shape {share.shape} but must be one number in (0, 1]")
+        most = int(arguments.integer("top", top, 1, self.experts - 1, "experts - 1"))
+        count = None if tokens is None else int(arguments.integer("tokens", tokens, 1, 10**5))
+        classes, background, variance = self.mean(time)
+        if variance == 0:
+            raise ValueError(f"time = {time} must be positive where the start is deterministic")
+        others = [self._seen(mean, variance) for mean in background]
+        alike = self._alike()
+        found = [
+            _adapted(self._seen(classes[i], variance), others, self.share, i, float(share), count, most)
+            for i in range(1 if alike else self.experts)
+        ]
+        cut, kept, success = (np.array(column) for column in zip(*found))
+        if alike:
+            cut, kept = np.repeat(cut, self.experts), np.repeat(kept, self.experts)
+        return Adaptive(cut, kept, self.load(time, top=most), float(success.mean()))
+
+    def _alike(self) -> bool:
+        """Whether the background and the start treat all experts alike, which then have one law."""
+        return bool(np.ptp(self.background[:, :-1], axis=1).max() == 0 and np.ptp(self.start_mean[:-1]) == 0)
 
     def correlation(self, time: float) -> Floats:
         """|E x|²/E|x|² of each background component: the expected cosine of two of its tokens, up to O(1/dim)."""
@@ -179,6 +217,45 @@ class Evolving:
     def _seen(self, mean: Floats, variance: float) -> Gaussian:
         scaled = mean / np.sqrt(variance)
         return Gaussian(tuple(scaled[:-1]), abs(float(scaled[-1])), self.dim)
+
+
+def _adapted(
+    token: Gaussian,
+    background: list[Gaussian],
+    share: Floats,
+    expert: int,
+    mass: float,
+    tokens: int | None,
+    top: int,
+) -> tuple[float, float, float]:
+    """One expert: the limit's threshold, the fraction of its candidates kept, the success of its class."""
+    parts = [part._chosen(expert, top) for part in background]
+    load = float(sum(w * part.total for w, part in zip(share, parts)))
+
+    def density(y: Floats) -> Floats:
+        inside = (w * np.where((y > p.low) & (y < p.high), p.density_at(y), 0.0) for w, p in zip(share, parts))
+        return np.asarray(sum(inside))
+
+    def tail(affinity: ArrayLike) -> Floats:
+        return np.asarray(sum(w * part.tail(affinity) for w, part in zip(share, parts)))
+
+    low, high = min(part.low for part in parts), max(part.high for part in parts)
+    ends = [end for part in parts for end in (part.low, part.high)]
+    candidates = _mass.Candidates.of(density, tail, low, high, tokens=tokens or 1, kinks=ends)
+    cut = _mass.cut(candidates, mass)
+    own = token._chosen(expert, top)
+    if tokens is None:
+        return cut, float(tail(cut)) / load, float(own.tail(cut))
+    kept = _mass.chance(candidates, mass, tokens - 1)
+
+    def hits(y: Floats) -> Floats:
+        return np.asarray(np.where((y > own.low) & (y < own.high), own.density_at(y), 0.0))
+
+    return (
+        cut,
+        _mass.average(density, kept, candidates.edges) / load,
+        _mass.average(hits, kept, candidates.edges, beyond=own.high),
+    )
 
 
 def _instant(time: Any) -> float:

@@ -91,6 +91,10 @@ class Gaussian:
         top = self._top(top)
         return _series(*self._split(self._expert(expert)), self.off, self.dim, top).tail(affinity)
 
+    def _chosen(self, expert: int, top: int | None) -> _Series:
+        """Density in artanh(affinity) of the tokens that have this expert among their `top` best (None: of all)."""
+        return _series(*self._split(expert), self.off, self.dim, top)
+
     def _split(self, expert: int) -> tuple[float, tuple[float, ...]]:
         """Own coordinate, the others sorted: what the law of one expert depends on."""
         return self.gate[expert], tuple(sorted(self.gate[:expert] + self.gate[expert + 1 :]))

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -166,3 +167,93 @@ def test_success_is_the_hit_rate_above_the_cut():
     law = rt.sphere.planted(2.5, 64, 8, nodes=16384)
     expected = law.weight @ (law.hit * (law.affinity >= a))
     assert rt.adaptive.success(0.6, 2.5, 64, 8) == pytest.approx(expected, abs=2e-4)
+
+
+# --- finite numbers of tokens -----------------------------------------------------------------------------------------
+
+
+def sums_by_convolution(mass, dim, experts, tokens, signal):
+    """(success, fraction kept) by another route: A < mass S with sums of affinities on a lattice, no Fourier inversion.
+
+    Given that the token has affinity a, the affinities above and below it are convolved number by number of candidates.
+    """
+    step = 1 / 400
+    grid = (np.arange(800) + 0.5) * step - 1
+    chosen = rt.sphere.hit_given_affinity(grid, dim, experts) * step
+    background = chosen * rt.sphere.affinity_density(grid, 0.0, dim)
+    hit = chosen * rt.sphere.affinity_density(grid, signal, dim)
+    load, others = 1 / experts, tokens - 1
+    index = np.arange(grid.size)
+    kept = np.zeros(grid.size)
+    # at a > 0: kept iff (1 - mass) above - mass below < mass a, each candidate on one side; own bin: half on each
+    fine = 4000
+    values = (np.arange(-2 * fine, 2 * fine + 1)) / fine  # of the sum, in steps of 1/4000
+    for i in index[(grid > 0) & (background + hit > 1e-7)]:
+        above = background * ((index > i) + 0.5 * (index == i))
+        below = background * ((index < i) + 0.5 * (index == i))
+        single = np.bincount(
+            np.concatenate([np.rint((1 - mass) * grid * fine), np.rint(-mass * grid * fine)]).astype(int) + 2 * fine,
+            weights=np.concatenate([above, below]),
+            minlength=values.size,
+        )
+        single[2 * fine] += 1 - load
+        total = np.zeros(values.size)
+        total[2 * fine] = 1.0
+        for _ in range(others):
+            total = scipy.signal.fftconvolve(total, single)[2 * fine : -2 * fine]
+        kept[i] = total[values < mass * grid[i]].sum()
+    return kept @ hit, kept @ background * experts
+
+
+@pytest.mark.parametrize(("mass", "dim", "experts", "tokens"), [(0.7, 16, 4, 5), (0.4, 24, 3, 3)])
+def test_finite_law_against_convolutions(mass, dim, experts, tokens):
+    success, kept = sums_by_convolution(mass, dim, experts, tokens, 1.5)
+    assert rt.adaptive.success(mass, 1.5, dim, experts, tokens=tokens) == pytest.approx(success, abs=1e-3)
+    assert rt.adaptive.kept_fraction(mass, dim, experts, tokens=tokens) == pytest.approx(kept, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("mass", "dim", "experts", "top", "tokens"), [(0.8, 16, 4, 1, 16), (0.5, 6, 3, 2, 20), (1.0, 8, 2, 1, 12)]
+)
+def test_finite_law_against_the_router(mass, dim, experts, top, tokens):
+    rng, samples = np.random.default_rng(8), 40_000
+    drawn = rt.tokens.planted_affinity(rng, samples, tokens, dim, experts, 1.5)
+    rate = rt.adaptive.route(drawn.values, mass, top=top).contains(drawn.position, drawn.expert).mean()
+    assert abs(rate - rt.adaptive.success(mass, 1.5, dim, experts, top=top, tokens=tokens)) < 6 * 0.5 / samples**0.5
+    routed = rt.adaptive.route(rt.tokens.isotropic_affinity(rng, samples, tokens, dim, experts), mass, top=top)
+    part = routed.kept.sum(axis=-1) / (tokens * top)  # of one sample
+    error = part.std() / samples**0.5
+    assert abs(part.mean() - rt.adaptive.kept_fraction(mass, dim, experts, top=top, tokens=tokens)) < 6 * error
+
+
+def test_finite_law_tends_to_the_limit_and_broadcasts():
+    got = rt.adaptive.kept_fraction(0.8, 64, 8, tokens=[16, 256, 4096, 65536])
+    limit = rt.adaptive.kept_fraction(0.8, 64, 8)
+    gaps = got - limit
+    assert np.all(gaps > 0)  # the last candidate is kept whole
+    np.testing.assert_allclose(gaps[2:] * [4096, 65536], gaps[2] * 4096, rtol=0.1)  # of order 1/tokens
+    assert rt.adaptive.success(0.8, 2.5, 64, 8, tokens=65536) == pytest.approx(
+        rt.adaptive.success(0.8, 2.5, 64, 8), abs=1e-4
+    )
+    # alone, a candidate is kept iff its affinity is positive
+    law = rt.sphere.planted(1.5, 16, 4, nodes=16384)
+    positive = law.weight @ (law.hit * (law.affinity > 0))
+    assert rt.adaptive.success(0.3, 1.5, 16, 4, tokens=1) == pytest.approx(positive, abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"tokens": 0}, ValueError, "tokens = 0 must be a whole number between 1 and 100000"),
+        ({"tokens": 10**6}, ValueError, "tokens = 1000000 must be"),
+        ({"tokens": 1.5}, TypeError, "tokens = 1.5 must be"),
+        ({"dim": np.inf}, TypeError, "dim = inf must be"),
+        ({"mass": 0.0}, ValueError, "mass = 0.0 must be"),
+        ({"experts": 9}, ValueError, "experts = 9 must be"),
+        ({"top": 4}, ValueError, "top = 4 must be"),
+    ],
+)
+def test_bad_input_to_the_finite_law(change, error, words):
+    arguments = {"mass": 0.5, "dim": 8, "experts": 4, "top": 1, "tokens": 10, **change}
+    with pytest.raises(error, match=words):
+        rt.adaptive.kept_fraction(**arguments)

@@ -10,6 +10,9 @@ import simulations
 from resonance_theory import cli
 from resonance_theory.montecarlo import study as study_module
 from resonance_theory.montecarlo import task
+from resonance_theory.montecarlo.evidence import Evidence
+from resonance_theory.montecarlo.study import StudyResult
+from resonance_theory.montecarlo.training import TrainingResult
 
 ROOT = Path(__file__).resolve().parents[1]
 COIN = '''"""A coin of chance {chance}, claimed to be fair."""
@@ -63,7 +66,7 @@ def test_every_study_runs_and_each_is_judged(stubs, capsys, tmp_path):
     assert broken.startswith("✗ stub_broken")
     assert broken.endswith("OSError: the disk is gone")
     assert fair.startswith("✓ stub_fair")
-    assert summary == "1 of 3 studies passed; not stub_bent, stub_broken"
+    assert summary == "1 of 3 studies passed; failed stub_bent, stub_broken"
     record = json.loads(file.read_text())
     assert [(r["study"], r["passed"]) for r in record] == [
         ("stub_bent", False),
@@ -84,6 +87,24 @@ def test_one_pattern_and_a_store_that_resumes(stubs, capsys, tmp_path):
     assert stubs.read_text() == drawn == "xx"  # both blocks came from the store
     assert cli.main(command) == 1  # without --resume an earlier result is not overwritten
     assert "already holds results" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "status"),
+    [
+        (["SUPPORTED", "SUPPORTED"], "passed"),
+        (["SUPPORTED", "INCONCLUSIVE"], "undecided"),
+        (["VIOLATED", "INCONCLUSIVE"], "failed"),
+    ],
+)
+def test_trainings_that_few_runs_leave_open_are_undecided(verdicts, status):
+    rows = [{"expect": "more", "verdict": verdict} for verdict in verdicts] + [{"verdict": "MEASURED"}]
+    assert Evidence("some", TrainingResult("some", rows, {}, {}), "", 1.0).status == status
+
+
+def test_rates_that_show_nothing_are_a_failure():
+    row = {"case": "a", "verdict": "INCONCLUSIVE"}
+    assert Evidence("some", StudyResult("some", [row], {"mutant": True}, {}), "", 1.0).status == "failed"
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,59 @@ def test_the_stored_record_agrees_with_the_laws_of_today():
         )
 
 
+def test_affinity_mass_on_an_isotropic_background_is_that_of_planted_tokens():
+    flow = Evolving(dim=64, experts=8, signal=2.5, noise=np.sqrt(2))
+    for tokens, error in ((None, 1e-9), (50, 2e-5)):
+        got = flow.adaptive(60.0, 0.7, tokens=tokens)
+        assert got.kept == pytest.approx(rt.adaptive.kept_fraction(0.7, 64, 8, tokens=tokens), abs=error)
+        assert got.success == pytest.approx(rt.adaptive.success(0.7, 2.5, 64, 8, tokens=tokens), abs=error)
+    assert got.threshold == pytest.approx(rt.adaptive.threshold(0.7, 64, 8), abs=1e-9)
+    np.testing.assert_allclose(got.load, 1 / 8, atol=1e-12)
+
+
+def test_affinity_mass_of_a_mixture_against_the_router():
+    """Each expert's fraction kept and the success rate, on a background with one expert shunned and one favoured."""
+    background = [[2.0, 0.0, -2.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
+    flow = Evolving(dim=32, experts=3, signal=3.0, background=background, share=[0.6, 0.4])
+    law = flow.adaptive(1.5, 0.6, tokens=12)
+    assert np.ptp(law.kept) > 0.05
+    rng, samples = np.random.default_rng(7), 40_000
+    drawn = flow.affinity(rng, samples, 12, 1.5)
+    rate = rt.adaptive.route(drawn.values, 0.6).contains(drawn.position, drawn.expert).mean()
+    assert abs(rate - law.success) < 6 * 0.5 / samples**0.5
+    drawn = flow.affinity(rng, samples, 13, 1.5)
+    others = drawn.values[np.arange(13) != drawn.position[:, None]].reshape(samples, 12, 3)
+    part = rt.adaptive.route(others, 0.6).kept / (12 * law.load)
+    assert np.all(np.abs(part.mean(axis=0) - law.kept) < 6 * part.std(axis=0) / samples**0.5)
+
+
+def test_an_expert_whose_candidates_have_no_affinity_keeps_none():
+    """All tokens far from both gates, on the other side: every affinity is negative."""
+    flow = Evolving(dim=32, experts=2, signal=-20.0, background=[[-20.0, -20.0, 0.0]])
+    for tokens in (None, 10):
+        law = flow.adaptive(5.0, 0.5, tokens=tokens)
+        np.testing.assert_allclose([*law.kept, law.success], 0.0, atol=1e-9)
+    np.testing.assert_array_equal(law.threshold, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"mass": 0.0}, ValueError, r"mass = 0.0 must be a finite number in \(0, 1\]"),
+        ({"mass": [0.5, 0.6]}, TypeError, "mass has shape"),
+        ({"mass": "half"}, TypeError, "mass = 'half'"),
+        ({"tokens": 0}, ValueError, "tokens = 0 must be"),
+        ({"tokens": 2.5}, TypeError, "tokens = 2.5 must be"),
+        ({"top": 4}, ValueError, "top = 4 must be"),
+        ({"time": -1.0}, ValueError, "time = -1.0"),
+        ({"time": [0.0, 1.0]}, ValueError, "time has shape"),
+    ],
+)
+def test_bad_input_to_the_law_of_affinity_mass(arguments, error, words):
+    with pytest.raises(error, match=words):
+        Evolving(dim=64, experts=4, signal=1.0).adaptive(**{"time": 1.0, "mass": 0.5, **arguments})
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

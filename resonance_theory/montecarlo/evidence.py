@@ -25,18 +25,24 @@ class Evidence:
     seconds: float
 
     @property
-    def passed(self) -> bool:
-        return self.result is not None and self.result.passed
+    def status(self) -> str:
+        """passed, failed, or undecided: a comparison of trainings that this few runs leave open, and none violated."""
+        if self.result is None:
+            return "failed"
+        if self.result.passed:
+            return "passed"
+        verdicts = {row["verdict"] for row in self.result.rows if "expect" in row}
+        return "undecided" if "INCONCLUSIVE" in verdicts and "VIOLATED" not in verdicts else "failed"
 
     def line(self) -> str:
         """One line for a terminal."""
-        said = self.problem if self.result is None else self.result.table().splitlines()[-1]
-        return f"{'✓' if self.passed else '✗'} {self.name:<24} {self.seconds:6.1f} s  {said}"
+        said = self.problem if self.result is None else self.result.table().splitlines()[-1].split("; ")[0]
+        mark = {"passed": "✓", "undecided": "?", "failed": "✗"}[self.status]
+        return f"{mark} {self.name:<24} {self.seconds:6.1f} s  {self.status:<9}  {said}"
 
     def to_json(self) -> dict[str, Any]:
-        if self.result is None:
-            return {"study": self.name, "passed": False, "problem": self.problem}
-        return self.result.to_json()
+        record = {"study": self.name, "passed": False} if self.result is None else self.result.to_json()
+        return {**record, "status": self.status, "problem": self.problem}
 
 
 def run_all(
