@@ -145,15 +145,13 @@ def _inverted(
     affinity, weight = candidates.masses()
     a = at[near]
     # at mass = 1 candidates above have Y = 0 and count as none
-    none = 1 - load + (np.asarray(candidates.tail(a)) if mass == 1 else 0.0) * np.ones(a.size)
+    none = 1 - load + np.asarray(candidates.tail(a)) * float(mass == 1)
     empty = none**others
     single = others * none ** max(others - 1, 0) if others else 0.0 * none
     low = np.asarray(candidates.tail(-a))
     between = low - np.asarray(candidates.tail(a))  # -mass δ < mass a
     further = np.minimum(mass * a / (1 - mass), 1.0) if mass < 1 else a
-    with np.errstate(invalid="ignore"):
-        beside = np.maximum(np.asarray(candidates.tail(a)) - np.asarray(candidates.tail(further)), 0.0)
-    beside = np.where(further > a, beside, 0.0) if mass < 1 else 0.0
+    beside = np.asarray(candidates.tail(a)) - np.asarray(candidates.tail(np.maximum(further, a)))
     total = 1 - empty - single * (1 - none)
     result = empty + single * (between + beside) + 0.5 * total
     step = 2 * np.pi / period
