@@ -87,8 +87,7 @@ def route(x: Array, experts: int, capacity: int, *, top: int = 1) -> Assignment:
     if _is_torch(x) and _needs_operator(x):
         return _operators().route(x, experts, capacity, top)
     x, experts, top = _tokens(x, experts, top)
-    capacity = _whole("capacity", capacity, x.shape[-2], "tokens")
-    return _keep(*_top_affinity(x, experts, top), experts, capacity)
+    return _route(x, experts, _whole("capacity", capacity, x.shape[-2], "tokens"), top)
 
 
 def backend(x: Array) -> str:
@@ -119,11 +118,9 @@ def _top_affinity(x: Array, experts: int, top: int) -> tuple[Array, Array]:
     flat_weight, flat_expert = weight.reshape(-1, top), expert.reshape(-1, top)
     for piece in _pieces(x):
         rows = slice(row, row + piece.shape[0])
-        bad = _run("project", piece.size, piece, experts, top, flat_weight[rows], flat_expert[rows])
+        bad = _run("project", piece.size, piece, experts, flat_weight[rows], flat_expert[rows])
         if bad >= 0:
-            raise ValueError(
-                f"x holds NaN or infinite values (in token {(row + bad) % x.shape[-2]}) but must be finite"
-            )
+            raise ValueError(_not_finite((row + bad) % x.shape[-2]))
         row += piece.shape[0]
     return _like(x, weight), _like(x, expert)
 
@@ -152,46 +149,81 @@ def _top_affinity_backward(gradient: Array, x: Array, expert: Array, experts: in
     return result
 
 
-def _slots(weight: Array, expert: Array, experts: int, capacity: int) -> tuple[Array, Array]:
-    if backend(weight) != "numba":
-        return naive.slots(weight, expert, experts, capacity)
-    load, *_, table = _selected(weight, expert, experts, capacity, False)
-    load = load if weight.ndim == 3 else load[0]
-    return _like(weight, table.reshape(tuple(weight.shape))), _like(weight, load)
+def _route(x: Array, experts: int, capacity: int, top: int) -> Assignment:
+    if backend(x) != "numba" or not _ready(x):
+        return _keep(*_top_affinity(x, experts, top), experts, capacity)
+    batched, host = x.ndim == 3, _host(x)
+    rows, samples = host.reshape(-1, host.shape[-1]), x.shape[0] if batched else 1
+    bad, *kept = _run("route", rows.size, rows, samples, experts, capacity, *_scratch(rows.shape[0], top, rows.dtype))
+    if bad >= 0:
+        raise ValueError(_not_finite(bad % x.shape[-2]))
+    return _assignment(x, batched, experts, capacity, *kept)
 
 
 def _keep(weight: Array, expert: Array, experts: int, capacity: int) -> Assignment:
     if backend(weight) != "numba":
         return naive.select(weight, expert, experts, capacity)
-    load, sample, chosen, token, slot, _ = _selected(weight, expert, experts, capacity, True)
-    batched = weight.ndim == 3
-    if batched and weight.shape[0] == 1:
-        sample = np.zeros_like(chosen)
+    batched, shape = weight.ndim == 3, weight.shape if weight.ndim == 3 else (1, *weight.shape)
+    load, slot = _selected(weight, expert, experts, capacity)
+    kept = np.minimum(load, capacity).reshape(-1)
+    filled = np.nonzero(slot.reshape(-1) >= 0)[0]
+    slot, chosen = slot.reshape(-1)[filled], _host(expert).reshape(-1)[filled]
+    sample, pair = np.divmod(filled, shape[1] * shape[2])
+    order = np.empty_like(filled)
+    order[(np.cumsum(kept) - kept)[sample * experts + chosen] + slot] = np.arange(filled.size)
+    token = pair // shape[2]
+    columns = (array[order] for array in (sample, chosen.astype(np.int64, copy=False), token, slot))
+    return _assignment(weight, batched, experts, capacity, load, *columns)
+
+
+def _assignment(
+    x: Array,
+    batched: bool,
+    experts: int,
+    capacity: int,
+    load: np.ndarray,
+    sample: np.ndarray,
+    expert: np.ndarray,
+    token: np.ndarray,
+    slot: np.ndarray,
+) -> Assignment:
+    """From NumPy arrays to the library of x; `sample` may be empty where there is one."""
+    if batched and sample.size < token.size:
+        sample = np.zeros_like(token)
     return Assignment(
-        expert=_like(weight, chosen),
-        token=_like(weight, token),
-        slot=_like(weight, slot),
-        sample=_like(weight, sample) if batched else None,
-        load=_like(weight, load if batched else load[0]),
-        tokens=weight.shape[-2],
+        expert=_like(x, expert),
+        token=_like(x, token),
+        slot=_like(x, slot),
+        sample=_like(x, sample) if batched else None,
+        load=_like(x, load if batched else load[0]),
+        tokens=x.shape[-2],
         experts=experts,
         capacity=capacity,
     )
 
 
-def _selected(weight: Array, expert: Array, experts: int, capacity: int, compact: bool) -> tuple[Any, ...]:
+def _slots(weight: Array, expert: Array, experts: int, capacity: int) -> tuple[Array, Array]:
+    if backend(weight) != "numba":
+        return naive.slots(weight, expert, experts, capacity)
+    load, slot = _selected(weight, expert, experts, capacity)
+    load = load if weight.ndim == 3 else load[0]
+    return _like(weight, slot.reshape(tuple(weight.shape))), _like(weight, load)
+
+
+def _selected(weight: Array, expert: Array, experts: int, capacity: int) -> tuple[np.ndarray, np.ndarray]:
+    """(load, slot), each a row for each sample."""
     top = weight.shape[-1]
     samples = weight.shape[0] if weight.ndim == 3 else 1
     flat = [_host(array).reshape(samples, -1) for array in (weight, expert)]
     bits = flat[0].view(np.uint32 if flat[0].itemsize == 4 else np.uint64)
-    room = _scratch(bits.size, bits.dtype)
-    bad, *result = _run("select", 64 * bits.size, flat[0], bits, flat[1], top, experts, capacity, compact, *room)
+    *_, keys, places = _scratch(bits.size, 1, flat[0].dtype)
+    bad, load, slot = _run("select", 64 * bits.size, flat[0], bits, flat[1], top, experts, capacity, keys, places)
     if bad >= 0:
         wrong, number = (array.reshape(-1)[bad] for array in flat)
         if not np.isfinite(wrong):
             raise ValueError("weight holds NaN or infinite values but must be finite")
         raise ValueError(f"expert holds {number} but must lie in 0 to {experts - 1}")
-    return tuple(result)
+    return load, slot
 
 
 def _tokens(x: Array, experts: Any, top: Any) -> tuple[Array, int, int]:
@@ -248,15 +280,23 @@ def _small_enough(name: str, tokens: int, top: int) -> None:
         )
 
 
+def _not_finite(token: int) -> str:
+    return f"x holds NaN or infinite values (in token {token}) but must be finite"
+
+
+def _ready(x: Array) -> bool:
+    """Whether the kernels can read x where it lies: contiguous rows of native floats."""
+    if isinstance(x, np.ndarray):
+        return x.dtype in (np.float32, np.float64) and x.dtype.isnative and x.flags.aligned and x.flags.c_contiguous
+    return _name(x.dtype) in ("float32", "float64") and x.is_contiguous() and not x.is_neg()
+
+
 def _pieces(x: Array) -> Iterator[np.ndarray]:
     """x as contiguous rows of native floats: x itself where possible, otherwise copies of bounded size."""
     dim = x.shape[-1]
-    if isinstance(x, np.ndarray):
-        ready = x.dtype in (np.float32, np.float64) and x.dtype.isnative and x.flags.aligned and x.flags.c_contiguous
-    else:
+    if not isinstance(x, np.ndarray):
         x = x.detach().resolve_neg()
-        ready = _name(x.dtype) in ("float32", "float64") and x.is_contiguous()
-    if ready:
+    if _ready(x):
         yield _host(x).reshape(-1, dim)
         return
     x = x if x.ndim == 3 else x[None]
@@ -322,10 +362,10 @@ def _gpu() -> ModuleType:
     return gpu
 
 
-def _scratch(pairs: int, bits: Any) -> tuple[Any, Any]:
+def _scratch(rows: int, top: int, kind: np.dtype) -> tuple[Any, ...]:
     from resonance_theory.kernels import cpu
 
-    return cpu.scratch(pairs, bits)
+    return cpu.scratch(rows, top, kind)
 
 
 def _run(kernel: str, work: int, *arguments: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from llvmlite import ir
 from numba import extending, types
 
-__all__ = ["LANES", "STEP", "block_sums", "block_sums_by_eight", "write_gradient"]
+__all__ = ["LANES", "STEP", "block_sums", "block_sums_by_eight", "highest", "write_gradient"]
 
 intrinsic: Any = extending.intrinsic  # numba types its decorators for plain calls only
 
@@ -21,6 +21,7 @@ STEP = 2 * LANES
 _SIZE, _DOUBLE = ir.IntType(64), ir.DoubleType()
 _PACK = ir.VectorType(_DOUBLE, LANES)
 _ZERO, _ZEROS = ir.Constant(_DOUBLE, 0.0), ir.Constant(_PACK, [0.0] * LANES)
+_LOWEST = ir.Constant(_PACK, [-float("inf")] * LANES)
 
 
 def _whole(value: int) -> ir.Constant:
@@ -29,6 +30,12 @@ def _whole(value: int) -> ir.Constant:
 
 def _shuffle(builder: Any, a: Any, b: Any, lanes: Sequence[int]) -> Any:
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes)))
+
+
+def _spread(builder: Any, value: Any, lanes: int) -> Any:
+    empty = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
+    first = builder.insert_element(empty, value, ir.Constant(ir.IntType(32), 0))
+    return _shuffle(builder, first, first, [0] * lanes)
 
 
 def _loop(
@@ -75,21 +82,27 @@ class _Row:
         value = builder.load(builder.bitcast(place, pack.as_pointer()), align=self.align)
         return value if self.wide else builder.fpext(value, ir.VectorType(_DOUBLE, lanes))
 
-    def add_lanes(self, start: Any, stop: Any, squares: Sequence[Any]) -> tuple[Any, list[Any]]:
-        """Lane sums of the entries start..stop, a multiple of 16, and `squares`, two packs, plus their squares."""
-        builder = self.builder
+    def _add(self, at: Any, values: Sequence[Any]) -> list[Any]:
+        """values, (sum, squares) of two packs, plus the sixteen entries from `at`; a sum may be None: nothing yet."""
+        builder, result = self.builder, []
+        for k in range(2):
+            part = self.load(builder.add(at, _whole(k * LANES)), LANES)
+            flags = () if self.wide else ("contract",)
+            product = builder.fmul(part, part, flags=flags)
+            total = part if values[2 * k] is None else builder.fadd(values[2 * k], part)
+            result += [total, builder.fadd(values[2 * k + 1], product, flags=flags)]
+        return result
 
-        def step(at: Any, values: list[Any]) -> list[Any]:
-            result = []
-            for k in range(2):
-                part = self.load(builder.add(at, _whole(k * LANES)), LANES)
-                flags = () if self.wide else ("contract",)
-                product = builder.fmul(part, part, flags=flags)
-                result += [builder.fadd(values[2 * k], part), builder.fadd(values[2 * k + 1], product, flags=flags)]
-            return result
+    def add_lanes(self, start: Any, stop: Any, squares: Sequence[Any], some: bool = False) -> tuple[Any, list[Any]]:
+        """Lane sums of the entries start..stop, a multiple of 16, and `squares`, two packs, plus their squares.
 
-        sums = _loop(builder, start, stop, STEP, [_ZEROS, squares[0], _ZEROS, squares[1]], step)
-        return builder.fadd(sums[0], sums[2]), [sums[1], sums[3]]
+        some: there are entries, so that the first need not be added to 0, which only the sign of a zero shows.
+        """
+        values = [None if some else _ZEROS, squares[0], None if some else _ZEROS, squares[1]]
+        if some:
+            values, start = self._add(start, values), self.builder.add(start, _whole(STEP))
+        sums = _loop(self.builder, start, stop, STEP, values, self._add)
+        return self.builder.fadd(sums[0], sums[2]), [sums[1], sums[3]]
 
 
 def _data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
@@ -163,11 +176,12 @@ def block_sums_by_eight(typingctx: Any, x: Any, row: Any, dim: Any, block: Any, 
             lane_sums, at = [], start
             for _ in range(LANES):
                 stop = builder.add(at, block)
-                lane_sum, values = tokens.add_lanes(at, stop, values)
+                lane_sum, values = tokens.add_lanes(at, stop, values, some=True)
                 lane_sums.append(lane_sum)
                 at = stop
             place = builder.gep(data, [builder.sdiv(start, block)])
-            builder.store(_totals(builder, lane_sums), builder.bitcast(place, _PACK.as_pointer()), align=8)
+            totals = builder.fadd(_totals(builder, lane_sums), _ZEROS)  # no negative zeros
+            builder.store(totals, builder.bitcast(place, _PACK.as_pointer()), align=8)
             return values
 
         step = builder.mul(block, _whole(LANES))
@@ -175,6 +189,54 @@ def block_sums_by_eight(typingctx: Any, x: Any, row: Any, dim: Any, block: Any, 
         return builder.fadd(_total(builder, builder.fadd(values[0], values[1])), _ZERO)
 
     return types.float64(x, types.intp, types.intp, types.intp, sums), codegen
+
+
+@intrinsic
+def highest(typingctx: Any, sums: Any, bound: Any, slack: Any) -> Any:
+    """(best, limit, place): the largest of the sums below `bound`, best - |best|/2^22 - slack, and the place of best.
+
+    place is -1 where several lie between limit and bound. sums: a multiple of 8, none of them NaN.
+    """
+    result = types.Tuple((types.float64, types.float64, types.intp))
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        sums, bound, slack = arguments
+        array = context.make_array(signature.args[0])(context, builder, sums)
+        size, below = builder.extract_value(array.shape, 0), _spread(builder, bound, LANES)
+
+        def load(at: Any) -> Any:
+            return builder.load(builder.bitcast(builder.gep(array.data, [at]), _PACK.as_pointer()), align=8)
+
+        def larger(a: Any, b: Any) -> Any:
+            return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+        def largest(at: Any, values: list[Any]) -> list[Any]:
+            pack = load(at)
+            return [larger(builder.select(builder.fcmp_ordered("<", pack, below), pack, _LOWEST), values[0])]
+
+        (vector,) = _loop(builder, _whole(0), size, LANES, [_LOWEST], largest)
+        for half in (LANES // 2, LANES // 4, LANES // 8):
+            low, high = range(half), range(half, 2 * half)
+            vector = larger(_shuffle(builder, vector, vector, low), _shuffle(builder, vector, vector, high))
+        best = builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
+        magnitude = builder.call(builder.module.declare_intrinsic("llvm.fabs", [_DOUBLE]), [best])
+        margin = builder.fadd(builder.fmul(magnitude, ir.Constant(_DOUBLE, 2.0**-22)), slack)
+        limit = builder.fsub(best, margin)
+        above = _spread(builder, limit, LANES)
+
+        def find(at: Any, values: list[Any]) -> list[Any]:
+            pack = load(at)
+            hit = builder.and_(builder.fcmp_ordered(">=", pack, above), builder.fcmp_ordered("<", pack, below))
+            bits = builder.zext(builder.bitcast(hit, ir.IntType(LANES)), _SIZE)
+            here = builder.add(at, builder.cttz(bits, ir.Constant(ir.IntType(1), 0)))
+            place = builder.select(builder.icmp_signed("!=", bits, _whole(0)), here, values[1])
+            return [builder.add(values[0], builder.ctpop(bits)), place]
+
+        near, place = _loop(builder, _whole(0), size, LANES, [_whole(0), _whole(0)], find)
+        place = builder.select(builder.icmp_signed("==", near, _whole(1)), place, _whole(-1))
+        return context.make_tuple(builder, result, [best, limit, place])
+
+    return result(sums, types.float64, types.float64), codegen
 
 
 @intrinsic
@@ -188,15 +250,10 @@ def write_gradient(typingctx: Any, x: Any, row: Any, dim: Any, block: Any, pull:
         pull_data = _data(context, builder, signature.args[4], pull)
         pack = ir.VectorType(tokens.item, STEP)
 
-        def spread(value: Any) -> Any:
-            empty = ir.Constant(ir.VectorType(_DOUBLE, STEP), ir.Undefined)
-            first = builder.insert_element(empty, value, ir.Constant(ir.IntType(32), 0))
-            return _shuffle(builder, first, first, [0] * STEP)
-
-        factor = spread(along)
+        factor = _spread(builder, along, STEP)
 
         def one_block(start: Any, _: list[Any]) -> list[Any]:
-            base = spread(builder.load(builder.gep(pull_data, [builder.sdiv(start, block)])))
+            base = _spread(builder, builder.load(builder.gep(pull_data, [builder.sdiv(start, block)])), STEP)
 
             def step(at: Any, _: list[Any]) -> list[Any]:
                 values = builder.fsub(base, builder.fmul(factor, tokens.load(at, STEP)))

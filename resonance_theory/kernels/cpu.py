@@ -16,9 +16,9 @@ from typing import Any
 import numba
 import numpy as np
 
-from resonance_theory.kernels._vectors import LANES, STEP, block_sums, block_sums_by_eight, write_gradient
+from resonance_theory.kernels._vectors import LANES, STEP, block_sums, block_sums_by_eight, highest, write_gradient
 
-__all__ = ["project", "project_backward", "run", "scratch", "select", "serial"]
+__all__ = ["project", "project_backward", "route", "run", "scratch", "select", "serial"]
 
 # numba types its decorators for plain calls only
 njit: Any = functools.partial(numba.njit, cache=True, nogil=True)
@@ -31,16 +31,28 @@ _LOW = float(np.finfo(np.float64).smallest_normal / np.finfo(np.float64).eps ** 
 
 
 @njit
-def _measure(x: Any, row: int, block: int, sums: Any, spare: Any) -> tuple[float, float]:
+def _room(experts: int) -> Any:
+    """Space for block sums, filled up to whole vectors with what is no expert's."""
+    return np.full(-(-experts // LANES) * LANES, -np.inf)
+
+
+@njit(inline="always")
+def _block_sums(x: Any, row: int, experts: int, block: int, sums: Any) -> float:
+    """Block sums of a row in `sums`; its sum of squares. block: dim / experts, since a division takes its time."""
+    dim = x.shape[1]
+    if block % STEP == 0 and experts % LANES == 0:
+        return block_sums_by_eight(x, row, dim, block, sums)
+    return block_sums(x, row, dim, block, sums)
+
+
+@njit
+def _measure(x: Any, row: int, experts: int, block: int, sums: Any) -> tuple[float, float]:
     """Block sums of a row in `sums`; its length, and the number by which both are divided (1 unless out of range).
 
     The length is NaN where the row holds NaN or infinite values.
     """
     dim = x.shape[1]
-    if block % STEP == 0 and sums.shape[0] % LANES == 0:
-        square = block_sums_by_eight(x, row, dim, block, sums)
-    else:
-        square = block_sums(x, row, dim, block, sums)
+    square = _block_sums(x, row, experts, block, sums)
     if _LOW < square < np.inf:
         return np.sqrt(square), 1.0
     largest = 0.0
@@ -50,76 +62,65 @@ def _measure(x: Any, row: int, block: int, sums: Any, spare: Any) -> tuple[float
         largest = max(largest, abs(np.float64(x[row, j])))
     if largest == 0.0:
         return 0.0, 1.0
+    spare = np.empty((1, dim), np.float64)
     for j in range(dim):
         spare[0, j] = x[row, j] / largest
     return np.sqrt(block_sums(spare, 0, dim, block, sums)), largest
 
 
-@njit(parallel=True)
-def project(x: Any, experts: int, top: int, weight: Any, expert: Any) -> int:
-    """Write the `top` highest affinities of each row of x (tokens, dim) and their experts; see naive.project.
+@njit(inline="always")
+def _choose(
+    x: Any, row: int, experts: int, block: int, scale: float, tiny: float, sums: Any, weight: Any, expert: Any
+) -> bool:
+    """Write the highest affinities of a row and their experts; false, having written nothing of use, where that fails.
 
-    Returns the first row that holds NaN or infinite values, or -1.
+    The choice is made by the sums themselves, without a division for each expert. It fails where rounding could make a
+    tie and where squares leave the range. tiny: more than the spacing of denormal numbers, over scale.
     """
-    tokens, dim = x.shape
-    block = dim // experts
-    scale = np.sqrt(experts / dim)
-    bad = np.full(_CHUNKS, -1, np.int64)
-    for chunk in numba.prange(_CHUNKS):
-        sums = np.empty(experts, np.float64)
-        spare = np.empty((1, dim), np.float64)
-        cosine = np.empty(experts, weight.dtype)
-        for row in range(chunk * tokens // _CHUNKS, (chunk + 1) * tokens // _CHUNKS):
-            length, _ = _measure(x, row, block, sums, spare)
-            if np.isnan(length):
-                bad[chunk] = row
-                break
-            if length == 0.0:
-                length = 1.0
-            if not _clear_winners(sums, scale, length, weight[row], expert[row]):
-                _measure(x, row, block, sums, spare)
-                for i in range(experts):
-                    cosine[i] = sums[i] * scale / length
-                _highest(cosine, weight[row], expert[row])
-            for k in range(top):  # rounding can push a cosine beyond 1; only one expert's, so the order stands
-                weight[row, k] = min(max(weight[row, k], -1.0), 1.0)
-    for chunk in range(_CHUNKS):
-        if bad[chunk] >= 0:
-            return bad[chunk]
-    return -1
-
-
-@njit(fastmath={"nnan", "nsz"})
-def _largest(sums: Any) -> float:
-    best = sums[0]
-    for i in range(1, sums.shape[0]):
-        best = max(best, sums[i])
-    return best
+    square = _block_sums(x, row, experts, block, sums)
+    top = weight.shape[1]
+    if not (_LOW < square < np.inf and top <= 4):
+        return False
+    length, bound, clear = np.sqrt(square), np.inf, True
+    for k in range(top):
+        best, bound, place = highest(sums, bound, length * tiny)
+        clear = clear and place >= 0
+        # Rounding can push a cosine beyond 1; only one expert's, so the order stands.
+        weight[row, k], expert[row, k] = min(max(best * scale / length, -1.0), 1.0), place
+    return clear
 
 
 @njit
-def _clear_winners(sums: Any, scale: float, length: float, weight: Any, expert: Any) -> bool:
-    """Choose by the sums themselves where rounding cannot make a tie; false where it could. Overwrites `sums`.
-
-    Two searches of the sums for each choice, which the compiler vectorises, instead of a division for each expert.
-    """
-    top = weight.shape[0]
-    if top > 4:
+def _choose_carefully(
+    x: Any, row: int, experts: int, block: int, scale: float, sums: Any, weight: Any, expert: Any
+) -> bool:
+    """The same for any row; false where it holds NaN or infinite values. Apart, since it would slow the other down."""
+    length, _ = _measure(x, row, experts, block, sums)
+    if np.isnan(length):
         return False
-    for k in range(top):
-        best = _largest(sums)
-        # More than the spacing of float32, of normal and of denormal numbers, at the best sum.
-        limit = best - (abs(best) * 2.0**-22 + length / scale * 2.0**-147)
-        near, place = 0, 0
-        for i in range(sums.shape[0]):
-            close = sums[i] >= limit
-            near += close
-            place += i * close
-        if near > 1:
-            return False
-        weight[k], expert[k] = best * scale / length, place
-        sums[place] = -np.inf
+    if length == 0.0:
+        length = 1.0
+    cosine = np.empty(experts, weight.dtype)
+    for i in range(experts):
+        cosine[i] = sums[i] * scale / length
+    _highest(cosine, weight[row], expert[row])
+    for k in range(weight.shape[1]):
+        weight[row, k] = min(max(weight[row, k], -1.0), 1.0)
     return True
+
+
+@njit
+def _choose_rows(first: int, stop: int, x: Any, experts: int, sums: Any, weight: Any, expert: Any) -> int:
+    """Do so for rows first..stop; the first that holds NaN or infinite values, or -1."""
+    block, scale = x.shape[1] // experts, np.sqrt(experts / x.shape[1])
+    tiny = 2.0**-147 / scale
+    for row in range(first, stop):
+        if not (
+            _choose(x, row, experts, block, scale, tiny, sums, weight, expert)
+            or _choose_carefully(x, row, experts, block, scale, sums, weight, expert)
+        ):
+            return row
+    return -1
 
 
 @njit
@@ -140,6 +141,27 @@ def _highest(cosine: Any, weight: Any, expert: Any) -> None:
 
 
 @njit(parallel=True)
+def project(x: Any, experts: int, weight: Any, expert: Any) -> int:
+    """Write the highest affinities of each row of x (tokens, dim) and their experts; see naive.project.
+
+    weight, expert: (tokens, top). Returns the first row that holds NaN or infinite values, or -1.
+    """
+    tokens, bad = x.shape[0], np.full(_CHUNKS, -1, np.int64)
+    for chunk in numba.prange(_CHUNKS):
+        begin, stop = chunk * tokens // _CHUNKS, (chunk + 1) * tokens // _CHUNKS
+        bad[chunk] = _choose_rows(begin, stop, x, experts, _room(experts), weight, expert)
+    return _first(bad)
+
+
+@njit
+def _first(bad: Any) -> int:
+    for wrong in bad:
+        if wrong >= 0:
+            return wrong
+    return -1
+
+
+@njit(parallel=True)
 def project_backward(x: Any, expert: Any, gradient: Any, experts: int, result: Any) -> None:
     """Write the gradient with respect to x (tokens, dim); see naive.project_backward.
 
@@ -149,10 +171,9 @@ def project_backward(x: Any, expert: Any, gradient: Any, experts: int, result: A
     top, block = expert.shape[1], dim // experts
     scale = np.sqrt(experts / dim)
     for chunk in numba.prange(_CHUNKS):
-        sums = np.empty(experts, np.float64)
-        spare = np.empty((1, dim), np.float64)
+        sums = _room(experts)
         for row in range(chunk * tokens // _CHUNKS, (chunk + 1) * tokens // _CHUNKS):
-            length, divisor = _measure(x, row, block, sums, spare)
+            length, divisor = _measure(x, row, experts, block, sums)
             inverse = 0.0 if length == 0.0 else 1.0 / length
             along = 0.0
             for k in range(top):
@@ -216,34 +237,15 @@ def _sort_row(key: Any, pair: Any, spare_key: Any, spare_pair: Any) -> bool:
     return swapped
 
 
-@njit(parallel=True)
-def select(
-    weight: Any, bits: Any, expert: Any, top: int, experts: int, capacity: int, compact: bool, keys: Any, places: Any
-) -> Any:
-    """Keep the `capacity` candidates of highest weight of every expert; see naive.select.
+@njit
+def _starts(place: Any, samples: int, experts: int, capacity: int) -> Any:
+    """Where each expert's candidates start in the order by expert, and its kept ones among all kept; loads.
 
-    weight, expert: (samples, tokens * top); bits: weight as unsigned integers; keys, places:
-    scratch, as `scratch` gives it. Returns (bad, load, sample, expert,
-    token, slot, table): `bad` is the first flat index whose weight is not finite or whose expert is out of range, or
-    -1; sample to slot are the compact result, and `table`, of the shape of `weight`, holds each candidate's slot, -1
-    where it is dropped; only the one asked for.
+    place: (samples * parts, experts), candidates counted in each part of a sample; becomes where the part puts its own.
     """
-    samples, pairs = weight.shape
-    rows = samples * experts
-    parts = max(1, _CHUNKS // (4 * samples))  # of a sample, counted and bucketed side by side
-    place = np.zeros((samples * parts, experts), np.int64)
-    bad = np.full(samples * parts, -1, np.int64)
-    for part in numba.prange(samples * parts):
-        sample, part_of_sample = part // parts, part % parts
-        for p in range(part_of_sample * pairs // parts, (part_of_sample + 1) * pairs // parts):
-            e = expert[sample, p]
-            if not (0 <= e < experts and abs(weight[sample, p]) < np.inf):
-                bad[part] = sample * pairs + p
-                break
-            place[part, e] += 1
+    parts, rows = place.shape[0] // samples, samples * experts
     load = np.zeros((samples, experts), np.int64)
     start, first = np.zeros(rows + 1, np.int64), np.zeros(rows + 1, np.int64)
-    wrong = -1
     for sample in range(samples):
         for e in range(experts):
             row = sample * experts + e
@@ -253,58 +255,128 @@ def select(
             load[sample, e] = at - start[row]
             start[row + 1] = at
             first[row + 1] = first[row] + min(load[sample, e], capacity)
-    for part in range(samples * parts):
-        if bad[part] >= 0:
-            wrong = bad[part]
-            break
-    kept = first[rows] if compact and wrong < 0 else 0
+    return load, start, first
+
+
+@njit
+def _bucket(part: int, parts: int, top: int, bits: Any, expert: Any, place: Any, key: Any, pair: Any) -> None:
+    """Put a part's candidates to their expert, in position order: stable sorting then keeps ties in that order."""
+    sample, share, tokens = part // parts, part % parts, bits.shape[1] // top
+    sign = np.uint64(1) << np.uint64(8 * bits.itemsize - 1)
+    for p in range(share * tokens // parts * top, (share + 1) * tokens // parts * top):
+        at = place[part, expert[sample, p]]
+        key[at], pair[at] = _falling(np.uint64(bits[sample, p]), sign), p
+        place[part, expert[sample, p]] = at + 1
+
+
+@njit
+def _ordered(row: int, start: Any, keys: Any, places: Any) -> Any:
+    """The candidates of an expert, best first."""
+    low, high = start[row], start[row + 1]
+    swapped = _sort_row(keys[0, low:high], places[0, low:high], keys[1, low:high], places[1, low:high])
+    return places[1 if swapped else 0, low:high]
+
+
+@njit
+def _list_kept(row: int, top: int, start: Any, first: Any, keys: Any, places: Any, out: Any) -> None:
+    """Write what an expert keeps; out: expert, token and slot."""
+    experts, ordered = out[3], _ordered(row, start, keys, places)
+    for slot in range(first[row + 1] - first[row]):
+        k = first[row] + slot
+        out[0][k], out[2][k] = row % experts, slot
+        out[1][k] = ordered[slot] if top == 1 else ordered[slot] // top
+
+
+@njit(parallel=True)
+def route(
+    x: Any, samples: int, experts: int, capacity: int, weight: Any, bits: Any, expert: Any, keys: Any, places: Any
+) -> Any:
+    """Project and keep, see naive.project and naive.select: (bad, load, sample, expert, token, slot).
+
+    x: (samples * tokens, dim); scratch as `scratch` gives it: weight, expert (samples * tokens, top); bits: weight as
+    unsigned integers; keys, places. bad: the first row that holds NaN or infinite values, or -1; sample: empty for one.
+    """
+    top, tokens, parts = weight.shape[1], x.shape[0] // samples, max(1, _CHUNKS // samples)
+    place = np.zeros((samples * parts, experts), np.int64)
+    bad = np.full(samples * parts, -1, np.int64)
+    for part in numba.prange(samples * parts):
+        start_row, share = part // parts * tokens, part % parts
+        begin, stop = start_row + share * tokens // parts, start_row + (share + 1) * tokens // parts
+        bad[part] = _choose_rows(begin, stop, x, experts, _room(experts), weight, expert)
+        if bad[part] < 0:
+            for row in range(begin, stop):
+                for k in range(top):
+                    place[part, expert[row, k]] += 1
+    wrong = _first(bad)
+    load, start, first = _starts(place, samples, experts, capacity)
+    kept = first[-1] if wrong < 0 else 0
     # Fresh memory costs more than filling it: the samples are left out where there is one.
     out_sample, out_expert = np.empty(kept if samples > 1 else 0, np.int64), np.empty(kept, np.int64)
     out_token, out_slot = np.empty(kept, np.int64), np.empty(kept, np.int64)
-    table = np.empty((0, 0) if compact else (samples, pairs), np.int64)
-    if wrong >= 0:
-        return wrong, load, out_sample, out_expert, out_token, out_slot, table
-
-    # Bucket by expert, in position order; keys rise as weights fall, so that stable sorting keeps ties in that order.
-    sign = np.uint64(1) << np.uint64(8 * bits.itemsize - 1)
-    key, spare_key, pair, spare_pair = keys[0], keys[1], places[0], places[1]
-    for part in numba.prange(samples * parts):
-        sample, part_of_sample = part // parts, part % parts
-        for p in range(part_of_sample * pairs // parts, (part_of_sample + 1) * pairs // parts):
-            e = expert[sample, p]
-            key[place[part, e]] = _falling(np.uint64(bits[sample, p]), sign)
-            pair[place[part, e]] = p
-            place[part, e] += 1
-    for row in numba.prange(rows):
-        low, high = start[row], start[row + 1]
-        swapped = _sort_row(key[low:high], pair[low:high], spare_key[low:high], spare_pair[low:high])
-        ordered = spare_pair[low:high] if swapped else pair[low:high]
-        keep = min(high - low, capacity)
-        sample, e = row // experts, row % experts
-        if compact:
-            for slot in range(keep):
-                k = first[row] + slot
-                out_expert[k], out_slot[k] = e, slot
-                out_token[k] = ordered[slot] if top == 1 else ordered[slot] // top
+    if wrong < 0:
+        out = out_expert, out_token, out_slot, experts
+        flat_bits, flat_expert = bits.reshape(samples, -1), expert.reshape(samples, -1)
+        for part in numba.prange(samples * parts):
+            _bucket(part, parts, top, flat_bits, flat_expert, place, keys[0], places[0])
+        for row in numba.prange(samples * experts):
+            _list_kept(row, top, start, first, keys, places, out)
             if samples > 1:
-                out_sample[first[row] : first[row] + keep] = sample
-        else:
-            for slot in range(high - low):
-                table[sample, ordered[slot]] = slot if slot < keep else -1
-    return wrong, load, out_sample, out_expert, out_token, out_slot, table
+                out_sample[first[row] : first[row + 1]] = row // experts
+    return wrong, load, out_sample, out_expert, out_token, out_slot
+
+
+@njit(parallel=True)
+def select(
+    weight: Any, bits: Any, expert: Any, top: int, experts: int, capacity: int, keys: Any, places: Any
+) -> Any:
+    """Slots of the candidates, see naive.slots: (bad, load, slot).
+
+    weight, expert: (samples, tokens * top); bits: weight as unsigned integers; keys, places: scratch, as `scratch`
+    gives it. bad: the first flat index whose weight is not finite or whose expert is out of range, or -1.
+    """
+    samples, pairs = weight.shape
+    parts, tokens = max(1, _CHUNKS // (4 * samples)), pairs // top
+    place = np.zeros((samples * parts, experts), np.int64)
+    bad = np.full(samples * parts, -1, np.int64)
+    for part in numba.prange(samples * parts):
+        sample, share = part // parts, part % parts
+        for p in range(share * tokens // parts * top, (share + 1) * tokens // parts * top):
+            e = expert[sample, p]
+            if not (0 <= e < experts and abs(weight[sample, p]) < np.inf):
+                bad[part] = sample * pairs + p
+                break
+            place[part, e] += 1
+    wrong = _first(bad)
+    load, start, _ = _starts(place, samples, experts, capacity)
+    slot = np.empty((samples, pairs if wrong < 0 else 0), np.int64)
+    if wrong < 0:
+        for part in numba.prange(samples * parts):
+            _bucket(part, parts, top, bits, expert, place, keys[0], places[0])
+        for row in numba.prange(samples * experts):
+            ordered = _ordered(row, start, keys, places)
+            for rank in range(ordered.shape[0]):
+                slot[row // experts, ordered[rank]] = rank if rank < capacity else -1
+    return wrong, load, slot
 
 
 _kept = threading.local()
 
 
-def scratch(pairs: int, bits: Any) -> tuple[Any, Any]:
-    """Two rows of keys and two of indices for `select`; each thread keeps its own, since fresh memory is slow."""
-    size = 2 * pairs * bits.itemsize
+def scratch(rows: int, top: int, kind: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """weight, bits, expert, keys and places for `route` of that many tokens, and for `select`.
+
+    Each thread keeps its own, since fresh memory is slow.
+    """
+    pairs, unsigned = rows * top, np.uint32 if kind.itemsize == 4 else np.uint64
+    size = (3 * kind.itemsize + 12) * pairs
     memory = getattr(_kept, "memory", None)
-    if memory is None or memory.size < size + 8 * pairs:
-        memory = np.empty(size + 8 * pairs, np.uint8)
+    if memory is None or memory.size < size:
+        memory = np.empty(size, np.uint8)
         _kept.memory = memory if memory.size <= _KEEP else None
-    return memory[:size].view(bits).reshape(2, pairs), memory[size : size + 8 * pairs].view(np.uint32).reshape(2, pairs)
+    keys = memory[: 2 * pairs * kind.itemsize].view(unsigned).reshape(2, pairs)
+    rest = memory[keys.nbytes : size]
+    bits, rest = rest[: keys.nbytes // 2].view(unsigned).reshape(rows, top), rest[keys.nbytes // 2 :].view(np.uint32)
+    return bits.view(kind), bits, rest[:pairs].reshape(rows, top), keys, rest[pairs:].reshape(2, pairs)
 
 
 def run(name: str, work: int, *arguments: Any) -> Any:

@@ -65,7 +65,7 @@ def _(weight: Tensor, expert: Tensor, experts: int, capacity: int) -> tuple[Tens
 def _route(x: Tensor, experts: int, capacity: int, top: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     x, experts, top = kernels._tokens(x, experts, top)
     capacity = kernels._whole("capacity", capacity, x.shape[-2], "tokens")
-    kept = kernels._keep(*kernels._top_affinity(x, experts, top), experts, capacity)
+    kept = kernels._route(x, experts, capacity, top)
     sample = torch.empty(0, dtype=torch.int64, device=x.device) if kept.sample is None else kept.sample
     return sample, kept.expert, kept.token, kept.slot, kept.load
 
