@@ -154,7 +154,9 @@ def _route(x: Array, experts: int, capacity: int, top: int) -> Assignment:
         return _keep(*_top_affinity(x, experts, top), experts, capacity)
     batched, host = x.ndim == 3, _host(x)
     rows, samples = host.reshape(-1, host.shape[-1]), x.shape[0] if batched else 1
-    bad, *kept = _run("route", rows.size, rows, samples, experts, capacity, *_scratch(rows.shape[0], top, rows.dtype))
+    bad, *kept = _run(
+        "route", rows.size, rows, samples, experts, capacity, *_cpu().scratch(rows.shape[0], top, rows.dtype)
+    )
     if bad >= 0:
         raise ValueError(_not_finite(bad % x.shape[-2]))
     return _assignment(x, batched, experts, capacity, *kept)
@@ -216,7 +218,7 @@ def _selected(weight: Array, expert: Array, experts: int, capacity: int) -> tupl
     samples = weight.shape[0] if weight.ndim == 3 else 1
     flat = [_host(array).reshape(samples, -1) for array in (weight, expert)]
     bits = flat[0].view(np.uint32 if flat[0].itemsize == 4 else np.uint64)
-    *_, keys, places = _scratch(bits.size, 1, flat[0].dtype)
+    *_, keys, places = _cpu().scratch(bits.size, 1, flat[0].dtype)
     bad, load, slot = _run("select", 64 * bits.size, flat[0], bits, flat[1], top, experts, capacity, keys, places)
     if bad >= 0:
         wrong, number = (array.reshape(-1)[bad] for array in flat)
@@ -362,13 +364,12 @@ def _gpu() -> ModuleType:
     return gpu
 
 
-def _scratch(rows: int, top: int, kind: np.dtype) -> tuple[Any, ...]:
+@functools.cache
+def _cpu() -> ModuleType:
     from resonance_theory.kernels import cpu
 
-    return cpu.scratch(rows, top, kind)
+    return cpu
 
 
 def _run(kernel: str, work: int, *arguments: Any) -> Any:
-    from resonance_theory.kernels import cpu
-
-    return cpu.serial(kernel)(*arguments) if _forked else cpu.run(kernel, work, *arguments)
+    return _cpu().serial(kernel)(*arguments) if _forked else _cpu().run(kernel, work, *arguments)

@@ -210,27 +210,33 @@ def _sort_row(key: Any, pair: Any, spare_key: Any, spare_pair: Any) -> bool:
                 j -= 1
             key[j], pair[j] = k, p
         return False
-    # The digits of all keys are counted at once: one sweep, and repeated digits do not wait for each other.
-    count = np.zeros((key.itemsize, 256), np.int64)
+    # Only digits in which the keys can differ, counted at once: one sweep, and repeated digits do not wait.
+    low = high = key[0]
     for i in range(size):
-        rest: Any = np.uint64(key[i])
-        for digit in range(key.itemsize):
-            count[digit, rest & np.uint64(255)] += 1
-            rest >>= np.uint64(8)
+        low, high = min(low, key[i]), max(high, key[i])
+    bits = 0
+    while bits < 64 and np.uint64(high - low) >> np.uint64(bits):
+        bits += 1
+    digits = max(1, -(-bits // 8))
+    width = -(-bits // digits)
+    wide, mask = np.uint64(width), np.uint64((1 << width) - 1)
+    count = np.zeros((digits, 1 << width), np.uint32)
+    for i in range(size):
+        rest: Any = np.uint64(key[i] - low)
+        for digit in range(digits):
+            count[digit, rest & mask] += np.uint32(1)
+            rest >>= wide
     swapped = False
-    for digit in range(key.itemsize):
-        shift, place = np.uint64(8 * digit), count[digit]
-        if place[(np.uint64(key[0]) >> shift) & np.uint64(255)] == size:
-            continue  # all share this digit
-        total = 0
-        for value in range(256):
+    for digit in range(digits):
+        shift, place, total = np.uint64(digit * width), count[digit], np.uint32(0)
+        for value in range(1 << width):
             total, place[value] = total + place[value], total
         for i in range(size):
             k = key[i]
-            bucket = (np.uint64(k) >> shift) & np.uint64(255)
+            bucket = (np.uint64(k - low) >> shift) & mask
             at = place[bucket]
             spare_key[at], spare_pair[at] = k, pair[i]
-            place[bucket] = at + 1
+            place[bucket] = at + np.uint32(1)
         key, spare_key = spare_key, key
         pair, spare_pair = spare_pair, pair
         swapped = not swapped
@@ -326,9 +332,7 @@ def route(
 
 
 @njit(parallel=True)
-def select(
-    weight: Any, bits: Any, expert: Any, top: int, experts: int, capacity: int, keys: Any, places: Any
-) -> Any:
+def select(weight: Any, bits: Any, expert: Any, top: int, experts: int, capacity: int, keys: Any, places: Any) -> Any:
     """Slots of the candidates, see naive.slots: (bad, load, slot).
 
     weight, expert: (samples, tokens * top); bits: weight as unsigned integers; keys, places: scratch, as `scratch`
@@ -367,16 +371,21 @@ def scratch(rows: int, top: int, kind: Any) -> tuple[Any, Any, Any, Any, Any]:
 
     Each thread keeps its own, since fresh memory is slow.
     """
+    kept = getattr(_kept, "views", None)
+    if kept is not None and kept[0] == (rows, top, kind):
+        return kept[1]
     pairs, unsigned = rows * top, np.uint32 if kind.itemsize == 4 else np.uint64
     size = (3 * kind.itemsize + 12) * pairs
     memory = getattr(_kept, "memory", None)
     if memory is None or memory.size < size:
         memory = np.empty(size, np.uint8)
-        _kept.memory = memory if memory.size <= _KEEP else None
     keys = memory[: 2 * pairs * kind.itemsize].view(unsigned).reshape(2, pairs)
     rest = memory[keys.nbytes : size]
     bits, rest = rest[: keys.nbytes // 2].view(unsigned).reshape(rows, top), rest[keys.nbytes // 2 :].view(np.uint32)
-    return bits.view(kind), bits, rest[:pairs].reshape(rows, top), keys, rest[pairs:].reshape(2, pairs)
+    views = bits.view(kind), bits, rest[:pairs].reshape(rows, top), keys, rest[pairs:].reshape(2, pairs)
+    if memory.size <= _KEEP:
+        _kept.memory, _kept.views = memory, ((rows, top, kind), views)
+    return views
 
 
 def run(name: str, work: int, *arguments: Any) -> Any:
