@@ -155,6 +155,28 @@ def test_two_metrics_of_one_arm_are_compared():
     assert "whole - half" in result.table()
 
 
+def test_a_published_number_is_compared_with_the_mean():
+    values = np.array([0.80, 0.81, 0.79, 0.805, 0.795])
+    row = {"metric": "score", "first": "high", "published": 0.5}
+
+    def found(published, expect):
+        verdict = frame([row | {"published": published, "expect": expect, "margin": 0.5}])
+        return verdict.rows[-1]["verdict"]
+
+    mean = np.mean(frame([row]).rows[1]["metrics"]["score"]["runs"])
+    measured = frame([row])
+    assert measured.rows[-1]["difference"] == pytest.approx(mean - 0.5)
+    assert measured.rows[-1]["verdict"] == "MEASURED"
+    assert "high - 0.5 (published)" in measured.table()
+    assert found(float(mean), "equal") == "SUPPORTED"
+    assert found(float(mean) + 2, "equal") == "VIOLATED"
+    assert found(float(mean) - 2, "more") == "SUPPORTED"
+    assert compare(values, 0.8, 0.01, "equal", 0.05)["verdict"] == "SUPPORTED"
+    assert compare(values, 0.9, 0.01, "equal", 0.05)["verdict"] == "VIOLATED"
+    limits = compare(values, 0.7, 0.01, None, 0.0)
+    assert (limits["low"] + 0.7, limits["high"] + 0.7) == pytest.approx(interval(values, 0.01))
+
+
 def test_the_interval_is_students():
     values = np.array([0.3, 0.1, 0.4, 0.15, 0.92, 0.65])
     low, high = interval(values, 0.02)
@@ -202,6 +224,14 @@ def test_resume_and_workers_give_the_same_rows(tmp_path):
     ("comparisons", "settings", "words"),
     [
         (rows(first="other"), {}, "compares 'other' but its arms are low, high"),
+        (rows(published=0.5), {}, "needs either second or published"),
+        ([{"metric": "score", "first": "high"}], {}, "needs either second or published"),
+        (
+            [{"metric": "score", "first": "high", "published": "half"}],
+            {},
+            "published = 'half' but needs a finite number",
+        ),
+        ([{"metric": "score", "first": "other", "published": 0.5}], {}, "compares 'other' but its arms are low, high"),
         (rows(metric="speed"), {}, "metric 'speed' but its runs measure score"),
         (rows("less"), {}, "expect = 'less'"),
         (rows("more", -1.0), {}, r"margin = -1\.0"),

@@ -6,7 +6,8 @@ budget, and `comparisons` lists what is to be compared, fixed before anything is
 
     { metric = "accuracy", first = "arm A", second = "arm B", expect = "more", margin = 0.01 }
 
-`against` names the second's metric where it is another one; first and second may then be the same arm.
+`against` names the second's metric where it is another one; first and second may then be the same arm. In place of
+`second`, `published` gives a number to compare with, taken as exact: whoever published it is not run here.
 expect: "more" (first exceeds second by more than the margin), "equal" (they differ by at most the margin), or absent (the
 difference is measured, nothing is claimed). Run g of every arm draws from the same stream, so the differences are paired.
 `premises` lists comparisons that say when the others mean anything: unless all of them are supported, no expectation gets
@@ -89,7 +90,8 @@ class TrainingResult(StudyResult):
             if "arm" not in row:
                 expected = f"{row['expect']}, margin {row['margin']:g}" if "expect" in row else ""
                 difference = f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]"
-                sides = row["first"] if row["first"] == row["second"] else f"{row['first']} - {row['second']}"
+                other = _other(row)
+                sides = row["first"] if row["first"] == other else f"{row['first']} - {other}"
                 metric = f"{row['metric']} - {row['against']}" if "against" in row else row["metric"]
                 table.append((sides, metric, difference, expected, row["verdict"]))
         lines += _aligned(table)
@@ -98,6 +100,11 @@ class TrainingResult(StudyResult):
         verdict = f"smoke test: no claim ({why})" if why else "passed" if self.passed else "FAILED"
         lines += ["", f"{runs} runs of each arm; {verdict}"]
         return "\n".join(lines)
+
+
+def _other(row: Mapping[str, Any]) -> str:
+    """What the first is compared with."""
+    return f"{row['published']:g} (published)" if "published" in row else str(row["second"])
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
@@ -112,8 +119,10 @@ def interval(values: np.ndarray, level: float) -> tuple[float, float]:
     return float(mean - half), float(mean + half)
 
 
-def compare(first: np.ndarray, second: np.ndarray, level: float, expect: str | None, margin: float) -> dict[str, Any]:
-    """The paired difference, its limits, and what they say of the expectation."""
+def compare(
+    first: np.ndarray, second: np.ndarray | float, level: float, expect: str | None, margin: float
+) -> dict[str, Any]:
+    """The difference, in pairs or from a number, its limits, and what they say of the expectation."""
     low, high = interval(first - second, level)
     if expect is None:
         verdict = "MEASURED"
@@ -139,9 +148,13 @@ def _check(name: str, settings: Mapping[str, Any], arms: Sequence[Arm]) -> None:
         if "expect" not in row:
             raise ValueError(f"the study {name} has a premise without expect but a premise must expect something")
     for row in [*settings.get("premises", []), *settings.get("comparisons", [])]:
+        if ("second" in row) == ("published" in row):
+            raise ValueError(f"the study {name} compares {row['first']!r} but needs either second or published")
         for side in ("first", "second"):
-            if row[side] not in labels:
+            if side in row and row[side] not in labels:
                 raise ValueError(f"the study {name} compares {row[side]!r} but its arms are {', '.join(labels)}")
+        if "published" in row and not (isinstance(row["published"], int | float) and np.isfinite(row["published"])):
+            raise ValueError(f"the study {name} has published = {row['published']!r} but needs a finite number")
         if row.get("expect", "more") not in ("more", "equal"):
             raise ValueError(f"the study {name} has expect = {row['expect']!r} but must have 'more' or 'equal'")
         if "expect" in row and not row.get("margin", -1) >= 0:
@@ -211,7 +224,9 @@ def run_training(
     compared = []
     for row in [*premises, *comparisons]:
         first = _metric(name, values[row["first"]], row["metric"])
-        second = _metric(name, values[row["second"]], row.get("against", row["metric"]))
+        second = row.get("published")
+        if second is None:
+            second = _metric(name, values[row["second"]], row.get("against", row["metric"]))
         compared.append({**row, **compare(first, second, level, row.get("expect"), row.get("margin", 0.0))})
     why = _no_claim(settings, compared[: len(premises)])
     for row in compared[len(premises) :]:
@@ -238,7 +253,7 @@ def _no_claim(settings: Mapping[str, Any], premises: Sequence[Mapping[str, Any]]
     missed = [row for row in premises if row["verdict"] != "SUPPORTED"]
     return "; ".join(
         f"{row['first']} is not shown to have {'more' if row['expect'] == 'more' else 'the same'} {row['metric']} "
-        f"{'than' if row['expect'] == 'more' else 'as'} {row['second']}"
+        f"{'than' if row['expect'] == 'more' else 'as'} {_other(row)}"
         for row in missed
     )
 
