@@ -242,6 +242,26 @@ def test_runs_end_as_published(monkeypatch):
     assert by_name(trained(details=TEXT, runs=1))["steps"] == [1.0]
 
 
+def test_a_run_does_not_depend_on_the_others(monkeypatch):
+    """Nor on when they end: run 1 goes on to the end while run 0 stops at the third step, or does not."""
+    together = by_name(trained(steps=12))
+    alone = by_name(trained(runs=1, steps=12))
+    assert {name: values[:1] for name, values in together.items()} == alone
+    inner, calls = chen.losses, []
+
+    def stop_the_first(z, label, softmaxed):
+        calls.append(len(z))
+        return inner(z, label, softmaxed) + torch.tensor([1.0, 0.0] if len(calls) == 3 else [0.0] * len(z))
+
+    monkeypatch.setattr(chen, "losses", stop_the_first)
+    parted = by_name(trained(steps=12))
+    assert calls == [2] * 3 + [1] * 9
+    assert parted["steps"] == pytest.approx([3 / 12, 1])
+    assert {name: values[1] for name, values in parted.items()} == {
+        name: values[1] for name, values in together.items()
+    }
+
+
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("capacity", [20, 60, 240])
 def test_counts_of_a_short_training(rule, capacity):
@@ -258,6 +278,8 @@ def test_counts_of_a_short_training(rule, capacity):
         else:
             assert dispatches == processed <= min(1, slots)
             assert (processed == 1) == (capacity == 240)
+        if capacity == 20 and rule != "expert_choice":
+            assert measured["accuracy without capacity"][run] > processed  # 80 slots, and half of 240 by chance
         for name in ("entropy", "training entropy"):
             assert 0 <= measured[name][run] <= math.log(4)
     if capacity == 240 and rule != "expert_choice":
