@@ -271,8 +271,9 @@ def _plan(options: argparse.Namespace) -> int:
 
     _check_writable("--json", options.json if options.json != "-" else None)
     _check_plot(options.plot)
-    names = ("rule", "tokens", "experts", "target", "top", "hit", "percentile", "candidate_tail", "false_positive")
-    answer = plan(**{name: getattr(options, name) for name in (*names, "signal", "dim")})
+    names: tuple[str, ...] = ("rule", "tokens", "experts", "target", "top", "hit", "percentile", "candidate_tail")
+    names += ("false_positive", "signal", "dim", "block_length", "correlation")
+    answer = plan(**{name: getattr(options, name) for name in names})
     if options.plot is not None:
         answer.figure(options.plot)
     _emit(answer.to_json(), options.json, answer.table())
@@ -432,7 +433,12 @@ def _parser() -> argparse.ArgumentParser:
     json_option(sub)
 
     sub = command("plan", _plan, "least capacity for a target success rate, and what it costs")
-    sub.add_argument("--rule", required=True, metavar="R", help="token_choice, expert_choice or resonance")
+    sub.add_argument(
+        "--rule",
+        required=True,
+        metavar="R",
+        help="token_choice, expert_choice, resonance or adaptive (a share of the affinity)",
+    )
     sub.add_argument("--tokens", required=True, type=int, metavar="S", help="tokens per sample")
     sub.add_argument("--experts", required=True, type=int, metavar="N")
     sub.add_argument("--target", required=True, type=float, metavar="T", help="success rate in (0, 1)")
@@ -443,6 +449,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--false-positive", type=float, metavar="Q", help="false-positive rate (expert choice)")
     sub.add_argument("--signal", type=float, metavar="THETA", help="planted isotropic model: signal over noise")
     sub.add_argument("--dim", type=int, metavar="D", help="planted isotropic model: dimension")
+    sub.add_argument("--block-length", type=int, metavar="M", help="tokens take routes in runs of M")
+    sub.add_argument(
+        "--correlation", type=float, metavar="K", help="loads vary: the audit's intra-sequence correlation"
+    )
     sub.add_argument("--plot", metavar="FILE", help="success against capacity (.png, .svg or .pdf)")
     json_option(sub)
 

@@ -87,6 +87,57 @@ def test_plans_are_drawn_alike_every_time_and_as_every_figure_is(tmp_path):
     assert _style.LOOK["resonance"]["color"].lower() in text
 
 
+def test_plan_for_dependent_tokens(capsys):
+    """Dependence costs slots, and none of it is the independent plan."""
+    capacity = {}
+    for options in (
+        [],
+        ["--correlation", "0"],
+        ["--block-length", "1"],
+        ["--correlation", "0.05"],
+        ["--block-length", "20"],
+    ):
+        status, out, _ = run(capsys, *replace("--tokens", "256"), *options, "--json")
+        record = json.loads(out)
+        assert status == 0
+        assert record["success"] >= 0.95 > record["success_below"]
+        assert record["independent"] == (34 if options else None)
+        assert record["token_choice"] == record["capacity"]
+        capacity[" ".join(options)] = record["capacity"]
+    none, zero, one, loads, runs = capacity.values()
+    assert none == zero == one == 34
+    assert min(loads, runs) > 36
+    # far below the mean load it spares some (N11)
+    planted = ["--signal", "2.5", "--dim", "64", "--tokens", "64", "--target", "0.6"]
+    _, alone, _ = run(capsys, *replace("--rule", "resonance"), *planted, "--json")
+    _, out, _ = run(capsys, *replace("--rule", "resonance"), *planted, "--correlation", "0.3", "--json")
+    assert json.loads(out)["independent"] == json.loads(alone)["capacity"] > json.loads(out)["capacity"]
+    _, out, _ = run(capsys, *replace("--rule", "resonance"), "--percentile", "0.4", "--block-length", "4")
+    assert "in runs of 4" in out
+    assert "if independent" in out
+
+
+def test_plan_for_adaptive_capacity(capsys, tmp_path):
+    """The least share: its own router succeeds as often as asked for, and at a share a little smaller no longer."""
+    import resonance_theory as rt
+
+    planted = ["--signal", "2", "--dim", "16", "--tokens", "32", "--experts", "4", "--target", "0.7"]
+    status, out, err = run(capsys, *replace("--rule", "adaptive"), *planted, "--json", "--plot", tmp_path / "p.svg")
+    assert status == 0, err
+    record = json.loads(out)
+    assert record["success"] == pytest.approx(0.7, abs=1e-5)
+    assert record["kept"] + record["drop"] * 8 == pytest.approx(8)
+    rng, samples = np.random.default_rng(3), 60_000
+    drawn = rt.tokens.planted_affinity(rng, samples, 32, 16, 4, 2.0)
+    for mass, holds in ((record["mass"], True), (record["mass"] - 0.05, False)):
+        rate = rt.adaptive.route(drawn.values, mass).contains(drawn.position, drawn.expert).mean()
+        assert (abs(rate - 0.7) < 6 * 0.46 / samples**0.5) == holds
+    assert record["resonance"] >= record["resonance_kept"] > 0
+    assert "<svg" in (tmp_path / "p.svg").read_text()
+    _, out, _ = run(capsys, *replace("--rule", "adaptive"), *planted)
+    assert "least affinity mass" in out
+
+
 def test_plan_writes_a_figure_and_json(capsys, tmp_path):
     status, _, _ = run(capsys, *PLAN, "--plot", tmp_path / "p.svg", "--json", tmp_path / "p.json")
     assert status == 0
@@ -99,7 +150,7 @@ def test_plan_writes_a_figure_and_json(capsys, tmp_path):
     ("arguments", "words"),
     [
         (["plan"], "required"),
-        (replace("--rule", "best"), "rule = 'best' must be one of token_choice, expert_choice, resonance"),
+        (replace("--rule", "best"), "rule = 'best' must be one of token_choice, expert_choice, resonance, adaptive"),
         (replace("--tokens", "many"), "--tokens: invalid int value: 'many'"),
         (replace("--tokens", "0"), "tokens = 0 must be a whole number of at least 1"),
         (replace("--tokens", "-5"), "tokens = -5"),
@@ -116,6 +167,26 @@ def test_plan_writes_a_figure_and_json(capsys, tmp_path):
         ([*PLAN, "--signal", "-1", "--dim", "64"], "signal = -1.0"),
         ([*PLAN, "--signal", "1", "--dim", "4"], "experts"),
         ([*PLAN, "--signal", "1", "--dim", "64", "--hit", "0.5"], "hit = 0.5 must not be given together"),
+        ([*PLAN, "--correlation", "1.5"], "correlation = 1.5 must be"),
+        ([*PLAN, "--correlation", "nan"], "correlation = nan must be"),
+        ([*PLAN, "--block-length", "0"], "block_length = 0 must be"),
+        ([*PLAN, "--block-length", "2.5"], "invalid int value: '2.5'"),
+        ([*PLAN, "--block-length", "2", "--correlation", "0.1"], "two models of dependent tokens: give one"),
+        (
+            [*replace("--tokens", "20000000"), "--correlation", "0.1"],
+            "tokens = 20000000 must be a whole number between",
+        ),
+        ([*replace("--rule", "expert_choice"), "--correlation", "0.1"], "must not be given for expert_choice"),
+        ([*replace("--rule", "adaptive"), "--block-length", "2"], "must not be given for adaptive"),
+        (replace("--rule", "adaptive"), "adaptive needs signal with dim"),
+        ([*replace("--rule", "adaptive"), "--percentile", "0.3"], "adaptive needs signal with dim"),
+        ([*replace("--rule", "adaptive"), "--signal", "1", "--dim", "64", "--hit", "1"], "hit = 1.0 must not be given"),
+        ([*replace("--rule", "adaptive"), "--signal", "1", "--dim", "64"], "target = 0.95 cannot be reached"),
+        ([*replace("--rule", "adaptive"), "--signal", "1", "--dim", "4"], "experts = 8 must be"),
+        (
+            [*replace("--tokens", "200000"), "--rule", "adaptive"],
+            "tokens = 200000 must be a whole number between 1 and",
+        ),
         ([*PLAN, "--json", "/no/such/folder/x.json"], "cannot be written"),
         ([*PLAN, "--plot", "/no/such/folder/x.png"], "cannot be written"),
         ([*PLAN, "--plot", "/tmp"], "is a folder"),
@@ -142,23 +213,31 @@ def test_bad_input_is_one_sentence(capsys, arguments, words):
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    rule=st.sampled_from(["token_choice", "expert_choice", "resonance", "", "TCR"]),
+    rule=st.sampled_from(["token_choice", "expert_choice", "resonance", "adaptive", "", "TCR"]),
     numbers=st.tuples(
         *[st.one_of(st.integers(-2, 40).map(str), st.sampled_from(["", "x", "1e3", "99999999999999999999"]))] * 3
     ),
     rates=st.tuples(*[st.one_of(st.floats(-0.5, 1.5).map(repr), st.sampled_from(["nan", "inf", "-inf", "half"]))] * 3),
-    extra=st.sampled_from(["--hit", "--percentile", "--candidate-tail", "--false-positive", "--signal"]),
+    extra=st.sampled_from(
+        ["--hit", "--percentile", "--candidate-tail", "--false-positive", "--signal", "--correlation", "--block-length"]
+    ),
 )
 def test_plan_answers_or_refuses_but_never_breaks(capsys, rule, numbers, rates, extra):
     tokens, experts, dim = numbers
     status, out, err = run(
         capsys, "plan", f"--rule={rule}", f"--tokens={tokens}", f"--experts={experts}", f"--target={rates[0]}",
-        f"{extra}={rates[1]}", *([f"--dim={dim}"] if extra == "--signal" else []), "--json",
+        f"{extra}={tokens if extra == '--block-length' else rates[1]}", *([f"--dim={dim}"] if extra == "--signal" else []),
+        "--json",
     )  # fmt: skip
     if status == 0:
         record = json.loads(out)
-        assert 1 <= record["capacity"] <= record["tokens"]
-        assert record["success"] >= record["target"] > record["success_below"]
+        if rule == "adaptive":
+            assert 0 < record["mass"] <= 1
+            assert record["success"] == pytest.approx(record["target"], abs=1e-4) or record["mass"] <= 1e-6
+            assert 0 <= record["kept"] <= record["tokens"]
+        else:
+            assert 1 <= record["capacity"] <= record["tokens"]
+            assert record["success"] >= record["target"] > record["success_below"]
     else:
         assert status == 2
         assert out == ""
