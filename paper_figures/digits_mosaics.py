@@ -7,7 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from resonance_theory._style import LOOK, MARKERS, NAMES, canvas
+from paper_figures._training import RULES, arms, bars, points
+from resonance_theory._style import LOOK, canvas
 
 DATA = ("digits_mosaics.jsonl",)
 CAPTION = """Trained at the same number of processed tokens, keeping by affinity (resonance, expert choice) is far more
@@ -17,43 +18,38 @@ label's image is processed at all; on the dashed line a network is right as ofte
 among five if not. Measured on mosaics of 16 digits, one of them the label; mean of 20 trainings, bars: 99 % Student
 intervals; networks of at most five thousand weights."""
 
-_LOOKS = {rule: (NAMES[rule], marker, LOOK[rule]) for rule, marker in MARKERS.items()}
-_LOOKS["random_keep"] = ("random keep", "v", LOOK["guide"])
-_LOOKS["dense, operations of"] = ("dense, same operations", "D", LOOK["other"])
+_LOOKS = {**RULES, "dense, operations of": ("dense, same operations", {**LOOK["other"], "marker": "D"})}
 
 
 def _points(panel: Any, rows: list[dict[str, Any]], x: str, **style: Any) -> None:
     """Accuracies of several arms against another of their metrics, or their capacity, with both intervals."""
-    ys = [row["metrics"]["accuracy"] for row in rows]
-    bars: dict[str, Any] = {"yerr": [[y["mean"] - y["low"] for y in ys], [y["high"] - y["mean"] for y in ys]]}
     if x == "capacity":
-        places = [int(row["arm"].rsplit("=")[1]) for row in rows]
+        places, across = [int(row["arm"].rsplit("=")[1]) for row in rows], None
     else:
-        xs = [row["metrics"][x] for row in rows]
-        places = [value["mean"] for value in xs]
-        bars["xerr"] = [[v["mean"] - v["low"] for v in xs], [v["high"] - v["mean"] for v in xs]]
-    edge = {
-        "markersize": 9 if style["marker"] == "*" else 5,
-        "markeredgecolor": "black",
-        "markeredgewidth": 0.6,
-        "ecolor": "0.3",
-        "elinewidth": 0.9,
-    }
-    panel.errorbar(places, [y["mean"] for y in ys], **bars, **edge, **style)
+        found = [row["metrics"][x] for row in rows]
+        places, across = [value["mean"] for value in found], bars(found)
+    points(panel, places, [row["metrics"]["accuracy"] for row in rows], xerr=across, **style)
 
 
 def draw(lines: list[dict[str, Any]]) -> Figure:
-    arms = {row["arm"]: row for row in lines if "arm" in row}
+    found = arms(lines)
     figure, (tokens, capacity, label) = canvas(11.5, 3.9, columns=3, sharey=True)
-    dense = arms["dense, all parameters"]
-    for rule, (name, marker, look) in _LOOKS.items():
-        mine = [row for arm, row in arms.items() if re.fullmatch(rf"{rule} C=\d+", arm)]
-        style = {"marker": marker, "label": name, **look}
+    dense = found["dense, all parameters"]
+    for rule, (name, look) in _LOOKS.items():
+        mine = [row for arm, row in found.items() if re.fullmatch(rf"{rule} C=\d+", arm)]
+        style = {"label": name, **look}
         _points(capacity, mine, "capacity", **style)
         if rule != "dense, operations of":
             _points(tokens, mine, "processed", **style)
             _points(label, mine, "label processed", **{**style, "linestyle": ""})
-    star = {"marker": "*", "color": "white", "linestyle": "", "label": "dense, parameters of all experts", "zorder": 4}
+    star = {
+        "marker": "*",
+        "color": "white",
+        "linestyle": "",
+        "label": "dense, parameters of all experts",
+        "zorder": 4,
+        "markersize": 9,
+    }
     _points(tokens, [dense], "processed", **star)
     _points(label, [dense], "label processed", **star)
     best = dense["metrics"]["accuracy"]["mean"]
@@ -70,8 +66,8 @@ def draw(lines: list[dict[str, Any]]) -> Figure:
     capacity.set_xticks([1, 2, 4])
     label.set_xlim(0, 1.03)
     tokens.set_ylim(0, 1.02)
-    found: dict[str, Any] = {}
+    shown: dict[str, Any] = {}
     for panel in (capacity, tokens):
-        found |= dict(zip(*reversed(panel.get_legend_handles_labels())))
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=3)
+        shown |= dict(zip(*reversed(panel.get_legend_handles_labels())))
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=3)
     return figure

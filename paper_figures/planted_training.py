@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from paper_figures._training import EDGE, points
 from resonance_theory._style import LOOK, MARKERS, NAMES, canvas
 
 DATA = ("planted_training.jsonl",)
@@ -16,9 +17,6 @@ within the margin of .02 that was set beforehand); fed with the mean q or h alon
 each background token's variance is common to its sample (second) they fail, as N11 says they must. Measured in training, s =
 64, C = 8, n = 4, d = 32; mean of 20 runs; bars: 99 % Student intervals, of the runs' own spread (first two) and simultaneous
 ones of the paired differences (last)."""
-
-
-_EDGE = {"markersize": 5, "markeredgecolor": "black", "markeredgewidth": 0.6, "ecolor": "0.3", "elinewidth": 0.9}
 
 
 def draw(lines: list[dict[str, Any]]) -> Figure:
@@ -43,13 +41,7 @@ def draw(lines: list[dict[str, Any]]) -> Figure:
                 )
             measured = [row["metrics"][rule] for row in rows]
             style = {"fmt": marker, "color": LOOK[rule]["color"], "label": f"{NAMES[rule]}, router"}
-            panel.errorbar(
-                [step + 14 * (place - 1) for step in steps],
-                [m["mean"] for m in measured],
-                [[m["mean"] - m["low"] for m in measured], [m["high"] - m["mean"] for m in measured]],
-                **style,
-                **_EDGE,
-            )
+            points(panel, [step + 14 * (place - 1) for step in steps], measured, **style)
         panel.set_title(f"{background} background")
         panel.set_ylabel("success rate")
         panel.set_ylim(0, 0.85)
@@ -74,7 +66,7 @@ def _differences(panel: Any, lines: list[dict[str, Any]]) -> None:
                 [[r["difference"] - r["low"] for r in rows], [r["high"] - r["difference"] for r in rows]],
                 fmt=marker,
                 color=LOOK[rule]["color"],
-                **{**_EDGE, "markerfacecolor": face},
+                **{**EDGE, "markerfacecolor": face},
             )
     for row in lines:
         if row.get("expect") == "equal":

@@ -148,6 +148,14 @@ def _inline_svg(text: str) -> str:
     return re.sub(r'href="#', f'href="#{prefix}', body)
 
 
+def _drawn(figure: _results.Figure) -> str:
+    """A stored figure; where its data cannot be read, one sentence in its place, so that the rest is still reported."""
+    try:
+        return _inline_svg(figure.svg())
+    except ValueError as problem:
+        return f'<p class="verdict">This figure could not be drawn: {escape(str(problem))}</p>'
+
+
 def _forest(rows: Sequence[Mapping[str, Any]]) -> str:
     """Estimates with their intervals around the law, in units of the smallest detectable difference.
 
@@ -210,6 +218,7 @@ def _environment(link: _markup.Link) -> Any:
     environment.filters["proof"] = lambda text: _markup.proof(text, link)
     environment.filters["forest"] = _forest
     environment.filters["picture"] = _inline_svg
+    environment.filters["drawn"] = _drawn
     environment.filters["markdown"] = lambda text: _markup.markdown(text, link, lambda file: _address(file, link))
     return environment
 

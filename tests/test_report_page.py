@@ -208,6 +208,18 @@ def test_an_installation_without_the_folders_says_so_in_one_sentence(page, tmp_p
         assert "<svg" not in text
 
 
+def test_a_figure_without_its_data_is_missed_in_one_sentence(page, tmp_path, monkeypatch):
+    def unreadable(name):
+        raise ValueError("stored result x.json cannot be read")
+
+    monkeypatch.setattr(_results, "_svg", unreadable)
+    report.write(report.read(page.with_name("ledger.json")), tmp_path)
+    text = (tmp_path / "figures.html").read_text(encoding="utf-8")
+    sentence = "This figure could not be drawn: stored result x.json cannot be read"
+    training = (tmp_path / "training.html").read_text(encoding="utf-8")
+    assert text.count(sentence) + training.count(sentence) == len(_results.figures())
+
+
 def test_markdown():
     link = {"cap_law": "#cap_law"}.get
     page = {"a.md": "#a"}.get
