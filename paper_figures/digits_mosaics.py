@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from paper_figures._training import RULES, arms, bars, points
+from paper_figures._training import RULES, Row, arms, bars, points
 from resonance_theory._style import LOOK, canvas
 
 DATA = ("digits_mosaics.jsonl",)
@@ -21,7 +21,7 @@ intervals; networks of at most five thousand weights."""
 _LOOKS = {**RULES, "dense, operations of": ("dense, same operations", {**LOOK["other"], "marker": "D"})}
 
 
-def _points(panel: Any, rows: list[dict[str, Any]], x: str, **style: Any) -> None:
+def _points(panel: Any, rows: list[Row], x: str, **style: Any) -> None:
     """Accuracies of several arms against another of their metrics, or their capacity, with both intervals."""
     if x == "capacity":
         places, across = [int(row["arm"].rsplit("=")[1]) for row in rows], None
