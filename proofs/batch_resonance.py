@@ -20,6 +20,7 @@ from types import SimpleNamespace
 import numpy as np
 import sympy as sp
 
+from proofs import _skewed
 from resonance_theory import batch, sphere, tokens
 from resonance_theory.rules import resonance
 from resonance_theory.verification.certify import identity, nonnegative_polynomial
@@ -181,4 +182,34 @@ claim.simulate(
     ],
     law=law,
     trials=60_000,
+)
+
+
+def sample_skewed(
+    rng: np.random.Generator, trials: int, *, samples: int, total: int, boost: float, capacity: int
+) -> dict[str, int]:
+    scores, position, expert = _skewed.sample(rng, trials * samples, total, boost)
+    routed = resonance.route(scores.reshape(trials, samples * total, -1), samples * capacity)
+    return {"success": int(np.count_nonzero(routed.contains(position[::samples], expert[::samples])))}
+
+
+def law_skewed(side: SimpleNamespace, *, samples: int, total: int, boost: float, capacity: int) -> dict[str, float]:
+    nodes, w = _skewed.law(boost), np.array(_skewed.LOAD)
+    load = np.repeat(w, nodes.weight.size // w.size)
+    with np.errstate(divide="ignore"):
+        v = -np.log1p(-nodes.candidate_tail / load)
+    # a token of class j is an exponential race of total rate 1 + w_j (e^boost - 1); expert i runs at w_i, or w_i e^boost if i = j
+    total_rate = 1 + w[:, None] * np.expm1(boost)
+    own = np.where(w[:, None] == load, np.exp(boost), 1.0) * load
+    outranks = (own / total_rate * -np.expm1(-total_rate * v)).mean(axis=0) * float(side.rival.subs(kappa, 1))
+    given = {"hit": nodes.hit, "candidate_tail": nodes.candidate_tail, "weight": nodes.weight}
+    return {"success": float(batch.resonance_success(samples, total, capacity, rival=outranks, **given))}
+
+
+claim.simulate(
+    sample_skewed,
+    cases=[{"samples": 4, "total": 4, "boost": 2.0, "capacity": 1}],
+    law=law_skewed,
+    trials=60_000,
+    name="Monte Carlo, experts of unequal loads",
 )

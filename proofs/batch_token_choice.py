@@ -122,14 +122,14 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, samples: int, total: int, experts: int, capacity: int
+    rng: np.random.Generator, trials: int, *, samples: int, total: int, experts: int, capacity: int, top: int
 ) -> dict[str, int]:
     """Batches of planted samples through the router; a random sample of each batch is asked about."""
     done, step = 0, max(1, 2_000_000 // (samples * total * experts))
     for start in range(0, trials, step):
         n = min(step, trials - start)
         drawn = tokens.planted_affinity(rng, n * samples, total, 2 * experts, experts, 2.0)
-        routed = token_choice.route(drawn.values.reshape(n, samples * total, experts), samples * capacity)
+        routed = token_choice.route(drawn.values.reshape(n, samples * total, experts), samples * capacity, top=top)
         asked = rng.integers(samples, size=n)
         row = np.arange(n) * samples + asked
         position, expert = asked * total + drawn.position[row], drawn.expert[row]
@@ -139,16 +139,17 @@ def sample(
     return {"success": done}
 
 
-def law(side: SimpleNamespace, *, samples: int, total: int, experts: int, capacity: int) -> dict[str, float]:
-    hit = float(sphere.hit_rate(2.0, experts))
-    return {"success": hit * float(side.value(samples, total, Fraction(1, experts), capacity))}
+def law(side: SimpleNamespace, *, samples: int, total: int, experts: int, capacity: int, top: int) -> dict[str, float]:
+    hit = float(sphere.hit_rate(2.0, experts, top=top))
+    return {"success": hit * float(side.value(samples, total, Fraction(top, experts), capacity))}
 
 
 claim.simulate(
     sample,
     cases=[
-        {"samples": 6, "total": 4, "experts": 3, "capacity": 1},
-        {"samples": 3, "total": 16, "experts": 4, "capacity": 4},
+        {"samples": 6, "total": 4, "experts": 3, "capacity": 1, "top": 1},
+        {"samples": 3, "total": 16, "experts": 4, "capacity": 4, "top": 1},
+        {"samples": 4, "total": 8, "experts": 4, "capacity": 3, "top": 2},
     ],
     law=law,
     trials=40_000,

@@ -16,6 +16,7 @@ import numpy as np
 import sympy as sp
 from scipy import optimize, special, stats
 
+from proofs import _skewed
 from resonance_theory.rules import resonance
 from resonance_theory.verification.certify import identity
 from resonance_theory.verification.claim import Claim, Verdict
@@ -136,4 +137,42 @@ claim.simulate(
     ],
     law=law,
     relation="at_least",
+)
+
+
+def threshold(kind: str, tail: float) -> float:
+    """The affinity at which h is `tail`: uniform affinities and Top-2 of 4, or loads (.5, .3, .15, .05)."""
+    if kind == "skewed":  # scores log w + Gumbel, h = w (1 - e^{-v}) at the score -log v (_skewed)
+        return float(-np.log(-np.log1p(-tail / _skewed.LOAD[1])))
+    reach = optimize.brentq(
+        lambda x: np.minimum(np.arange(5), 2) @ stats.binom.pmf(np.arange(5), 4, x) / 4 - tail, 0, 1
+    )
+    return 1 - float(reach)
+
+
+def sample_router(
+    rng: np.random.Generator, trials: int, *, kind: str, total: int, tail: float, capacity: int
+) -> dict[str, int]:
+    """The token of expert 1 at a fixed affinity, and at no other expert, among real competitors."""
+    shape = (trials, total, 4)
+    scores = rng.gumbel(size=shape) + np.log(_skewed.LOAD) if kind == "skewed" else rng.random(shape)
+    position = rng.integers(total, size=trials)
+    at = np.arange(trials)
+    scores[at, position] = -50.0
+    scores[at, position, 1] = threshold(kind, tail)
+    routed = resonance.route(scores, capacity, top=1 if kind == "skewed" else 2)
+    return {"success": int(np.count_nonzero(routed.contains(position, np.ones(trials, dtype=int))))}
+
+
+claim.simulate(
+    sample_router,
+    cases=[
+        {"kind": kind, "total": 12, "tail": 0.12, "capacity": int(np.ceil(root(11, 0.12, 0.9))) + extra}
+        for kind in ("top 2", "skewed")
+        for extra in (0, 1)
+    ],
+    law=lambda side, *, kind, total, tail, capacity: law(side, total=total, tail=tail, capacity=capacity),
+    relation="at_least",
+    trials=60_000,
+    name="Monte Carlo through the router, Top-2 and unequal loads",
 )

@@ -151,10 +151,10 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, total: int, experts: int, length: int, capacity: int
+    rng: np.random.Generator, trials: int, *, total: int, load: list[float], length: int, capacity: int
 ) -> dict[str, int]:
-    """Runs of tokens with a planted one through the router."""
-    model, done = Dependent(2.0, 2 * experts, experts, length), 0
+    """Runs of tokens with a planted one through the router; experts of equal and unequal loads."""
+    model, done = Dependent(2.0, 2 * len(load), len(load), length, load=load), 0
     for start in range(0, trials, 20_000):
         drawn = model.affinity(rng, min(20_000, trials - start), total)
         routed = token_choice.route(drawn.values, capacity)
@@ -163,16 +163,18 @@ def sample(
     return {"success": done}
 
 
-def law(side: SimpleNamespace, *, total: int, experts: int, length: int, capacity: int) -> dict[str, float]:
-    hit = float(sphere.hit_rate(2.0, experts))
-    return {"success": hit * float(side.value(total, length, Fraction(1, experts), capacity))}
+def law(side: SimpleNamespace, *, total: int, load: list[float], length: int, capacity: int) -> dict[str, float]:
+    hit = float(sphere.hit_rate(2.0, len(load)))
+    places = [float(side.value(total, length, Fraction(str(share)), capacity)) for share in load]
+    return {"success": hit * sum(places) / len(places)}
 
 
 claim.simulate(
     sample,
     cases=[
-        {"total": 33, "experts": 4, "length": 8, "capacity": 2},
-        {"total": 32, "experts": 2, "length": 10, "capacity": 9},
+        {"total": 33, "load": [0.25] * 4, "length": 8, "capacity": 2},
+        {"total": 32, "load": [0.5] * 2, "length": 10, "capacity": 9},
+        {"total": 33, "load": [0.5, 0.3, 0.1, 0.1], "length": 8, "capacity": 6},
     ],
     law=law,
     trials=60_000,

@@ -122,10 +122,10 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, total: int, experts: int, length: int, capacity: int
+    rng: np.random.Generator, trials: int, *, total: int, load: list[float], length: int, capacity: int
 ) -> dict[str, int]:
-    """Runs of tokens with a planted one, whose percentile is random, through the router."""
-    model, done = Dependent(2.0, 2 * experts, experts, length), 0
+    """Runs of tokens with a planted one, whose percentile is random, through the router; equal and unequal loads."""
+    model, done = Dependent(2.0, 2 * len(load), len(load), length, load=load), 0
     for start in range(0, trials, 20_000):
         drawn = model.affinity(rng, min(20_000, trials - start), total)
         routed = resonance.route(drawn.values, capacity)
@@ -134,19 +134,22 @@ def sample(
     return {"success": done}
 
 
-def law(side: SimpleNamespace, *, total: int, experts: int, length: int, capacity: int) -> dict[str, float]:
+def law(side: SimpleNamespace, *, total: int, load: list[float], length: int, capacity: int) -> dict[str, float]:
+    experts = len(load)
     joint = Dependent(2.0, 2 * experts, experts, length).law()
     kind = counts.Blocks(length if side.mass is thinned else 1)
-    outrank = np.minimum(1.0, experts * joint.candidate_tail)
-    value = kind.success(total, experts, capacity, hit=joint.hit, percentile=outrank, weight=joint.weight)
-    return {"success": float(value)}
+    outrank = np.minimum(1.0, experts * joint.candidate_tail)  # given its best expert a token is isotropic
+    given = {"hit": joint.hit, "percentile": outrank, "weight": joint.weight}
+    values = [kind.success(total, experts, capacity, load=np.full(outrank.shape, share), **given) for share in load]
+    return {"success": float(np.mean(values))}
 
 
 claim.simulate(
     sample,
     cases=[
-        {"total": 33, "experts": 4, "length": 8, "capacity": 3},
-        {"total": 41, "experts": 2, "length": 10, "capacity": 9},
+        {"total": 33, "load": [0.25] * 4, "length": 8, "capacity": 3},
+        {"total": 41, "load": [0.5] * 2, "length": 10, "capacity": 9},
+        {"total": 33, "load": [0.5, 0.3, 0.1, 0.1], "length": 8, "capacity": 3},
     ],
     law=law,
     trials=60_000,

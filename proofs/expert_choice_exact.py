@@ -17,6 +17,7 @@ import numpy as np
 import sympy as sp
 from scipy import stats
 
+from proofs import _skewed
 from resonance_theory import sphere, tokens
 from resonance_theory.rules import expert_choice
 from resonance_theory.verification.certify import identity
@@ -126,4 +127,24 @@ claim.simulate(
     ],
     law=law,
     trials=60_000,
+)
+
+
+def sample_skewed(rng: np.random.Generator, trials: int, *, total: int, boost: float, capacity: int) -> dict[str, int]:
+    scores, position, expert = _skewed.sample(rng, trials, total, boost)
+    return {"success": int(np.count_nonzero(expert_choice.route(scores, capacity).contains(position, expert)))}
+
+
+def law_skewed(side: SimpleNamespace, *, total: int, boost: float, capacity: int) -> dict[str, float]:
+    nodes = _skewed.law(boost)
+    place = stats.binom.cdf(capacity - 1, total + side.rivals, nodes.false_positive)
+    return {"success": float(nodes.weight @ place)}
+
+
+claim.simulate(
+    sample_skewed,
+    cases=[{"total": 8, "boost": 1.0, "capacity": 2}],
+    law=law_skewed,
+    trials=60_000,
+    name="Monte Carlo, experts that attract unequally",
 )

@@ -122,15 +122,15 @@ def _(side: SimpleNamespace) -> Outcome:
     )
 
 
-def sample(rng: np.random.Generator, trials: int, *, tokens: int, experts: int, capacity: int) -> dict[str, int]:
-    """Position order: the token at a uniform position has Bin(position, 1/n) rivals before it."""
+def sample(rng: np.random.Generator, trials: int, *, tokens: int, experts: float, capacity: int) -> dict[str, int]:
+    """Position order: the token at a uniform position has Bin(position, π) rivals before it, π = 1/experts."""
     rivals = rng.binomial(rng.integers(tokens, size=trials), 1 / experts)
     return {"kept": int(np.count_nonzero(rivals < capacity))}
 
 
 claim.simulate(
     sample,
-    cases=[{"tokens": 8, "experts": 4, "capacity": 2}, {"tokens": 24, "experts": 4, "capacity": 5}],
+    cases=[{"tokens": 8, "experts": 4, "capacity": 2}, {"tokens": 24, "experts": 8 / 3, "capacity": 8}],
     law=lambda side, *, tokens, experts, capacity: {"kept": side.value(tokens / experts, capacity)},
     relation="at_least",
 )

@@ -123,15 +123,15 @@ def _(side: SimpleNamespace) -> Outcome:
     return holds(f"all between the bounds; largest relative gap {np.max(1 - low / high):.4f}")
 
 
-def sample(rng: np.random.Generator, trials: int, *, tokens: int, experts: int, capacity: int) -> dict[str, int]:
-    """Position order: the token at a uniform position has Bin(position, 1/n) rivals before it."""
+def sample(rng: np.random.Generator, trials: int, *, tokens: int, experts: float, capacity: int) -> dict[str, int]:
+    """Position order: the token at a uniform position has Bin(position, π) rivals before it, π = 1/experts."""
     rivals = rng.binomial(rng.integers(tokens, size=trials), 1 / experts)
     return {"kept": int(np.count_nonzero(rivals < capacity))}
 
 
 claim.simulate(
     sample,
-    cases=[{"tokens": 128, "experts": 8, "capacity": 16}, {"tokens": 400, "experts": 4, "capacity": 100}],
+    cases=[{"tokens": 128, "experts": 8, "capacity": 16}, {"tokens": 400, "experts": 8 / 3, "capacity": 150}],
     law=lambda side, *, tokens, experts, capacity: {
         "kept": float(side.lower(np.float64(tokens), np.float64(1 / experts), np.float64(capacity)))
     },
