@@ -10,17 +10,20 @@ from paper_figures._residuals import draw as residuals
 from paper_figures._residuals import look
 from resonance_theory._style import LOOK, MARKERS, NAMES
 
-DATA = ("evolution.jsonl",)
+DATA = ("evolution.jsonl", "adaptive_evolution.jsonl")
 CAPTION = """At every time of an Ornstein-Uhlenbeck flow (V1) the exact laws agree with simulation through extractor and
 router: isotropic tokens, a common mean that skews the loads, clusters at the gates, and classes that start off the gates;
 s = 64, n = 4 and 8, d = 32 and 64, times 0.1 to 3. First load: the rate at which a background token chooses the first
-expert. Right: differences in units of the smallest error that the run detects with certainty (false alarms below 1e-6 over
-all rates, missed errors as rare); bars are the simulation's intervals at that level, 14 400 samples a point; a wrong law lies
-outside ±1."""
+expert; adaptive: success and background kept where experts keep a share of the affinity (N12). Right: differences in units of
+the smallest error that each run detects with certainty (false alarms below 1e-6 over all its rates, missed errors as rare);
+bars are the simulation's intervals at that level, 14 400 samples a point, 40 000 adaptive; a wrong law lies outside ±1."""
 
 
-def draw(lines: list[dict[str, Any]]) -> Figure:
+def draw(lines: list[dict[str, Any]], adaptive: list[dict[str, Any]]) -> Figure:
     looks = {rule: (NAMES[rule], look(LOOK[rule]["color"], marker)) for rule, marker in MARKERS.items()}
     looks["first expert"] = ("first load", look("0.85", "D"))
-    groups = {name: ([row for row in lines[1:] if row["key"] == key], style) for key, (name, style) in looks.items()}
+    looks["success"] = ("adaptive, success", look("#0B7A5C", "P"))
+    looks["background kept"] = ("adaptive, kept", look("white", "X"))
+    rows = [*lines[1:], *adaptive[1:]]
+    groups = {name: ([row for row in rows if row["key"] == key], style) for key, (name, style) in looks.items()}
     return residuals(groups, "rate")
