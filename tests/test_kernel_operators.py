@@ -128,3 +128,40 @@ def test_bad_tensors(backend):
         kernels.slots(weight, expert.to("meta"), 3, 4)
     with pytest.raises(TypeError, match="use one library"):
         kernels.slots(weight, expert.numpy(), 3, 4)
+
+
+def test_memory_of_a_dropped_gradient_is_used_again(monkeypatch):
+    pytest.importorskip("numba")
+    from resonance_theory.kernels import _memory
+
+    monkeypatch.setattr(_memory, "_LARGE", 4096)
+    _memory.release()
+
+    def gradient(x):
+        x = x.clone().requires_grad_()
+        kernels.top_affinity(x, 4)[0].sum().backward()
+        return x.grad
+
+    x = tokens(100, 32, dtype=torch.float32)
+    first = gradient(x)
+    place, wanted = first.data_ptr(), first.clone()
+    assert place % 64 == 0
+    second = gradient(-x)  # while the first is alive, it stays what it is
+    assert second.data_ptr() != place
+    assert torch.equal(first, wanted)
+    row = first[1:2]
+    del first
+    assert _memory.held() == 0  # a view is enough to keep it
+    assert torch.equal(row, wanted[1:2])
+    del row
+    assert _memory.held() == x.nbytes + 64
+    again = gradient(x)
+    assert again.data_ptr() == place
+    assert torch.equal(again, wanted)
+    assert _memory.held() == 0
+    del second
+    assert _memory.held() == x.nbytes + 64
+    gradient(tokens(50, 32, dtype=torch.float32))  # another size: the old block goes, and this one is held back
+    assert _memory.held() == 50 * 32 * 4 + 64
+    _memory.release()
+    assert _memory.held() == 0

@@ -30,7 +30,7 @@ import array_api_compat
 import numpy as np
 
 from resonance_theory import extractor
-from resonance_theory.kernels import naive
+from resonance_theory.kernels import _memory, naive
 from resonance_theory.rules import _select
 from resonance_theory.rules._select import Assignment
 
@@ -61,7 +61,7 @@ def top_affinity(x: Array, experts: int, *, top: int = 1) -> tuple[Array, Array]
     Raises TypeError and ValueError as `affinity` does. Source: ETR eq. 2-3.
     """
     if _is_torch(x) and _needs_operator(x):
-        return _operators().top_affinity(x, experts, top)
+        return (_operators().eager_top_affinity if _plain(x) else _operators().top_affinity)(x, experts, top)
     x, experts, top = _tokens(x, experts, top)
     return _top_affinity(x, experts, top)
 
@@ -134,8 +134,10 @@ def _top_affinity_backward(gradient: Array, x: Array, expert: Array, experts: in
     import torch
 
     direct = x.dtype in (torch.float32, torch.float64)
-    # NumPy's large arrays come in huge pages where the system has them: fresh memory in half the time.
-    result = torch.from_numpy(np.empty(x.shape, _name(x.dtype))) if direct else torch.empty(x.shape, dtype=x.dtype)
+    if direct:
+        result = torch.from_numpy(_memory.array(tuple(x.shape), _name(x.dtype)))
+    else:
+        result = torch.empty(x.shape, dtype=x.dtype)
     row = 0
     flat, top = result.view(-1, x.shape[-1]), expert.shape[-1]
     flat_expert, flat_gradient = expert.reshape(-1, top).numpy(), gradient.contiguous().reshape(-1, top).numpy()
@@ -342,9 +344,16 @@ def _needs_operator(x: Any) -> bool:
     """Whether autograd, a compiler or a fake device has to see a torch operator; plain tensors skip its dispatch."""
     import torch
 
+    return not _plain(x) or (x.requires_grad and torch.is_grad_enabled())
+
+
+def _plain(x: Any) -> bool:
+    """A tensor with values, which nobody traces."""
+    import torch
+
     if torch.compiler.is_compiling() or type(x) not in (torch.Tensor, torch.nn.Parameter) or x.device.type == "meta":
-        return True
-    return x.requires_grad and torch.is_grad_enabled()
+        return False
+    return not torch._C._len_torch_dispatch_stack()
 
 
 @functools.cache
