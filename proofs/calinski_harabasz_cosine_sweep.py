@@ -1,6 +1,6 @@
-"""H3, selection by cosine, three experts and more: no exception found but the plane, none by sphere.
+"""H3, selection by cosine, three experts and more: no exception found.
 
-Proved of it (calinski_harabasz_cosine_monotone): n = 2 in d >= 4; any n while the kept cosines are at least 1/√2; the mean
+Proved of it (calinski_harabasz_cosine_monotone): n = 2 in d >= 3; any n while the kept cosines are at least 1/√2; the mean
 kept token for all n, d; and in general the ratio rises if D(x) = E[δ_1 - δ_2 | δ_1 = x is the largest] does. Not proved:
 n >= 3, for which this claim searches. Two routes: the ratio itself from the package's mean cosines; and the slope of D by the
 divergence theorem on the sphere, with b the density of one coordinate at s over P_{k,N}(s) = P(k coordinates in R^N all below s),

@@ -417,7 +417,11 @@ def _mean_below(a: float, d: int, n: int) -> float:
     top = math.sqrt((1 - a) * (1 + a))
     last = min(40.0 / (d - 1), math.log(top / abs(a)) if a else math.inf)
     kinks = [math.log(top / (abs(a) * math.sqrt(k))) for k in range(2, min(n, 40)) if a and abs(a) * math.sqrt(k) < top]
-    y, width = _composite(np.array([*kinks, *np.linspace(0, max(last, 0.0), 5)]), 0.0, max(last, 0.0))
+    cuts = np.array([*kinks, *np.linspace(0, max(last, 0.0), 5)])
+    if d < 8:  # where few dimensions are left the kinks are roots: panels shrink towards them
+        near = max(last, 0.0) * 0.25 ** np.arange(1, 15)
+        cuts = np.concatenate([cuts, *(cut + sign * near for cut in (*kinks, last) for sign in (-1, 1))])
+    y, width = _composite(cuts, 0.0, max(last, 0.0))
     below = sphere.hit_given_affinity(a / np.sqrt(a * a + (top * np.exp(-y)) ** 2), d, n)
     inner = float((width * np.exp(-(d - 1) * y) * below).sum())
     rest = math.exp(-(d - 1) * max(last, 0.0)) / (d - 1) if a > 0 else 0.0  # a/w > 1: all coordinates are below
