@@ -10,6 +10,9 @@ A planted token θ w_i + z hits if z_ij = <w_i - w_j, z>/|w_i - w_j| > -θ sin(�
 probability Φ(θ sin(α_ij/2)) (two_gates), so p_i is at most the least of them; and by Slepian at least their product where
 <w_i - w_j, w_i - w_k> >= 0 for all j, k ≠ i: where no triangle of gates is obtuse at w_i, as for gates
 at one common angle. If c_ij <= c throughout, sin(α_ij/2) >= sqrt((1-c)/2).
+
+Gates at one common inner product c are exact: the margins <w_i - w_j, x> have 1-c times the means and the covariances of
+orthogonal gates, so the hit rate is theirs at θ sqrt(1-c), for any Top-ℓ; a simplex (c = -1/(n-1)) acts like θ sqrt(n/(n-1)).
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ claim = Claim(
     statement=r"$\frac1n\sum_ih_i(a)=\frac1nP(\max_j\delta_j\geq a)$ falls in every $\langle w_i,w_j\rangle$: at most G4's "
     r"value of orthogonal gates if all are $\geq 0$, at least it if all are $\leq 0$; "
     r"$p_i\leq\min_{j\neq i}\Phi(\frac{\theta}{\sigma}\sin\frac{\alpha_{ij}}{2})$, and "
-    r"$p_i\geq\prod_{j\neq i}\Phi(\frac{\theta}{\sigma}\sin\frac{\alpha_{ij}}{2})$ if $\langle w_i-w_j,w_i-w_k\rangle\geq 0$",
+    r"$p_i\geq\prod_{j\neq i}\Phi(\frac{\theta}{\sigma}\sin\frac{\alpha_{ij}}{2})$ if $\langle w_i-w_j,w_i-w_k\rangle\geq 0$; "
+    r"if all $\langle w_i,w_j\rangle=c$, $p$ is that of orthogonal gates at $\theta\sqrt{1-c}$",
     hypotheses=(
         r"unit gates, $\alpha_{ij}$ the angle of $w_i$ and $w_j$; Top-1",
         r"$h$: isotropic tokens, $n\leq d$; $p$: tokens $\theta w_i+\sigma z$",
@@ -50,7 +54,7 @@ claim = Claim(
     expected=Verdict.PROVED,
     truth=side(-1),
     mutant=side(1),
-    mutation="gates that close up gain candidates",
+    mutation="gates that close up gain candidates, and keep the hit rate of orthogonal ones",
     lemmas=(
         "Slepian (1962); Das Gupta, Eaton, Olkin, Perlman, Savage and Sobel (1972), for elliptically contoured laws",
     ),
@@ -66,6 +70,9 @@ def _(side: SimpleNamespace) -> Outcome:
     x, y, z = sp.symbols("c_ij c_ik c_jk", real=True)
     # <w_i - w_j, w_i - w_k> of unit gates, from its bilinear terms
     inner = 1 - x - y + z
+    theta = sp.symbols("theta", positive=True)
+    # squared mean over variance of a margin: θ²(1-c)²/(2-2c), orthogonal gates at θ': θ'²/2; correlations (1-c)/(2-2c) = 1/2
+    seen = theta * (sp.sqrt(1 - c) if side.sign < 0 else 1)
     return every(
         [
             identity(
@@ -74,6 +81,11 @@ def _(side: SimpleNamespace) -> Outcome:
                 name="dP(max >= a)/dc - sign (1 - a²/cos²(α/2))^{(d-2)/2}/(2π sin α)",
             ),
             identity(inner.subs({x: c, y: c, z: c}) - (1 - c), name="inner product of margins - (1 - c)"),
+            identity(
+                sp.simplify((theta * (1 - c)) ** 2 / inner.subs({x: c, y: c, z: 1}) - seen**2 / 2),
+                points=[{theta: 2, c: sp.Rational(1, 3)}],
+                name="(mean/deviation)² of a margin - that of orthogonal gates",
+            ),
             identity(sp.simplify(sp.sin(alpha / 2) ** 2 - (1 - sp.cos(alpha)) / 2), name="sin²(α/2) - (1-c)/2"),
         ]
     )
@@ -144,4 +156,29 @@ claim.simulate(
     ],
     law=law,
     relation="at_most",
+)
+
+
+def sample_hits(
+    rng: np.random.Generator, trials: int, *, inner: float, experts: int, signal: float, top: int
+) -> dict[str, int]:
+    gates = equal_gates(experts, experts, inner)
+    planted = affinity(rng.standard_normal((trials, experts)) + signal * gates[0], gates=gates)
+    return {"hits": int(np.count_nonzero((planted > planted[:, :1]).sum(axis=1) < top))}
+
+
+def law_hits(side: SimpleNamespace, *, inner: float, experts: int, signal: float, top: int) -> dict[str, float]:
+    seen = signal * math.sqrt(1 - inner) if side.sign < 0 else signal
+    return {"hits": float(sphere.hit_rate(seen, experts, top=top))}
+
+
+claim.simulate(
+    sample_hits,
+    cases=[
+        {"inner": 0.5, "experts": 6, "signal": 2.0, "top": 1},
+        {"inner": 0.5, "experts": 6, "signal": 1.5, "top": 2},
+        {"inner": -0.25, "experts": 5, "signal": 1.5, "top": 1},
+    ],
+    law=law_hits,
+    name="Monte Carlo, gates at one common angle",
 )
