@@ -39,7 +39,7 @@ claim = Claim(
     r"unchanged; ranked by inner products, discriminative tokens $\kappa(\theta w_i+z)$ against background $z'$ have "
     r"$E\,q=\Phi(-\frac{\kappa\theta}{\sqrt{1+\kappa^2}})$, falling in $\kappa$ from $\frac12$ to $\Phi(-\theta)$",
     hypotheses=(r"$z,z'\sim N(0,I_d)$ independent, $|w_i|=1$, $\theta>0$, $\kappa>0$",),
-    source="ETR eq. 3 against inner products (arXiv 2406.00023); new (G3)",
+    source="new (G3): the cosine affinity of ETR (arXiv 2406.00023) against inner products",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(lambda ratio: ratio),
