@@ -20,6 +20,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from resonance_theory import kernels
+from resonance_theory.kernels import _memory
 
 __all__ = ["SHAPES", "contenders", "main", "measure"]
 
@@ -52,6 +54,11 @@ def contenders(experts: int, capacity: int) -> dict[str, Callable[[Any], Any]]:
         weight.backward(torch.ones_like(weight))
         return x.grad
 
+    def fresh(x: Any) -> Any:
+        """The same where no gradient was dropped before, whose memory could be used again."""
+        _memory.release()
+        return with_gradient(x)
+
     def eager(x: Any) -> Any:
         """The same rule as one would write it: group means, norm, two sorts."""
         affinity = (
@@ -71,6 +78,7 @@ def contenders(experts: int, capacity: int) -> dict[str, Callable[[Any], Any]]:
         "kernel, affinities only": lambda x: kernels.top_affinity(x, experts),
         "kernel, top-2": lambda x: kernels.route(x, experts, min(2 * capacity, x.shape[0]), top=2),
         "kernel, with gradient": with_gradient,
+        "kernel, fresh gradient": fresh,
         "eager torch": eager,
     }
     return result | _peers(experts, capacity)
@@ -143,7 +151,6 @@ def measure(shape: tuple[int, int, int], repeats: int, cold: int = _COLD) -> dic
             "median_ms": _short(np.median(v)),
             "quartiles_ms": [_short(q) for q in np.quantile(v, (0.25, 0.75))],
             "ratio": _short(np.median(v) / floor),
-            "extra_memory": _extra_memory(calls["route", name], buffers[0]),
         }
         for (kind, name), v in times.items()
         if kind == "route"
@@ -164,17 +171,52 @@ def _short(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _extra_memory(call: Callable[[Any], Any], x: Any) -> float | None:
-    """Growth of the peak resident memory over one call, outputs included, as a share of x; None outside Linux."""
-    try:
-        result = call(x)  # warm
-        del result
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-        before = _resident("VmRSS")
-        call(x)
-        return _short(max(0, _resident("VmHWM") - before) / (x.numel() * x.element_size()))
-    except OSError:
+def memory(shapes: dict[str, tuple[int, int, int]]) -> dict[str, dict[str, float]] | None:
+    """Peak memory of one call beyond x and what it returns, as a share of x, by shape and router; None outside Linux.
+
+    Counted in pages by a process of its own, in which every block of 64 kB goes back to the system when it is freed.
+    """
+    if not Path("/proc/self/clear_refs").exists():
         return None
+    settings = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0", "NUMPY_MADVISE_HUGEPAGE": "0"}
+    code = f"import json; from simulations import router_benchmark as b; print(json.dumps(b._memory_here({shapes!r})))"
+    place = {"cwd": Path(__file__).parents[1], "env": os.environ | settings}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, **place)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _memory_here(shapes: dict[str, tuple[int, int, int]]) -> dict[str, dict[str, float]]:
+    import torch
+
+    result: dict[str, dict[str, float]] = {}
+    for name, (tokens, dim, experts) in shapes.items():
+        x = torch.randn(tokens, dim)
+        result[name] = {}
+        capacity = min(tokens, math.ceil(1.1 * tokens / experts))
+        for router, call in contenders(experts, capacity).items():
+            call(x[:capacity])  # compiles, and makes what does not grow with the tokens
+            _memory.release()
+            growth: list[int] = []
+
+            def once(call: Callable[[Any], Any] = call, x: Any = x, growth: list[int] = growth) -> None:
+                Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+                before = _resident("VmRSS")
+                returned = call(x)
+                growth.append(_resident("VmHWM") - before - _bytes(returned))
+
+            thread = threading.Thread(target=once)  # the kernels keep scratch for each thread
+            thread.start()
+            thread.join()
+            result[name][router] = _short(max(0, growth[0]) / x.nbytes)
+    return result
+
+
+def _bytes(returned: Any) -> int:
+    """Bytes of all arrays in a result."""
+    if hasattr(returned, "nbytes"):
+        return int(returned.nbytes)
+    parts = returned if isinstance(returned, (list, tuple)) else getattr(returned, "__dict__", {}).values()
+    return sum(_bytes(part) for part in parts)
 
 
 def _resident(field: str) -> int:
@@ -244,7 +286,7 @@ def table(record: dict[str, Any]) -> str:
             f"  {'router':<32}{'median ms':>10}{'x floor':>9}{'in the runs':>16}{'goal':>6}{'memory':>8}",
         ]
         for router, row in summary(record, name).items():
-            goal, extra = GOALS.get(router, {}).get(name, ""), shape["routers"][router]["extra_memory"]
+            goal, extra = GOALS.get(router, {}).get(name, ""), (record.get("extra_memory") or {}).get(name, {}).get(router)
             memory, spread = "" if extra is None else f"{extra:.1%}", f"{row['least']:.3g}-{row['largest']:.3g}"
             lines.append(f"  {router:<32}{row['median_ms']:>10}{row['ratio']:>9.3g}{spread:>16}{goal:>6}{memory:>8}")
         if any("transformers" in router for router in shape["routers"]):
@@ -275,6 +317,7 @@ def main(arguments: list[str] | None = None) -> int:
     record["runs"] = [
         {name: measure(SHAPES[name], options.repeats) for name in options.shapes} for _ in range(options.runs)
     ]
+    record["extra_memory"] = memory({name: SHAPES[name] for name in options.shapes})
     print(table(record))
     if options.out:
         options.out.write_text(json.dumps(record, indent=1) + "\n")

@@ -79,6 +79,22 @@ def test_benchmark_measures_every_contender():
     assert all(name in text for name in shape["routers"])
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured on Linux")
+def test_memory_beyond_the_outputs_is_seen(monkeypatch):
+    from simulations import router_benchmark as benchmark
+
+    made = {
+        "output only": lambda x: [(x + 1, "no array"), None],
+        "one copy": lambda x: (x + 1).sum(),
+        "three copies": lambda x: torch.cat([x, x, x])[:1].clone(),
+    }
+    monkeypatch.setattr(benchmark, "contenders", lambda experts, capacity: made)
+    share = benchmark._memory_here({"A": (2**15, 512, 4)})["A"]  # 67 MB, which no allocator keeps
+    assert share["output only"] < 0.02
+    assert share["one copy"] == pytest.approx(1, abs=0.02)
+    assert share["three copies"] == pytest.approx(3, abs=0.02)
+
+
 def test_eager_torch_is_the_same_rule():
     from resonance_theory import kernels
     from simulations.router_benchmark import contenders
