@@ -2,8 +2,9 @@
 
     python -m simulations.router_benchmark --out simulations/results/router_benchmark.json
 
-The floor is one read of x at the memory bandwidth that the fastest of two plain readers reaches in the same run. Calls
-of all contenders alternate, each on tokens that have left the caches: other tokens of at least 256 MB were read since.
+The floor is one read of x at the memory bandwidth that the fastest of two plain readers reaches in the same run. The
+contenders alternate. A timed call follows 5 ms of others by the same contender, so that no other's threads still spin
+beside it, and takes tokens that have left the caches: other tokens of at least 256 MB were read since.
 Times are medians with quartiles; run it on a quiet machine. The other routers come from transformers, where installed
 (`pip install 'resonance-theory[peers]'`): Mixtral's has no capacity, Switch's drops by position.
 """
@@ -14,6 +15,7 @@ import argparse
 import importlib
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -40,6 +42,7 @@ GOALS = {
     "kernel, top-2": dict.fromkeys("ABC", 1.5),
     "kernel, with gradient": dict.fromkeys("ABC", 4.0),
 }
+_ALONE = 0.005  # seconds: threads of OpenMP spin for a millisecond or more after their work
 _COLD = 256 * 2**20  # bytes: eight times the last-level cache of the machines we know
 
 
@@ -135,14 +138,18 @@ def measure(shape: tuple[int, int, int], repeats: int, cold: int = _COLD) -> dic
     calls = {("read", k): f for k, f in _readers().items()}
     calls |= {("route", k): f for k, f in contenders(experts, capacity).items()}
     times: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
-    turn = 0
-    for repeat in range(repeats + 2):  # the first two compile and touch memory
+    others = itertools.cycle(buffers)
+    for repeat in range(repeats + 1):  # the first compiles and touches memory
         for key, call in calls.items():
-            x = buffers[turn % len(buffers)]
-            turn += 1
+            begin = time.perf_counter()
+            while True:
+                call(next(others))
+                if time.perf_counter() - begin > _ALONE:
+                    break
+            x = next(others)
             start = time.perf_counter()
             call(x)
-            if repeat >= 2:
+            if repeat >= 1:
                 times[key].append(1e3 * (time.perf_counter() - start))
     readers = {k: float(np.median(v)) for (kind, k), v in times.items() if kind == "read"}
     floor = min(readers.values())
@@ -286,7 +293,10 @@ def table(record: dict[str, Any]) -> str:
             f"  {'router':<32}{'median ms':>10}{'x floor':>9}{'in the runs':>16}{'goal':>6}{'memory':>8}",
         ]
         for router, row in summary(record, name).items():
-            goal, extra = GOALS.get(router, {}).get(name, ""), (record.get("extra_memory") or {}).get(name, {}).get(router)
+            goal, extra = (
+                GOALS.get(router, {}).get(name, ""),
+                (record.get("extra_memory") or {}).get(name, {}).get(router),
+            )
             memory, spread = "" if extra is None else f"{extra:.1%}", f"{row['least']:.3g}-{row['largest']:.3g}"
             lines.append(f"  {router:<32}{row['median_ms']:>10}{row['ratio']:>9.3g}{spread:>16}{goal:>6}{memory:>8}")
         if any("transformers" in router for router in shape["routers"]):

@@ -60,8 +60,11 @@ def top_affinity(x: Array, experts: int, *, top: int = 1) -> tuple[Array, Array]
     0 with every expert, so experts 0..top-1, and gradient 0. Torch: differentiable with respect to x.
     Raises TypeError and ValueError as `affinity` does. Source: ETR eq. 2-3.
     """
-    if _is_torch(x) and _needs_operator(x):
-        return (_operators().eager_top_affinity if _plain(x) else _operators().top_affinity)(x, experts, top)
+    if _is_torch(x):
+        if not _plain(x):
+            return _operators().top_affinity(x, experts, top)
+        if _needs_gradient(x):
+            return _operators().eager_top_affinity(x, experts, top)
     x, experts, top = _tokens(x, experts, top)
     return _top_affinity(x, experts, top)
 
@@ -73,8 +76,10 @@ def slots(weight: Array, expert: Array, experts: int, capacity: int) -> tuple[Ar
     go to its candidates of highest weight, ties to the earlier token. slot has the shape of weight, load
     (experts,) or (samples, experts); both int64. All shapes are known in advance. Source: ETR eq. 5-6.
     """
-    if _is_torch(weight) and _needs_operator(weight):
-        return _operators().slots(weight, expert, experts, capacity)
+    if _is_torch(weight):
+        if not _plain(weight):
+            return _operators().slots(weight, expert, experts, capacity)
+        weight = weight.detach()
     return _slots(*_candidates(weight, expert, experts, capacity))
 
 
@@ -84,8 +89,10 @@ def route(x: Array, experts: int, capacity: int, *, top: int = 1) -> Assignment:
     Arguments as in `top_affinity`; capacity: 1..tokens. Affinities are summed in float64 (see the module).
     Returns an `Assignment` of the array library and device of x.
     """
-    if _is_torch(x) and _needs_operator(x):
-        return _operators().route(x, experts, capacity, top)
+    if _is_torch(x):
+        if not _plain(x):
+            return _operators().route(x, experts, capacity, top)
+        x = x.detach()
     x, experts, top = _tokens(x, experts, top)
     return _route(x, experts, _whole("capacity", capacity, x.shape[-2], "tokens"), top)
 
@@ -340,15 +347,14 @@ def _is_torch(x: Any) -> bool:
     return type(x).__module__.partition(".")[0] == "torch" and hasattr(x, "requires_grad")
 
 
-def _needs_operator(x: Any) -> bool:
-    """Whether autograd, a compiler or a fake device has to see a torch operator; plain tensors skip its dispatch."""
+def _needs_gradient(x: Any) -> bool:
     import torch
 
-    return not _plain(x) or (x.requires_grad and torch.is_grad_enabled())
+    return x.requires_grad and torch.is_grad_enabled()
 
 
 def _plain(x: Any) -> bool:
-    """A tensor with values, which nobody traces."""
+    """A tensor with values, which no compiler or fake device traces: those have to see a torch operator."""
     import torch
 
     if torch.compiler.is_compiling() or type(x) not in (torch.Tensor, torch.nn.Parameter) or x.device.type == "meta":
