@@ -187,8 +187,8 @@ def memory(shapes: dict[str, tuple[int, int, int]]) -> dict[str, dict[str, float
         return None
     settings = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0", "NUMPY_MADVISE_HUGEPAGE": "0"}
     code = f"import json; from simulations import router_benchmark as b; print(json.dumps(b._memory_here({shapes!r})))"
-    place = {"cwd": Path(__file__).parents[1], "env": os.environ | settings}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, **place)
+    root, command = Path(__file__).parents[1], [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=root, env=os.environ | settings, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
