@@ -342,8 +342,67 @@ def test_held_out_judgement_against_its_definition():
         assert [h.model for h in r.held_out] == ["uniform", "measured_load", "beta_binomial", "blocks"]
         for h in r.held_out[:3]:
             want = np.mean(found[h.model], axis=0)
-            np.testing.assert_allclose((h.error, h.bias, h.capacity, h.loss), want, rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose((h.error.value, h.bias, h.capacity, h.loss), want, rtol=1e-9, atol=1e-12)
             assert h.worst == max(row[-1] for row in found[h.model])
+
+
+def jackknife(without):
+    without = np.asarray(without)
+    return np.sqrt((len(without) - 1) * np.square(without - without.mean(axis=0)).mean(axis=0))
+
+
+def test_errors_of_the_predictions_against_their_definition():
+    """Every law fitted anew without each sequence: its gap to the measured drop, and its error on the other half."""
+    x = correlated(sequences=7, tokens=40)
+    report = audit.audit(x, experts=4, center=False, capacity_factors=(1.0, 1.5), target_loss=0.05)
+    load = rt.token_choice.route(rt.affinity(x, 4), 40).load
+    capacity = np.array([10, 15])
+    r = report.layers[0].routings[0]
+
+    def gap(model, fitted, judged, new):
+        share = fitted.mean(axis=0) / 40
+        lost = np.array([np.maximum(judged - c, 0).sum() / judged.sum() for c in capacity])
+        if model == "measured_load":
+            return rt.token_choice.failure(40, 4, capacity[:, None], load=share) @ share - lost
+        ratio = counts.fit(fitted, 40, 1).ratio * (1 + 1 / len(fitted) if new else 1)
+        law = rt.counts.BetaBinomial((ratio - 1) / 39)
+        return law.drop(40, 4, capacity[:, None], load=share) @ share - lost
+
+    halves = measure._halves(measure.Layer("x", "x", x.shape, "float64", x), np.arange(7))
+    errors = {}
+    for model in ("measured_load", "beta_binomial"):
+        value = gap(model, load, load, False)
+        without = [gap(model, np.delete(load, k, 0), np.delete(load, k, 0), False) for k in range(7)]
+        for k, drop in enumerate(r.drops):
+            found = drop.gaps[model]
+            assert found.value == pytest.approx(value[k], abs=1e-12)
+            assert found.error == pytest.approx(jackknife(without)[k], rel=1e-9)
+            assert drop.covers(model) == (abs(value[k]) <= 3 * jackknife(without)[k])
+        errors[model] = [
+            np.mean([np.abs(gap(model, load[h & (k != keep)], load[~h & (k != keep)], True)).mean() for h in halves])
+            for k in range(-1, 7)
+            for keep in [np.arange(7)]
+        ]
+    by_model = {h.model: h for h in r.held_out}
+    for model, rows in errors.items():
+        assert by_model[model].error.value == pytest.approx(rows[0], rel=1e-9)
+        assert by_model[model].error.error == pytest.approx(jackknife(rows[1:]), rel=1e-9)
+    difference = np.subtract(errors["beta_binomial"], errors["measured_load"])
+    assert by_model["beta_binomial"].against.value == pytest.approx(difference[0], abs=1e-12)
+    assert by_model["beta_binomial"].against.error == pytest.approx(jackknife(difference[1:]), rel=1e-9)
+    assert by_model["measured_load"].against is None
+
+
+def test_few_sequences_give_no_error_of_the_held_out_judgement():
+    r = audit.audit(correlated(sequences=5, tokens=40), experts=4, center=False).layers[0].routings[0]
+    assert all(h.error.error is None for h in r.held_out)
+    assert (
+        " ± "
+        not in audit.audit(correlated(sequences=5, tokens=40), experts=4)
+        .table()
+        .split("error of the drop")[-1]
+        .split("\n\n")[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -359,17 +418,17 @@ def test_held_out_errors_tell_the_true_model(model, best):
     x.reshape(60, 128, 4, 2)[np.arange(60)[:, None], np.arange(128), route] += 1.0  # GrAP sends it there
     report = audit.audit(x, experts=4, center=False, capacity_factors=(1.0, 1.5, 2.0), target_loss=0.02)
     r = report.layers[0].routings[0]
-    assert all(d.covers("beta_binomial") and d.covers("blocks") for d in r.drops if d.measured.error)
+    right = ["beta_binomial", "blocks"] + ["measured_load"] * (not model)
+    gaps = [d.gaps[name] for d in r.drops if d.measured.error for name in right]
+    assert all(abs(gap.value) < 6 * gap.error for gap in gaps)
     held_out = {h.model: h for h in r.held_out}
-    assert held_out[best].error < 0.02
+    assert held_out[best].error.value < 0.02
     assert held_out[best].loss < 0.03
     if model:
         assert any(d.covers("measured_load") is False for d in r.drops)
-        assert held_out["measured_load"].error > 2 * held_out[best].error
+        assert held_out["measured_load"].error.value > 2 * held_out[best].error.value
         assert held_out["measured_load"].loss > 0.03
         assert held_out["uniform"].loss > held_out["measured_load"].loss
-    else:
-        assert all(d.covers("measured_load") for d in r.drops if d.measured.error)
 
 
 def test_least_capacity_at_the_loss_itself():
@@ -893,10 +952,11 @@ def test_the_over_dispersed_laws_cover_the_example_where_the_binomial_ones_fail(
             assert r.token_choice.advised >= r.token_choice.beta_binomial
     # the deepest layer, and the middle one once centred: skewed binomial loads fail, seen and unseen
     for r in (*example.layers[2].routings, example.layers[1].routings[1]):
-        assert not any(d.covers("measured_load") for d in r.drops if d.measured.error is not None)
+        gaps = [d.gaps["measured_load"] for d in r.drops if d.measured.error is not None]
+        assert all(gap.value < -2 * gap.error for gap in gaps)
         held_out = {h.model: h for h in r.held_out}
         for model in ("beta_binomial", "blocks"):
-            assert held_out[model].error < 0.8 * held_out["measured_load"].error
+            assert held_out[model].error.value < 0.8 * held_out["measured_load"].error.value
         assert held_out["measured_load"].loss > 0.04
 
 

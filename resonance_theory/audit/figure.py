@@ -155,17 +155,23 @@ def _drops(axes: Any, layer: LayerAudit, index: int, report: AuditReport, highes
 
 
 def _held_out(axes: Any, layer: LayerAudit) -> None:
-    """Mean absolute error of each model's drop on sequences that it has not seen."""
+    """Mean absolute error of each model's drop on sequences that it has not seen, and its standard error."""
     height = 0.8 / len(layer.routings)
     names = list(_LAWS)
     for k, routing in enumerate(layer.routings):
         look = _LOOK[routing.name]
         for held_out in routing.held_out or ():
             place = names.index(held_out.model) + (k - (len(layer.routings) - 1) / 2) * height
-            value = 100 * held_out.error
-            axes.barh(place, value, height, color=look["color"], hatch=look["hatch"], edgecolor="black", linewidth=0.5)
+            value, error = 100 * held_out.error.value, 100 * (held_out.error.error or 0.0)
+            bar = {"color": look["color"], "hatch": look["hatch"], "edgecolor": "black", "linewidth": 0.5}
+            axes.barh(place, value, height, xerr=error or None, error_kw={"linewidth": 0.8}, **bar)
             axes.annotate(
-                f"{value:.1f}", (value, place), xytext=(2, 0), textcoords="offset points", va="center", fontsize=7
+                f"{value:.1f}",
+                (value + error, place),
+                xytext=(2, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7,
             )
     axes.set_yticks(range(len(names)), ["uniform", "measured\nload", "beta-\nbinomial", "blocks"])
     axes.set_ylim(len(names) - 0.5, -0.5)

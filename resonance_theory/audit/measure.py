@@ -28,6 +28,7 @@ Whole = NDArray[np.int64]
 
 BLOCK = 2**21  # numbers held at once, a few times over
 GROUPS = 64  # groups of sequences for the jackknife, at most
+DELETED = 16  # parts that are left out in turn where models are fitted anew, at most
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -198,26 +199,54 @@ def _judged(
     tokens: int,
 ) -> tuple[HeldOut, ...] | None:
     """Every model fitted on each half and judged on the rest; `loads` by half where the routing depends on it."""
-    found: dict[str, list[tuple[float, float, int, float]]] = {}
+    found: dict[str, list[tuple[float, int, float]]] = {}
+    errors: dict[str, list[list[float]]] = {}  # of each half: with all sequences, and without each
     capacities = np.array([_capacity(setting, factor, tokens) for factor in setting.factors])
+    groups = halves.shape[1]
+    parts = np.arange(groups) * min(groups, DELETED) // groups
+    deleted = [parts == part for part in range(parts[-1] + 1)] if groups >= 6 else []
     for k, half in enumerate(halves):
         both = load if loads is None else loads[k]
-        fitted = counts.fit(both[half[group]], tokens, setting.top).for_new()
-        other = both[~half[group]]
-        excess = counts.excess(other, np.zeros(len(other), dtype=np.intp), tokens)[0]
-        measured = excess / excess[0]
-        for model in fitted.models:
-            gap = fitted.drop(model, capacities) - measured[capacities]
-            least = fitted.least(model, setting.loss)
-            found.setdefault(model, []).append(
-                (float(np.abs(gap).mean()), float(gap.mean()), least, float(measured[least]))
-            )
+
+        def lost(judged: NDArray[np.bool_], both: Whole = both) -> Floats:
+            other = both[judged[group]]
+            excess = counts.excess(other, np.zeros(len(other), dtype=np.intp), tokens)[0]
+            return excess / excess[0]
+
+        def fitted(to: NDArray[np.bool_], both: Whole = both) -> counts.Fit:
+            return counts.fit(both[to[group]], tokens, setting.top).for_new()
+
+        whole, measured = fitted(half), lost(~half)
+        without = [(fitted(half & ~gone) if np.any(half & gone) else whole, lost(~half & ~gone)) for gone in deleted]
+        for model in whole.models:
+            prediction = whole.drop(model, capacities)
+            gap = prediction - measured[capacities]
+            least = whole.least(model, setting.loss)
+            found.setdefault(model, []).append((float(gap.mean()), least, float(measured[least])))
+            row = [float(np.abs(gap).mean())]
+            for fit, rest in without:
+                known = model in fit.models
+                again = prediction if fit is whole else fit.drop(model, capacities) if known else np.full(1, math.nan)
+                row.append(float(np.abs(again - rest[capacities]).mean()))
+            errors.setdefault(model, []).append(row)
     if not found:
         return None
+
+    def estimate(values: Floats) -> Estimate:
+        """The first value, and the jackknife error from the others."""
+        if values.size == 1:
+            return Estimate(float(values[0]), None)
+        left = values[1:]
+        error = math.sqrt((left.size - 1) * float(np.mean(np.square(left - left.mean()))))
+        return Estimate(float(values[0]), error if math.isfinite(error) else None)
+
     judged = []
+    error = {model: np.mean(rows, axis=0) for model, rows in errors.items()}
     for model, rows in found.items():
-        error, bias, capacity, loss = np.mean(rows, axis=0).tolist()
-        judged.append(HeldOut(model, error, bias, capacity, loss, max(row[-1] for row in rows)))
+        bias, capacity, loss = np.mean(rows, axis=0).tolist()
+        against = None if model == "measured_load" else estimate(error[model] - error["measured_load"])
+        worst = max(row[-1] for row in rows)
+        judged.append(HeldOut(model, estimate(error[model]), bias, against, capacity, loss, worst))
     return tuple(judged)
 
 
@@ -395,6 +424,7 @@ def _routing(
 
     capacities = np.array([_capacity(setting, f, tokens) for f in setting.factors], dtype=np.int64)
     predicted = {model: fitted.drop(model, capacities).tolist() for model in fitted.models}
+    gaps = _gaps(fitted, tally.load, group, capacities)
     isotropic = isotropic_limit(capacities)
     drops = tuple(
         Drop(
@@ -407,6 +437,7 @@ def _routing(
             blocks=predicted["blocks"][k] if "blocks" in predicted else None,
             expert_choice=lost(unprocessed, c),
             expert_choice_isotropic=None if isotropic is None else float(isotropic[k]),
+            gaps={model: row[k] for model, row in gaps.items()},
         )
         for k, (factor, c) in enumerate(zip(setting.factors, capacities.tolist()))
     )
@@ -481,6 +512,29 @@ def _routing(
         experts_used=used,
         curve=curve,
     )
+
+
+def _gaps(fitted: counts.Fit, load: Whole, group: NDArray[np.intp], capacity: Whole) -> dict[str, list[Estimate]]:
+    """Predicted less measured drop at each capacity by model; errors by fitting and measuring without each part."""
+    groups = int(group[-1]) + 1
+    parts = group * min(groups, DELETED) // groups
+    number = int(parts[-1]) + 1
+
+    def gap(fit: counts.Fit, some: Whole, model: str) -> Floats:
+        excess = counts.excess(some, np.zeros(len(some), dtype=np.intp), fit.tokens)[0]
+        return fit.drop(model, capacity) - excess[capacity] / excess[0]
+
+    rest = [load[parts != part] for part in range(number)] if number > 2 else []
+    again = [counts.fit(some, fitted.tokens, fitted.top) for some in rest]
+    result = {}
+    for model in fitted.models:
+        value = gap(fitted, load, model)
+        error = np.full(value.shape, math.nan)
+        if rest and all(model in fit.models for fit in again):
+            left = np.array([gap(fit, some, model) for fit, some in zip(again, rest)])
+            error = np.sqrt((number - 1) * np.square(left - left.mean(axis=0)).mean(axis=0))
+        result[model] = [Estimate(float(v), float(e) if math.isfinite(e) else None) for v, e in zip(value, error)]
+    return result
 
 
 def _winning(winner: Floats, dim: int, setting: Setting) -> Affinity:

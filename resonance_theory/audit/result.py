@@ -51,6 +51,8 @@ class Drop:
     measured_load   by binomial loads with the measured shares
     beta_binomial   by beta-binomial loads with the measured shares and correlation (N11); None with one sequence
     blocks          by runs of neighbours on one expert, of the measured variance (N11); None with one sequence
+    gaps            predicted less measured by model, with the jackknife error of that difference: the model is fitted
+                    anew without each sequence, so that its own error counts, and what it shares with the measured cancels
     expert_choice   fraction of tokens that expert choice leaves to no expert at all
     expert_choice_isotropic  its limit for long isotropic sequences (N3); None unless the gates are orthogonal
     """
@@ -64,30 +66,36 @@ class Drop:
     blocks: float | None
     expert_choice: Estimate
     expert_choice_isotropic: float | None
+    gaps: Mapping[str, Estimate]
 
     def covers(self, model: str) -> bool | None:
-        """Whether a model's prediction is within three standard errors of the measured drop; None where it or the error
-        is unknown."""
-        predicted = getattr(self, model)
-        if predicted is None or self.measured.error is None:
+        """Whether a model's prediction is within three standard errors of the measured drop, the errors being those of
+        their difference; None where it or the error is unknown."""
+        gap = self.gaps.get(model)
+        if gap is None or gap.error is None or self.measured.error is None:
             return None
-        return bool(abs(predicted - self.measured.value) <= 3 * self.measured.error)
+        return bool(abs(gap.value) <= 3 * gap.error)
 
 
 @dataclass(frozen=True)
 class HeldOut:
     """A model fitted on one half of the sequences and judged on the other, averaged over splits and both directions.
 
-    The over-dispersed ones allow for the error of the fitted shares, as `Need.advised` does.
+    The over-dispersed ones allow for the error of the fitted shares, as `Need.advised` does. Standard errors are the
+    jackknife's: each sequence is left out of all halves, fitted or judged (where tokens are centred, not of the half's mean).
 
-    error, bias     mean of |predicted - measured| and of predicted - measured, over the capacity factors
+    error, bias     mean of |predicted - measured| and of predicted - measured, over the capacity factors; error has its own
+                    standard error, None with fewer than six sequences
+    against         error less that of the binomial law with measured shares, and the standard error of this difference;
+                    None for that law itself
     capacity, loss  the least capacity that the fitted model asks for, and the drop it has on the other half
     worst           the largest such drop
     """
 
     model: str
-    error: float
+    error: Estimate
     bias: float
+    against: Estimate | None
     capacity: float
     loss: float
     worst: float
@@ -380,16 +388,22 @@ def _drop_rows(r: Routing) -> Iterator[tuple[str, ...]]:
 
 
 def _held_out_rows(held_out: tuple[HeldOut, ...], report: AuditReport) -> Iterator[tuple[str, ...]]:
-    yield ("  model", "error of the drop", "bias", "its C", "drop there", "worst")
+    yield ("  model", "error of the drop", "less meas. load's", "bias", "its C", "drop there", "worst")
     for h in held_out:
         yield (
             f"  {MODELS[h.model]}",
-            f"{100 * h.error:.2f}",
+            _points(h.error, ""),
+            "" if h.against is None else _points(h.against, "+"),
             f"{100 * h.bias:+.2f}",
             f"{h.capacity:.1f}",
             _percent(h.loss),
             _percent(h.worst),
         )
+
+
+def _points(estimate: Estimate, sign: str) -> str:
+    error = "" if estimate.error is None else f" ± {100 * estimate.error:.2f}"
+    return f"{100 * estimate.value:{sign}.2f}{error}"
 
 
 def _range(need: Need) -> str:
@@ -402,7 +416,8 @@ def _notes(report: AuditReport) -> Iterator[str]:
         "measured: candidates turned away by token choice and by resonance (identical loads). Models of the load: "
         "uniform, meas. load: binomial with uniform and with the measured shares; beta-bin., blocks: these shares and the "
         "measured variance between sequences, spread over the whole sequence or over runs of neighbours. "
-        "*: beyond three standard errors. expert choice: tokens that no expert takes. Errors and biases are in % points."
+        "*: beyond three standard errors of the difference, the model fitted anew without each sequence. "
+        "expert choice: tokens that no expert takes. Errors and biases are in % points."
     )
     if fewest == 1:
         yield "One sequence: no standard errors, no test of the load and no over-dispersion."
