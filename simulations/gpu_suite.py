@@ -32,7 +32,7 @@ __all__ = ["CHECKS", "main"]
 
 NO_DEVICE = 77  # the customary exit status of a skipped test
 SHAPES = {"A": (2**20, 4096, 64), "B": (2**18, 2048, 8)}  # tokens, dim, experts
-STUDIES = ("router_scale", "capacity_scale")
+STUDIES = ("router_scale", "capacity_scale", "homogenization_scale")
 _FIELDS = ("expert", "token", "slot", "sample", "load")
 
 

@@ -29,7 +29,10 @@ def test_rehearsal_on_the_cpu(tmp_path):
     assert checks["status"] == "passed"
     assert checks["provenance"]["device"].startswith("cpu")
     assert len(checks["checks"]) == 5
-    assert all(json.loads((tmp_path / f"{n}.json").read_text())["passed"] for n in ("router_scale", "capacity_scale"))
+    from simulations.gpu_suite import STUDIES
+
+    assert all(json.loads((tmp_path / f"{name}.json").read_text())["passed"] for name in STUDIES)
+    assert "homogenization_scale" in STUDIES
     benchmarks = json.loads((tmp_path / "benchmarks.json").read_text())
     assert {b["dtype"] for b in benchmarks["benchmarks"]} == {"float32", "bfloat16"}
 

@@ -13,7 +13,7 @@ from resonance_theory import sphere
 from resonance_theory.montecarlo import Task, ranks, run
 from resonance_theory.montecarlo.study import run_study
 from resonance_theory.verification import stats
-from simulations import capacity_scale, router_scale
+from simulations import capacity_scale, homogenization_scale, router_scale
 
 ROOT = Path(__file__).resolve().parents[1]
 CASE = {"tokens_per_sample": 32, "dim": 16, "experts": 4, "signal": 1.5, "capacities": [3, 8]}
@@ -37,6 +37,37 @@ def test_every_library_follows_the_laws(backend):
             if stats.equal(counts[key], trials, wrong.get(key, law), 1e-8).fails
         }
     assert rejected == case.mutants.keys()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch", "cupy"])
+def test_homogenization_of_token_vectors_on_every_library(backend):
+    pytest.importorskip(backend, reason=f"{backend} is not installed here")
+    device = "cuda" if backend == "cupy" else "cpu"
+    grid = [{"dim": 2, "experts": 2, "kept": [1.0, 0.5]}, {"dim": 32, "experts": 8, "kept": [1.0, 0.25]}]
+    trials, rejected, named = 100_000, set(), set()
+    for case in homogenization_scale.cases({"grid": grid, "pairs_per_sample": 500}):
+        counts = case.sampler(np.random.default_rng(5), trials, **case.parameters, backend=backend, device=device)
+        assert counts.keys() == case.laws.keys()
+        named |= case.mutants.keys()
+        for key, law in case.laws.items():
+            assert stats.equal(counts[key], trials, law, 1e-8).holds, (key, counts[key] / trials, law)
+            rejected |= {
+                name
+                for name, wrong in case.mutants.items()
+                if stats.equal(counts[key], trials, wrong.get(key, law), 1e-8).fails
+            }
+    assert rejected == named
+    assert len(named) == 4
+
+
+def test_pairs_that_two_experts_share():
+    count, n, samples = 60, 5, 40_000
+    loads = np.random.default_rng(2).multinomial(count, [1 / n] * n, size=samples)
+    expert = np.repeat(np.tile(np.arange(n), samples), loads.ravel()).reshape(samples, count)
+    split = (expert[:, 0::2] != expert[:, 1::2]).mean()
+    assert homogenization_scale._split(count, n) == pytest.approx(split, abs=5 * 0.5 / np.sqrt(samples * count / 2))
+    with pytest.raises(ValueError, match="70 pairs in a block must be a multiple of pairs_per_sample = 50"):
+        homogenization_scale.pairs(np.random.default_rng(0), 70, dim=8, experts=2, pairs_per_sample=50)
 
 
 @pytest.mark.parametrize("study", ["router_scale", "capacity_scale"])
