@@ -167,6 +167,56 @@ def test_scores_are_affinities_at_every_scale():
     np.testing.assert_allclose(layer(x).score[0].detach(), rt.affinity(x.numpy(), gates=gates), atol=1e-6)
 
 
+@pytest.mark.parametrize("rule", ["resonance", "token_choice"])
+@pytest.mark.parametrize("top", [1, 2])
+@pytest.mark.parametrize("backend", ["numba", "naive"])
+def test_fused_router_keeps_the_same_sets(rule, top, backend, monkeypatch):
+    if backend == "naive":
+        monkeypatch.setattr(rt.kernels, "_found", lambda _: False)
+    else:
+        pytest.importorskip("numba")
+    mask = padding()
+    for options in ({"capacity": 5}, {"capacity_factor": 0.6}):
+        options |= {"rule": rule, "top": top, "normalize": True, "statistics": False, "temperature": 0.3}
+        fused, plain = router(**options, fused=True), router(**options)
+        for x, padded in (
+            (tokens(3, 20, 24), None), (tied(3, 20, 24), None), (tied(3, 20, 24), mask), (opposite(3, 20, 24), mask),
+            (torch.zeros(2, 20, 24), mask[1:]), (tied(20, 24), None), (torch.ones(20, 24), mask[1]),
+        ):  # fmt: skip
+            got, wanted = fused(x, padded), plain(x, padded)
+            for name in ("token", "filled", "load", "copies", "dropped", "kept"):
+                assert torch.equal(getattr(got, name), getattr(wanted, name)), name
+            torch.testing.assert_close(got.weight, wanted.weight, rtol=1e-5, atol=0)
+            assert pairs(got.assignment()) == pairs(wanted.assignment())
+            assert got.assignment().experts == 4
+    dropping = router(**options, fused=True, nonfinite="drop"), router(**options, nonfinite="drop")
+    x = tokens(1, 20, 24)
+    x[0, 3, 5] = math.nan
+    assert torch.equal(dropping[0](x).token, dropping[1](x).token)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        fused(x)
+    assert fused(x[:, :0]).token.shape[:2] == (1, 4)
+
+
+@pytest.mark.parametrize("top", [1, 2])
+def test_fused_layer_trains_alike(top):
+    x, mask = tokens(3, 20, 24, dtype=torch.float64), padding()
+    gradients = []
+    for fused in (False, True):
+        m = layer(top=top, normalize=True, statistics=False, fused=fused, capacity_factor=0.8, dtype=torch.float64)
+        m.router.temperature = 0.2
+        inputs = x.clone().requires_grad_()
+        y, routing = m(inputs, mask, return_routing=True)
+        (y * torch.arange(24)).sum().backward()
+        gradients.append((y, inputs.grad, m.experts.up.grad, m.experts.down.grad))
+    for one, other in zip(*gradients):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    with pytest.raises(ValueError, match="needs the probabilities of all experts"):
+        routing.load_balance()
+    with pytest.raises(ValueError, match="needs the probabilities of all experts"):
+        routing.locality(torch.tensor([True, False, True, False]), epsilon=0.1)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_agrees_with_the_fused_kernels(dtype):
     x = tokens(3, 200, 24, seed=8, dtype=torch.float64).to(dtype)
@@ -335,11 +385,15 @@ def test_compiles_without_a_break(options):
     assert torch.isfinite(m.experts.up.grad).all()
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_nothing_waits_for_the_device(rule):
+@pytest.mark.parametrize(
+    ("rule", "fused"), [*((rule, False) for rule in RULES), ("resonance", True), ("token_choice", True)]
+)
+def test_nothing_waits_for_the_device(rule, fused):
     # Tensors of the meta device have no values: whoever reads one raises.
     with torch.device("meta"):
-        m = nn.ResonanceMoE(nn.ResonanceRouter(24, 4, rule=rule, top=2), nn.FeedForwardExperts(4, 24, 8))
+        options = {"normalize": True, "statistics": False, "fused": True} if fused else {}
+        r = nn.ResonanceRouter(24, 4, rule=rule, top=2, **options)
+        m = nn.ResonanceMoE(r, nn.FeedForwardExperts(4, 24, 8))
         y, routing = m(torch.ones(3, 20, 24), torch.zeros(3, 20, dtype=torch.bool), return_routing=True)
     assert y.shape == (3, 20, 24)
     assert routing.token.shape == (3, 4, 13)
@@ -535,6 +589,9 @@ BAD = [
     ({"discriminative": 2.0}, ValueError, "discriminative = 2.0"),
     ({"nonfinite": "ignore"}, ValueError, "nonfinite = 'ignore'"),
     ({"experts": 1, "gates": "simplex"}, ValueError, "experts = 1 must be at least 2"),
+    ({"fused": True, "normalize": True}, ValueError, "fused = True needs statistics = False"),
+    ({"fused": True, "statistics": False, "rule": "expert_choice"}, ValueError, "needs rule = .* and normalize = True"),
+    ({"fused": True, "gates": "grap-centred", "mass": 0.5}, ValueError, "needs gates = 'grap' and .* mass = None"),
 ]
 
 

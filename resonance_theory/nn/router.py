@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from resonance_theory import _arguments as arguments
-from resonance_theory import losses
+from resonance_theory import kernels, losses
 from resonance_theory.nn import select
 from resonance_theory.nn.capacity import MeasuredCapacity
 from resonance_theory.nn.gates import GroupedAveragePooling, build, full_precision
@@ -29,7 +29,7 @@ class Routing(NamedTuple):
         rule (falling affinity; token choice: position).
     load: (B, n) candidates of each expert before the capacity. expert: (B, s, top), each token's own best experts.
     score: (B, s, n), what the rule compares: cosines, or probabilities for learned gates. probability: (B, s, n),
-        rows summing to 1; differentiable.
+        rows summing to 1; differentiable. Both (B, s, 0) of a fused router, which has none for experts not chosen.
     real: (B, s), False for padding, or None where there is none. batched: whether x had an axis of samples.
     """
 
@@ -63,7 +63,7 @@ class Routing(NamedTuple):
     def assignment(self) -> Assignment:
         """The same pairs as the compact `Assignment` of `rules`; its size depends on the data, so this waits for the device."""
         sample, expert, slot = self.filled.nonzero(as_tuple=True)
-        tokens, experts = self.score.shape[1:]
+        tokens, experts = self.score.shape[1], self.token.shape[1]
         return Assignment(
             expert=expert,
             token=self.token[sample, expert, slot],
@@ -77,6 +77,7 @@ class Routing(NamedTuple):
 
     def load_balance(self, *, alpha: float = 0.01) -> Tensor:
         """Load-balance loss α n Σ f_i P_i over all real tokens of the batch (`rt.losses.load_balance`); 0 without any."""
+        self._needs_probability()
         real = None if self.real is None else self.real.reshape(-1)
         if self.probability.shape[:2].numel() == 0 or (real is not None and not bool(real.any())):
             return self.probability.sum() * 0
@@ -88,6 +89,7 @@ class Routing(NamedTuple):
 
         local: (experts,) booleans, True for experts on the tokens' own node; epsilon: share spread over the others.
         """
+        self._needs_probability()
         if tuple(local.shape) != (self.score.shape[-1],):
             raise ValueError(f"local has shape {tuple(local.shape)} but must have shape ({self.score.shape[-1]},)")
         weight = torch.ones(self.score.shape[:2]) if self.real is None else self.real
@@ -97,6 +99,10 @@ class Routing(NamedTuple):
         current = (weight[..., None] * self.probability).sum((0, 1)) / weight.sum()
         target = losses.local_distribution(local, epsilon=epsilon).to(current.device)
         return losses.locality(current, target, mu=mu)
+
+    def _needs_probability(self) -> None:
+        if self.probability.shape[-1] == 0:
+            raise ValueError("this loss needs the probabilities of all experts, which a router with fused = True lacks")
 
 
 class ResonanceRouter(nn.Module):
@@ -116,6 +122,10 @@ class ResonanceRouter(nn.Module):
         probabilities divided by their sum over the token's top experts (not for expert choice).
     discriminative: affinity a from which a token counts as discriminative in p, q and h. statistics: keep
         `router.statistics` (see `RoutingStatistics`).
+    fused: find each token's top experts and their slots with `rt.kernels`, in one read of x and without the scores of the
+        other experts: for gates "grap", token choice and resonance, `normalize`, and neither mass, target nor
+        statistics. Affinities are then sums in float64: kept sets differ from the others' only where two scores agree
+        to rounding. The losses, which need all probabilities, are not available.
     nonfinite: "raise" (ValueError; on other devices than the CPU, and compiled, an assertion of the device) or "drop":
         tokens with NaN or infinite features are treated as padding.
 
@@ -143,6 +153,7 @@ class ResonanceRouter(nn.Module):
         discriminative: float = 0.25,
         statistics: bool = True,
         nonfinite: str = "raise",
+        fused: bool = False,
     ) -> None:
         super().__init__()
         self.dim, self.experts = _whole("dim", dim, None), _whole("experts", experts, None)
@@ -168,12 +179,26 @@ class ResonanceRouter(nn.Module):
         level = _real("discriminative", discriminative, -1.0, 1.0)
         self.measured = None if target is None else MeasuredCapacity(self.experts, target=target, discriminative=level)
         self.statistics = RoutingStatistics(self.dim, self.experts, discriminative=level) if statistics else None
+        self.fused = bool(fused)
+        if self.fused:
+            plain = type(self.gate) is GroupedAveragePooling and not self.gate.center
+            needs = {
+                "gates = 'grap'": plain, "rule = 'resonance' or 'token_choice'": rule != "expert_choice",
+                "normalize = True": self.normalize, "mass = None": mass is None, "target = None": target is None,
+                "statistics = False": not statistics,
+            }  # fmt: skip
+            missing = [need for need, given in needs.items() if not given]
+            if missing:
+                raise ValueError(f"fused = True needs {' and '.join(missing)}")
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Routing:
         x, real, batched = self._read(x, padding_mask)
         if self.nonfinite == "drop":
             finite = torch.isfinite(x).all(-1)
             x, real = x.masked_fill(~finite[..., None], 0.0), finite if real is None else finite & real
+        if self.fused and x.shape[0] * x.shape[1]:
+            with full_precision(x):
+                return self._fused(x, real, batched)
         with full_precision(x):
             score, probability = self._scores(x, real)
             compared = score.detach()
@@ -193,6 +218,34 @@ class ResonanceRouter(nn.Module):
         if self.statistics is not None:
             self.statistics.observe(x, routing, self.rule)
         return routing
+
+    def _fused(self, x: Tensor, real: Tensor | None, batched: bool) -> Routing:
+        samples, tokens, _ = x.shape
+        affinity, expert = kernels.top_affinity(x, self.experts, top=self.top)
+        slots, limit = self._slots(tokens, real)
+        # Equal priorities leave the order of position. Padding lies below all affinities, and behind all tokens.
+        priority = affinity.detach() if self.rule == "resonance" else torch.zeros_like(affinity)
+        if real is not None:
+            priority = priority.masked_fill(~real[..., None], -2.0)
+        slot, load = kernels.slots(priority, expert, self.experts, slots)
+        seated = slot >= 0
+        if limit is not None:
+            seated = seated & (slot < limit[:, None, None])
+        if real is not None:
+            seated = seated & real[..., None]
+            padded = (~real)[..., None].expand(expert.shape).flatten(1).to(load.dtype)
+            load = load - torch.zeros_like(load).scatter_add(1, expert.flatten(1), padded)
+        end = self.experts * slots  # one place more, for those that found none
+        place = torch.where(seated, expert * slots + slot, end).flatten(1)
+
+        def table(value: Tensor) -> Tensor:
+            empty = torch.zeros(samples, end + 1, dtype=value.dtype, device=x.device)
+            return empty.scatter(1, place, value.flatten(1))[:, :end].reshape(samples, self.experts, slots)
+
+        position = torch.arange(tokens, device=x.device)[:, None].expand(expert.shape)
+        weight = table(torch.softmax(affinity / self.temperature, dim=-1))
+        none = affinity.new_zeros(samples, tokens, 0)
+        return Routing(table(position), table(seated), weight, load, expert, none, none, real, batched)
 
     def refresh(self) -> None:
         """Let a capacity with `target` follow the estimates as they are now; waits for the device."""
