@@ -550,7 +550,7 @@ def test_counts_of_a_short_planted_training():
 # --- stored records ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", [digits_mosaics, planted_phases, planted_training])
+@pytest.mark.parametrize("module", [digits_mosaics, digits_scaling, planted_phases, planted_training])
 def test_the_stored_record_is_what_its_runs_say(module):
     """Intervals and verdicts of the record of `--full`, computed afresh from its runs under the settings of today."""
     name = module.__name__.split(".")[1]
