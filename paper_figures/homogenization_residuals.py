@@ -9,13 +9,14 @@ from matplotlib.figure import Figure
 from paper_figures._residuals import draw as residuals
 from paper_figures._residuals import look
 
-DATA = ("homogenization.jsonl",)
+DATA = ("homogenization.jsonl", "homogenization_scale.jsonl")
 CAPTION = """The mean cosines behind the homogenization laws (H1-H3) agree with simulation through the real router in every
-setting: s = 8 to 64 tokens routed with a capacity, d = 2 to 16, and affinities up to d = 8192 and n = 256 of which the
-best share f is kept. Each rate is (1 + mean cosine / c)/2, c = min(1, 8/√d): with the gate of the expert that kept the token
-(winning), with another gate (losing), or between two tokens of an expert (pair). Right: differences in units of the
-smallest error that the run detects with certainty (false alarms below 1e-6 over all rates); bars are the simulation's
-intervals at that level, 2 million samples a point; a wrong law lies outside ±1."""
+setting: s = 8 to 64 tokens routed with a capacity, d = 2 to 16; affinities, and whole token vectors, up to d = 8192 and n =
+256 of which the best share f is kept. Each rate is (1 + mean cosine / c)/2 with c at most 1, of the order of 1/√d: with the
+gate of the expert that kept the token (winning), with another gate (losing), or between two tokens of an expert (pair). Right:
+differences in units of the smallest error that each run detects with certainty (false alarms below 1e-6 over all its rates);
+bars are the simulation's intervals at that level, 2 million samples a point, 20 000 with whole vectors; a wrong law lies
+outside ±1."""
 
 # how the key of a rate begins and ends -> its name and look
 _KINDS = (
@@ -28,9 +29,10 @@ _KINDS = (
 )
 
 
-def draw(lines: list[dict[str, Any]]) -> Figure:
+def draw(lines: list[dict[str, Any]], scale: list[dict[str, Any]]) -> Figure:
+    rows = [*lines[1:], *scale[1:]]
     groups = {
-        label: ([row for row in lines[1:] if row["key"].startswith(begin) and row["key"].endswith(end)], style)
+        label: ([row for row in rows if row["key"].startswith(begin) and row["key"].endswith(end)], style)
         for begin, end, label, style in _KINDS
     }
-    return residuals(groups, "rate", (0.38, 0.82), shift=0.002)
+    return residuals(groups, "rate", (0.25, 0.82), shift=0.002)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,10 @@ from resonance_theory._style import LOOK, canvas
 
 DATA = ("router_benchmark.json",)
 CAPTION = """From tokens to assignment on a CPU: time over the floor, one read of the tokens at the bandwidth measured in the
-same run (left); tokens per second (middle); growth of peak memory over one call, as a share of the tokens' own (right; what
-the allocator already held does not show, so a 0 at a small size proves little). float32, cold input. Points: median of the
-recorded runs, each itself a median; bars: from the least to the largest run, as the machine's bandwidth moved from run to
-run. Measured, not modelled: router_benchmark. The routers of transformers also compute a matrix product and a softmax;
-Mixtral's has no capacity."""
+same run (left); tokens per second (middle); extra peak memory of one call, as a share of the tokens' own (right). float32, cold
+input. Points: median of the recorded runs, each itself a median; bars: from the least to the largest run, as the machine's
+bandwidth moved from run to run. Measured, not modelled: router_benchmark. The routers of transformers also compute a matrix
+product and a softmax; Mixtral's has no capacity."""
 
 # name in the record -> name on the axis; others appear under their own
 NAMES = {
@@ -25,6 +23,7 @@ NAMES = {
     "kernel, affinities only": "affinities only",
     "kernel, top-2": "resonance, top-2",
     "kernel, with gradient": "top-1 with gradient",
+    "kernel, fresh gradient": "gradient, fresh memory",
     "eager torch": "top-1, eager torch",
     "Mixtral router (transformers)": "Mixtral's router",
     "Switch router (transformers)": "Switch's router",
@@ -32,19 +31,36 @@ NAMES = {
 _SIZES = (("#F5C04A", "o"), ("#4AA3D8", "s"), ("#0B3C6F", "D"), ("#0B7A5C", "^"), ("0.85", "v"))
 
 
+def memory(record: dict[str, Any], size: str, router: str) -> list[float]:
+    """Extra memory of a router, as shares of the tokens' own: counted once a record, or in each of its runs."""
+    if "extra_memory" in record:
+        found = [(record["extra_memory"] or {}).get(size, {}).get(router)]
+    else:
+        found = [run[size]["routers"][router]["extra_memory"] for run in record["runs"]]
+    return [value for value in found if value is not None]
+
+
 def draw(record: dict[str, Any]) -> Figure:
     runs = record["runs"]
     names = list(next(iter(runs[0].values()))["routers"])
+    times, throughputs, memories = {}, {}, {}
+    for size in runs[0]:
+        for name in names:
+            at = [(run[size], run[size]["routers"][name]["median_ms"]) for run in runs]
+            times[size, name] = [ms / shape["floor_ms"] for shape, ms in at]
+            throughputs[size, name] = [shape["tokens"] / ms / 1e3 for shape, ms in at]
+            memories[size, name] = [100 * share for share in memory(record, size, name)]
     figure, axes = canvas(11.5, 1.4 + 0.4 * len(names), columns=3, sharey=True, width_ratios=(1.2, 1.2, 1))
 
-    def row(panel: Any, value: Callable[[dict[str, Any], dict[str, Any]], float | None]) -> None:
+    def row(panel: Any, values: dict[tuple[str, str], list[float]]) -> None:
         """Median and range over the runs of each router, one mark a size."""
         for k, (size, (colour, marker)) in enumerate(zip(runs[0], _SIZES)):
             shape = runs[0][size]
             label = f"{shape['tokens']} x {shape['dim']}, {shape['experts']}"
-            found = [[value(run[size], run[size]["routers"][name]) for run in runs] for name in names]
-            known = [i for i, values in enumerate(found) if None not in values]
-            table = np.array([found[i] for i in known], dtype=np.float64)
+            known = [i for i, name in enumerate(names) if values[size, name]]
+            if not known:
+                continue
+            table = np.array([values[size, names[i]] for i in known])
             middle, low, high = np.median(table, axis=1), table.min(axis=1), table.max(axis=1)
             panel.errorbar(
                 middle,
@@ -61,8 +77,8 @@ def draw(record: dict[str, Any]) -> Figure:
                 capsize=2,
             )
 
-    time, throughput, memory = axes
-    row(time, lambda shape, router: router["median_ms"] / shape["floor_ms"])
+    time, throughput, extra = axes
+    row(time, times)
     time.axvline(1, **LOOK["guide"])
     time.set_xlabel("time / floor (1 = one read of the tokens)")
     time.set_xscale("log")
@@ -70,13 +86,14 @@ def draw(record: dict[str, Any]) -> Figure:
     time.set_xlim(left=0.9)
     time.set_yticks(range(len(names)), [NAMES.get(name, name) for name in names])
     time.set_ylim(len(names) - 0.5, -0.5)
-    row(throughput, lambda shape, router: shape["tokens"] / router["median_ms"] / 1e3)
+    row(throughput, throughputs)
     throughput.set_xlabel("million tokens per second")
     throughput.set_xscale("log")
     throughput.set_xticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
-    row(memory, lambda shape, router: None if router["extra_memory"] is None else 100 * router["extra_memory"])
-    memory.set_xlabel("extra memory, % of the tokens'")
-    memory.set_xlim(-4, 108)
+    row(extra, memories)
+    # what the allocator already held does not show in the growth of a long-lived process: a 0 proves little there
+    extra.set_xlabel("memory beyond the outputs, %" if "extra_memory" in record else "growth of resident memory, %")
+    extra.set_xlim(left=-4)
     handles, labels = time.get_legend_handles_labels()
     figure.legend(
         handles,

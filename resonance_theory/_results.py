@@ -103,23 +103,24 @@ def speed() -> dict[str, Any]:
     """
     record = json.loads((folder("simulations") / "results" / "router_benchmark.json").read_text(encoding="utf-8"))
     runs: Sequence[dict[str, Any]] = record["runs"]
+    drawn: Any = importlib.import_module("paper_figures.router_speed")
 
     def cell(size: str, name: str) -> str:
         routers = [run[size]["routers"][name] for run in runs]
         time, ratios = statistics.median(r["median_ms"] for r in routers), [r["ratio"] for r in routers]
-        memory = [r["extra_memory"] for r in routers if r["extra_memory"] is not None]
+        memory = drawn.memory(record, size, name)
         text = f"{time:.2f} ms ({min(ratios):.2f} to {max(ratios):.2f})"
         return text + (f", +{100 * statistics.median(memory):.0f} %" if memory else "")
 
     sizes = {key: f"{s['tokens']} x {s['dim']}, {s['experts']}" for key, s in runs[0].items()}
     names = list(next(iter(runs[0].values()))["routers"])
-    shown = importlib.import_module("paper_figures.router_speed").NAMES
-    rows = [(shown.get(name, name), [cell(size, name) for size in sizes]) for name in names]
+    rows = [(drawn.NAMES.get(name, name), [cell(size, name) for size in sizes]) for name in names]
     bandwidth = [size["bandwidth_gb_s"] for run in runs for size in run.values()]
     return {
         "sizes": list(sizes.values()),
         "rows": rows,
         "runs": len(runs),
+        "beyond outputs": "extra_memory" in record,
         "bandwidth": (min(bandwidth), max(bandwidth)),
         "provenance": record["provenance"],
     }

@@ -211,6 +211,22 @@ def test_captions_say_claim_and_data(name):
     assert any(word in text.lower() for word in ("simulat", "measured", "model"))
 
 
+def test_memory_of_routers_counted_in_the_runs_or_once_for_all():
+    from paper_figures.router_speed import memory
+
+    runs = [{"A": {"routers": {"kernel": {"extra_memory": value}}}} for value in (0.25, None, 0.5)]
+    assert memory({"runs": runs}, "A", "kernel") == [0.25, 0.5]
+    assert memory({"runs": runs, "extra_memory": {"A": {"kernel": 0.125}}}, "A", "kernel") == [0.125]
+    assert memory({"runs": runs, "extra_memory": None}, "A", "kernel") == []
+    record = _gallery.read("router_benchmark.json")
+    sizes = record["runs"][0]
+    counted = {size: dict.fromkeys(sizes[size]["routers"], 0.5) for size in sizes}
+    for once in (counted, None):
+        panel = _gallery.draw("router_speed", [{**record, "extra_memory": once}]).axes[2]
+        assert panel.get_xlabel() == "memory beyond the outputs, %"
+        assert {x for line in panel.lines for x in line.get_xdata() if x > 1} == ({50.0} if once else set())
+
+
 def test_the_template_is_a_figure():
     data = [_gallery.read(file) for file in _template.DATA]
     with _style.styled():
