@@ -177,5 +177,5 @@ claim.simulate(
         {"total": 33, "load": [0.5, 0.3, 0.1, 0.1], "length": 8, "capacity": 6},
     ],
     law=law,
-    trials=60_000,
+    trials=40_000,
 )
