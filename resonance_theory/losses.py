@@ -1,6 +1,7 @@
 """Auxiliary losses of LocMoE and ETR: load balance and locality, with their gradients.
 
-Array-agnostic: NumPy, torch (differentiable) or any array-API library in, the same out.
+Array-agnostic: NumPy, torch (differentiable) or any array-API library in, the same out. Values are checked on the CPU
+only: elsewhere, and under `torch.compile`, looking at them would wait for the device or break the graph.
 
 A fixed GrAP gate has no parameters; these losses then act through the representation, or through a learned
 orthogonal map before the gate.
@@ -8,6 +9,7 @@ orthogonal map before the gate.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from array_api_compat import array_namespace, device
@@ -15,6 +17,12 @@ from array_api_compat import array_namespace, device
 from resonance_theory import _arguments as arguments
 
 __all__ = ["load_balance", "load_balance_gradient", "local_distribution", "locality", "locality_gradient"]
+
+
+def _at_hand(value: Any) -> bool:
+    """Whether values can be looked at without waiting for a device or breaking a compiled graph."""
+    torch = sys.modules.get("torch")
+    return "cpu" in str(device(value)).lower() and not (torch is not None and torch.compiler.is_compiling())
 
 
 def _matrix(name: str, value: Any) -> Any:
@@ -39,7 +47,7 @@ def _shares(probability: Any, expert: Any, mask: Any) -> tuple[Any, Any]:
             f"experts of {tokens} tokens, shape ({tokens},) or ({tokens}, top)"
         )
     expert = expert if expert.ndim == 2 else expert[:, None]
-    here = str(device(probability)) == "cpu"  # elsewhere, looking at values would wait for the device
+    here = _at_hand(probability)
     if here and bool(xp.any((expert < 0) | (expert >= experts))):
         raise ValueError(f"expert holds a value outside 0..{experts - 1}")
     weight = xp.ones_like(probability[:, 0]) if mask is None else xp.astype(mask, probability.dtype)
@@ -94,13 +102,13 @@ def local_distribution(local: Any, *, epsilon: float) -> Any:
     if local.ndim != 1 or not xp.isdtype(local.dtype, "bool"):
         raise TypeError(f"local has shape {tuple(local.shape)} and dtype {local.dtype} but must be (experts,) booleans")
     e = float(arguments.real("epsilon", epsilon, 0, 1, open_low=True, open_high=True))
-    near = int(xp.sum(xp.astype(local, xp.int64)))
-    far = local.shape[0] - near
-    if near == 0:
-        raise ValueError("local names no expert but must name at least one")
-    inside, outside = ((1 - e) / near, e / far) if far else (1 / near, 0.0)
     flags = xp.astype(local, xp.float64)
-    return flags * inside + (1 - flags) * outside
+    near = xp.sum(flags)
+    far = local.shape[0] - near
+    if _at_hand(local) and not float(near) > 0:
+        raise ValueError("local names no expert but must name at least one")
+    some = xp.astype(far > 0, xp.float64)  # 1, or 0 where all are local
+    return flags * ((1 - e * some) / near) + (1 - flags) * (e * some / (far + (1 - some)))
 
 
 def _divergence_inputs(current: Any, target: Any) -> Any:
@@ -110,6 +118,8 @@ def _divergence_inputs(current: Any, target: Any) -> Any:
             f"current and target have shapes {tuple(current.shape)} and {tuple(target.shape)} "
             "but must both be (experts,)"
         )
+    if not (_at_hand(current) and _at_hand(target)):
+        return xp
     for name, value in (("current", current), ("target", target)):
         total = xp.sum(value)
         if bool(xp.any(value < 0)) or bool(xp.abs(total - 1) > 1e-5):
@@ -123,7 +133,8 @@ def locality(current: Any, target: Any, *, mu: float = 1.0) -> Any:
     """Locality loss μ KL(D_c ‖ D_l) in nats (LocMoE; current distribution first); a scalar of `current`'s kind.
 
     current: (experts,) distribution of tokens over experts; target: `local_distribution(...)`. Raises ValueError where
-    the printed form is infinite. Its only stationary point on the simplex is D_c = D_l, where it is 0.
+    the printed form is infinite (on the CPU; infinite or NaN elsewhere). Its only stationary point on the simplex is
+    D_c = D_l, where it is 0.
     """
     xp = _divergence_inputs(current, target)
     scale = float(arguments.real("mu", mu, 0.0))

@@ -397,6 +397,9 @@ def test_nothing_waits_for_the_device(rule, fused):
         y, routing = m(torch.ones(3, 20, 24), torch.zeros(3, 20, dtype=torch.bool), return_routing=True)
     assert y.shape == (3, 20, 24)
     assert routing.token.shape == (3, 4, 13)
+    if not fused:
+        local = torch.arange(4, device="meta") < 2
+        assert (routing.load_balance() + routing.locality(local, epsilon=0.1)).shape == ()
     with pytest.raises(RuntimeError):
         routing.assignment()
 

@@ -78,11 +78,14 @@ class Routing(NamedTuple):
     def load_balance(self, *, alpha: float = 0.01) -> Tensor:
         """Load-balance loss α n Σ f_i P_i over all real tokens of the batch (`rt.losses.load_balance`); 0 without any."""
         self._needs_probability()
-        real = None if self.real is None else self.real.reshape(-1)
-        if self.probability.shape[:2].numel() == 0 or (real is not None and not bool(real.any())):
+        if self.probability.shape[:2].numel() == 0:
             return self.probability.sum() * 0
-        expert = self.expert.flatten(0, 1)
-        return losses.load_balance(self.probability.flatten(0, 1), expert, alpha=alpha, mask=real)
+        probability, expert = self.probability.flatten(0, 1), self.expert.flatten(0, 1)
+        if self.real is None:
+            return losses.load_balance(probability, expert, alpha=alpha)
+        real, some = self.real.reshape(-1), self.real.any()
+        # Without real tokens all are taken, for a finite loss to multiply by 0: nothing waits for the device.
+        return losses.load_balance(probability, expert, alpha=alpha, mask=real | ~some) * some
 
     def locality(self, local: Tensor, *, epsilon: float, mu: float = 1.0) -> Tensor:
         """Locality loss μ KL(D_c ‖ D_l) (`rt.losses.locality`); D_c: mean gate probabilities of the real tokens.
@@ -92,13 +95,16 @@ class Routing(NamedTuple):
         self._needs_probability()
         if tuple(local.shape) != (self.score.shape[-1],):
             raise ValueError(f"local has shape {tuple(local.shape)} but must have shape ({self.score.shape[-1]},)")
-        weight = torch.ones(self.score.shape[:2]) if self.real is None else self.real
-        weight = weight.to(self.probability)
-        if not bool(weight.sum() > 0):
+        if self.probability.shape[:2].numel() == 0:
             return self.probability.sum() * 0
+        weight = torch.ones_like(self.probability[..., 0])
+        some: Any = 1
+        if self.real is not None:
+            some = self.real.any()
+            weight = (self.real | ~some).to(weight)
         current = (weight[..., None] * self.probability).sum((0, 1)) / weight.sum()
         target = losses.local_distribution(local, epsilon=epsilon).to(current.device)
-        return losses.locality(current, target, mu=mu)
+        return losses.locality(current, target, mu=mu) * some
 
     def _needs_probability(self) -> None:
         if self.probability.shape[-1] == 0:
