@@ -126,6 +126,7 @@ def test_bad_input_to_the_router(change, error, words):
         ({"dim": 1}, ValueError, "dim = 1 must be"),
         ({"dim": 8.5}, TypeError, "dim = 8.5 must be"),
         ({"dim": float("nan")}, TypeError, "dim = nan must be"),
+        ({"dim": 1e19}, TypeError, "dim = 1e\\+19 must be"),
         ({"experts": 9}, ValueError, "experts = 9 must be"),
         ({"top": 4}, ValueError, "top = 4 must be"),
         ({"mass": 0.0}, ValueError, "mass = 0.0 must be"),
@@ -136,6 +137,17 @@ def test_bad_input_to_the_law(change, error, words):
     for function in (rt.adaptive.kept_fraction, rt.adaptive.threshold):
         with pytest.raises(error, match=words):
             function(**arguments)
+
+
+@pytest.mark.parametrize("mass", [1e-12, 1e-18, 1e-25, 5e-324])
+def test_tiny_shares(mass):
+    """The cut tends to the largest affinity, and what lies above it to nothing."""
+    for dim in (4, 64, np.inf):
+        kept = rt.adaptive.kept_fraction(mass, dim, 2)
+        assert 0 <= kept <= 10 * mass + 1e-18
+        assert rt.adaptive.threshold(mass, dim, 2) >= rt.adaptive.threshold(1e-9, dim, 2)
+    flow = rt.evolution.Evolving(dim=64, experts=2, signal=1.0)
+    assert flow.adaptive(1.0, mass).threshold[0] > 0.6
 
 
 def test_law_broadcasts_and_tends_to_gaussian_scores():

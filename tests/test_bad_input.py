@@ -129,9 +129,46 @@ def test_an_answer_or_one_sentence(function):
     assert min(outcomes.values()) > 0, f"the generator is one-sided: {outcomes}"
 
 
+FLOW = evolution.Evolving(dim=32, experts=3, signal=2.0, background=[[1.0, 0.0, -1.0, 0.5]])
+MASS = (rt.adaptive.threshold, rt.adaptive.kept_fraction, rt.adaptive.success, FLOW.adaptive)
+FEW = {
+    "experts": st.integers(1, 6),
+    "dim": st.integers(2, 40),
+    "tokens": st.integers(1, 12),
+    "time": st.sampled_from([0.0, 4.0]),
+}
+
+
+@pytest.mark.parametrize("function", MASS, ids=label)
+def test_affinity_mass_answers_or_refuses(function, monkeypatch):
+    for name, sensible in FEW.items():  # laws that take longer than a closed form
+        monkeypatch.setitem(GOOD, name, sensible)
+    outcomes = {"answer": 0, "refusal": 0}
+
+    @settings(max_examples=30, deadline=None)
+    @given(arguments(function))
+    def attempt(drawn):
+        try:
+            value = function(**drawn)
+        except (TypeError, ValueError) as problem:
+            text = str(problem)
+            outcomes["refusal"] += 1
+            assert "\n" not in text
+            assert any(name in text for name in drawn), text
+        else:
+            outcomes["answer"] += 1
+            for part in value if isinstance(value, tuple) else (value,):
+                assert ((np.asarray(part) >= 0) & (np.asarray(part) <= 1 + 1e-12)).all()
+
+    attempt()
+    assert min(outcomes.values()) > 0, f"the generator is one-sided: {outcomes}"
+
+
 @pytest.mark.parametrize(
     ("call", "named"),
     [
+        (lambda: rt.adaptive.threshold([0.1, 0.2], 8, [2, 3, 4]), "mass (2,), experts (3,)"),
+        (lambda: rt.adaptive.success(0.5, [1.0, 2.0], [8, 9, 10], 2, tokens=4), "signal (2,), dim (3,)"),
         (lambda: rt.token_choice.success([10, 20], [2, 4, 8], 3), "tokens (2,), experts (3,)"),
         (lambda: rt.sphere.cap([], [2, 2]), "affinity (0,), dim (2,)"),
         (lambda: counts.Blocks([1, 2]).success([10, 20, 30], 8, 3), "tokens (3,), length (2,)"),
@@ -189,6 +226,10 @@ COMMANDS = [
     "--top",
     "--workers",
     "--target",
+    "--correlation",
+    "--block-length",
+    "--all",
+    "adaptive",
     "--help",
     "--gates",
     "--resume",
@@ -223,7 +264,11 @@ def test_the_command_line_never_breaks(words):
     # Commands that would do real work for minutes are not run here: they need a pattern that matches nothing.
     if words and words[0] in ("verify", "claims") and not any(w.startswith("-") for w in words[1:]):
         words = [words[0], "no such claim", *words[1:]]
-    elif words and words[0] == "simulate" and any("success_rate".startswith(w) for w in words[1:]):
+    elif (
+        words
+        and words[0] == "simulate"
+        and any(w.startswith("--al") or "success_rate".startswith(w) for w in words[1:])
+    ):
         words = ["simulate", "no such study"]
     elif words and words[0] == "verify":
         words = ["verify", "no such claim"]

@@ -97,8 +97,9 @@ def cut(candidates: Candidates, mass: float) -> float:
         nodes = y + half * (1 + _X)
         return float(beyond[i + 1] + half * _W @ (np.tanh(nodes) * candidates.density(nodes))) - mass * total
 
-    if excess(edges[i]) <= 0:
-        return float(np.tanh(edges[i]))
+    for end, beyond_it in ((edges[i], excess(edges[i]) <= 0), (edges[i + 1], excess(edges[i + 1]) >= 0)):
+        if beyond_it:  # by rounding, or a share so small that its affinity is not resolved
+            return float(np.tanh(end))
     return float(np.tanh(optimize.brentq(excess, edges[i], edges[i + 1], xtol=1e-15)))
 
 

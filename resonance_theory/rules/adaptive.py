@@ -56,6 +56,7 @@ def route(affinity: Any, mass: float, *, top: int = 1, capacity: int | None = No
     return keep_mass(scores, top_experts(scores), float(share))
 
 
+@arguments.broadcasting
 def threshold(mass: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
     """The affinity down to which an expert keeps its candidates, for isotropic tokens in the limit of many tokens (N12).
 
@@ -67,6 +68,7 @@ def threshold(mass: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: Array
     return _solve(mass, dim, experts, top)[0]
 
 
+@arguments.broadcasting
 def kept_fraction(
     mass: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1, tokens: ArrayLike | None = None
 ) -> Any:
@@ -81,6 +83,7 @@ def kept_fraction(
     return _each(tokens, mass, 0.0, dim, experts, top)[1]
 
 
+@arguments.broadcasting
 def success(
     mass: ArrayLike,
     signal: ArrayLike,
@@ -151,7 +154,9 @@ def _solve(mass: ArrayLike, dim: ArrayLike, experts: ArrayLike, top: ArrayLike) 
     share = arguments.real("mass", mass, 0.0, 1.0, open_low=True)
     size = np.asarray(dim)
     finite = np.where(np.isinf(size), 2**52, size) if size.dtype.kind == "f" else size
-    whole = finite.astype(np.int64) if finite.dtype.kind == "f" and np.all(finite == np.rint(finite)) else finite
+    whole = finite
+    if finite.dtype.kind == "f" and np.all((np.abs(finite) <= 2**52) & (finite == np.rint(finite))):
+        whole = finite.astype(np.int64)
     d = arguments.integer("dim", whole, 2)
     n = arguments.integer("experts", experts, 2, d, "dim")
     k = arguments.integer("top", top, 1, n - 1, "experts - 1")
@@ -207,7 +212,10 @@ def _root(share: float, d: int, n: int, k: int) -> tuple[float, float]:
         rest = half * float(_W @ tail(a + half * (1 + _X)))
         return a * float(tail(np.asarray(a))) + rest + float(beyond[i + 1]) - share * total
 
-    a = float(optimize.brentq(excess, edges[i], edges[i + 1], xtol=1e-15, rtol=1e-14))
+    if excess(edges[i + 1]) >= 0:  # a share beyond the last affinity that is resolved, where h is 1e-20
+        a = float(edges[i + 1])
+    else:
+        a = float(optimize.brentq(excess, edges[i], edges[i + 1], xtol=1e-15, rtol=1e-14))
     return a, float(tail(np.asarray(a))) * n / k
 
 
