@@ -25,6 +25,12 @@ def _at_hand(value: Any) -> bool:
     return "cpu" in str(device(value)).lower() and not (torch is not None and torch.compiler.is_compiling())
 
 
+def _weight(name: str, value: Any) -> float:
+    if type(value) in (int, float) and 0 <= value < float("inf"):  # a plain number, without a graph break
+        return float(value)
+    return float(arguments.real(name, value, 0.0))
+
+
 def _matrix(name: str, value: Any) -> Any:
     xp = array_namespace(value)
     if value.ndim != 2 or value.shape[0] == 0 or value.shape[1] == 0:
@@ -71,7 +77,7 @@ def load_balance(probability: Any, expert: Any, *, alpha: float = 0.01, mask: An
     """
     probability = _matrix("probability", probability)
     xp = array_namespace(probability)
-    scale = float(arguments.real("alpha", alpha, 0.0))
+    scale = _weight("alpha", alpha)
     share, weight = _shares(probability, expert, mask)
     mean = xp.sum(weight[:, None] * probability, axis=0) / xp.sum(weight)
     return scale * probability.shape[1] * xp.sum(share * mean)
@@ -86,7 +92,7 @@ def load_balance_gradient(probability: Any, expert: Any, *, alpha: float = 0.01,
     """
     probability = _matrix("probability", probability)
     xp = array_namespace(probability)
-    scale = float(arguments.real("alpha", alpha, 0.0))
+    scale = _weight("alpha", alpha)
     share, weight = _shares(probability, expert, mask)
     excess = share[None, :] - xp.sum(share[None, :] * probability, axis=1, keepdims=True)
     return scale * probability.shape[1] / xp.sum(weight) * weight[:, None] * probability * excess
@@ -101,7 +107,8 @@ def local_distribution(local: Any, *, epsilon: float) -> Any:
     xp = array_namespace(local)
     if local.ndim != 1 or not xp.isdtype(local.dtype, "bool"):
         raise TypeError(f"local has shape {tuple(local.shape)} and dtype {local.dtype} but must be (experts,) booleans")
-    e = float(arguments.real("epsilon", epsilon, 0, 1, open_low=True, open_high=True))
+    plain = type(epsilon) is float and 0 < epsilon < 1
+    e = epsilon if plain else float(arguments.real("epsilon", epsilon, 0, 1, open_low=True, open_high=True))
     flags = xp.astype(local, xp.float64)
     near = xp.sum(flags)
     far = local.shape[0] - near
@@ -137,7 +144,7 @@ def locality(current: Any, target: Any, *, mu: float = 1.0) -> Any:
     D_c = D_l, where it is 0.
     """
     xp = _divergence_inputs(current, target)
-    scale = float(arguments.real("mu", mu, 0.0))
+    scale = _weight("mu", mu)
     used = current > 0
     one = xp.ones_like(current)
     ratio = xp.where(used, current, one) / xp.where(used, xp.astype(target, current.dtype), one)
@@ -150,7 +157,7 @@ def locality_gradient(current: Any, target: Any, *, mu: float = 1.0) -> Any:
     μ D_ci (ln(D_ci/D_li) - KL(D_c ‖ D_l)).
     """
     xp = _divergence_inputs(current, target)
-    scale = float(arguments.real("mu", mu, 0.0))
+    scale = _weight("mu", mu)
     used = current > 0
     one = xp.ones_like(current)
     log_ratio = xp.log(xp.where(used, current, one) / xp.where(used, xp.astype(target, current.dtype), one))

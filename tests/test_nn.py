@@ -368,17 +368,24 @@ def test_autocast_leaves_the_routing_alone(gates):
 def test_compiles_without_a_break(options):
     m = layer(**options, gates="grap", top=2)
     x, mask = tokens(3, 20, 24), padding()
-    wanted, routing = m(x, mask, return_routing=True)
+    local = torch.arange(4) < 2
+
+    def step(x, mask):
+        y, routing = m(x, mask, return_routing=True)
+        return y, routing, routing.load_balance() + routing.locality(local, epsilon=0.1)
+
+    wanted, routing, loss = step(x, mask)
     before = m.router.statistics.summary()
     try:
-        # All of the graph, without the code generator, which needs a C++ compiler and minutes.
-        compiled = torch.compile(m, fullgraph=True, backend="aot_eager")
-        y, got = compiled(x, mask, return_routing=True)
+        # All of the graph, without the code generator, which needs a C++ compiler and time: see test_inductor.
+        compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+        y, got, other = compiled(x, mask)
     except RuntimeError as error:
         if "not supported" in str(error):
             pytest.skip(f"torch.compile does not work here: {error}")
         raise
     torch.testing.assert_close(y, wanted)
+    torch.testing.assert_close(other, loss)
     assert torch.equal(got.token, routing.token)
     assert m.router.statistics.summary()["tokens"] == 2 * before["tokens"]
     y.sum().backward()
