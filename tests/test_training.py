@@ -12,7 +12,15 @@ from resonance_theory.montecarlo import study as study_module
 from resonance_theory.montecarlo.study import run_study, settings_of, studies
 from resonance_theory.montecarlo.training import Arm, compare, interval, run_training
 from resonance_theory.rules import expert_choice, resonance, token_choice
-from simulations import _template, chen_mixture, digits_mosaics, digits_scaling, planted_phases, planted_training
+from simulations import (
+    _template,
+    chen_mixture,
+    digits_mosaics,
+    digits_scaling,
+    homogenization_training,
+    planted_phases,
+    planted_training,
+)
 
 # --- the frame --------------------------------------------------------------------------------------------------------
 
@@ -550,7 +558,10 @@ def test_counts_of_a_short_planted_training():
 # --- stored records ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", [chen_mixture, digits_mosaics, digits_scaling, planted_phases, planted_training])
+@pytest.mark.parametrize(
+    "module",
+    [chen_mixture, digits_mosaics, digits_scaling, homogenization_training, planted_phases, planted_training],
+)
 def test_the_stored_record_is_what_its_runs_say(module):
     """Intervals and verdicts of the record of `--full`, computed afresh from its runs under the settings of today."""
     name = module.__name__.split(".")[1]
