@@ -108,10 +108,10 @@ def test_losses_by_hand():
         for places, target in ((p[:, :4], [0.45, 0.45, 0.05, 0.05]), (p[:, 4:], [0.05, 0.05, 0.45, 0.45])):
             current = places.mean(axis=(0, 1))
             locality += 0.2 * (current * np.log(current / target)).sum() / 2
-    assert float(study.auxiliary(tensor, 5.0, 0.3, 0.0, 0.1)) == pytest.approx(balance, rel=1e-9)
-    assert float(study.auxiliary(tensor, 5.0, 0.0, 0.2, 0.1)) == pytest.approx(locality, rel=1e-9)
+    assert float(study.auxiliary(tensor.detach(), 5.0, 0.3, 0.0, 0.1)) == pytest.approx(balance, rel=1e-9)
+    assert float(study.auxiliary(tensor.detach(), 5.0, 0.0, 0.2, 0.1)) == pytest.approx(locality, rel=1e-9)
     both = study.auxiliary(tensor, 5.0, 0.3, 0.2, 0.1)
-    assert float(both) == pytest.approx(balance + locality, rel=1e-9)
+    assert both.item() == pytest.approx(balance + locality, rel=1e-9)
     both.backward()
     assert (tensor.grad.abs().sum(dim=(1, 2, 3)) > 0).all()
 
