@@ -130,6 +130,23 @@ def test_bad_tensors(backend):
         kernels.slots(weight, expert.numpy(), 3, 4)
 
 
+def test_lengths_of_the_forward_pass_change_nothing(monkeypatch):
+    """The backward kernel measures rows itself where it is given no lengths, and where squares leave the range."""
+    pytest.importorskip("numba")
+    x = tokens(40, 96) * 10.0 ** torch.linspace(-200, 200, 40, dtype=torch.float64)[:, None]
+    x[7] = 0
+    x[8:12] = tokens(4, 96)
+    for experts, top in ((6, 2), (3, 1), (8, 6)):  # blocks of a multiple of 16 and others; more than four choices
+        weight, expert = kernels.top_affinity(x, experts, top=top)
+        lengths = torch.empty(40, dtype=torch.float64).numpy()
+        kernels._top_affinity(x, experts, top, lengths)
+        assert 4 <= np.isfinite(lengths).sum() < 40
+        pull = tokens(*weight.shape, seed=3)
+        one, other = (kernels._top_affinity_backward(pull, x, expert, experts, *given) for given in ((), (lengths,)))
+        torch.testing.assert_close(one, other, rtol=1e-13, atol=0)
+        torch.testing.assert_close(other, naive.project_backward(x, expert, pull, experts), rtol=1e-9, atol=1e-15)
+
+
 def test_memory_of_a_dropped_gradient_is_used_again(monkeypatch):
     pytest.importorskip("numba")
     from resonance_theory.kernels import _memory

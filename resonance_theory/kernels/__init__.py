@@ -40,6 +40,7 @@ Array = Any  # any array that follows the array API standard
 
 _PIECE = 2**21  # entries of x that are converted at a time where its layout or type needs a copy: 8 MB of float32
 _LARGEST = 2**32 - 1  # pairs of one sample that the 32-bit indices of the kernels can name
+_NONE = np.empty(0)
 _forked = False  # GNU OpenMP, numba's threads, dies in a forked child
 
 
@@ -109,7 +110,8 @@ def backend(x: Array) -> str:
 # From here on arguments have been checked.
 
 
-def _top_affinity(x: Array, experts: int, top: int) -> tuple[Array, Array]:
+def _top_affinity(x: Array, experts: int, top: int, lengths: np.ndarray = _NONE) -> tuple[Array, Array]:
+    """lengths: on the CPU, receives what the gradient can use; empty where there is none to be."""
     kind = backend(x)
     if kind == "triton" and experts <= _gpu().LARGEST:
         weight, expert = _gpu().project(x, experts, top)
@@ -125,14 +127,16 @@ def _top_affinity(x: Array, experts: int, top: int) -> tuple[Array, Array]:
     flat_weight, flat_expert = weight.reshape(-1, top), expert.reshape(-1, top)
     for piece in _pieces(x):
         rows = slice(row, row + piece.shape[0])
-        bad = _run("project", piece.size, piece, experts, flat_weight[rows], flat_expert[rows])
+        bad = _run("project", piece.size, piece, experts, flat_weight[rows], flat_expert[rows], lengths[rows])
         if bad >= 0:
             raise ValueError(_not_finite((row + bad) % x.shape[-2]))
         row += piece.shape[0]
     return _like(x, weight), _like(x, expert)
 
 
-def _top_affinity_backward(gradient: Array, x: Array, expert: Array, experts: int) -> Array:
+def _top_affinity_backward(
+    gradient: Array, x: Array, expert: Array, experts: int, lengths: np.ndarray = _NONE
+) -> Array:
     kind = backend(x)
     if kind == "triton" and experts <= _gpu().LARGEST:
         return _gpu().project_backward(x, expert, gradient, experts)
@@ -151,7 +155,8 @@ def _top_affinity_backward(gradient: Array, x: Array, expert: Array, experts: in
     for piece in _pieces(x):
         rows = slice(row, row + piece.shape[0])
         target = flat[rows].numpy() if direct else np.empty_like(piece)
-        _run("project_backward", piece.size, piece, flat_expert[rows], flat_gradient[rows], experts, target)
+        chosen, pull = flat_expert[rows], flat_gradient[rows]
+        _run("project_backward", piece.size, piece, chosen, pull, experts, lengths[rows], target)
         if not direct:
             flat[rows] = torch.from_numpy(target).to(x.dtype)
         row += piece.shape[0]

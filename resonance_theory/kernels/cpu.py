@@ -70,7 +70,16 @@ def _measure(x: Any, row: int, experts: int, block: int, sums: Any) -> tuple[flo
 
 @njit(inline="always")
 def _choose(
-    x: Any, row: int, experts: int, block: int, scale: float, tiny: float, sums: Any, weight: Any, expert: Any
+    x: Any,
+    row: int,
+    experts: int,
+    block: int,
+    scale: float,
+    tiny: float,
+    sums: Any,
+    weight: Any,
+    expert: Any,
+    lengths: Any,
 ) -> bool:
     """Write the highest affinities of a row and their experts; false, having written nothing of use, where that fails.
 
@@ -79,9 +88,12 @@ def _choose(
     """
     square = _block_sums(x, row, experts, block, sums)
     top = weight.shape[1]
-    if not (_LOW < square < np.inf and top <= 4):
+    fits, length = _LOW < square < np.inf, np.sqrt(square)
+    if lengths.shape[0] > 0:
+        lengths[row] = length if fits else np.nan
+    if not fits or top > 4:
         return False
-    length, bound, clear = np.sqrt(square), np.inf, True
+    bound, clear = np.inf, True
     for k in range(top):
         best, bound, place = highest(sums, bound, length * tiny)
         clear = clear and place >= 0
@@ -110,13 +122,13 @@ def _choose_carefully(
 
 
 @njit
-def _choose_rows(first: int, stop: int, x: Any, experts: int, sums: Any, weight: Any, expert: Any) -> int:
+def _choose_rows(first: int, stop: int, x: Any, experts: int, sums: Any, weight: Any, expert: Any, lengths: Any) -> int:
     """Do so for rows first..stop; the first that holds NaN or infinite values, or -1."""
     block, scale = x.shape[1] // experts, np.sqrt(experts / x.shape[1])
     tiny = 2.0**-147 / scale
     for row in range(first, stop):
         if not (
-            _choose(x, row, experts, block, scale, tiny, sums, weight, expert)
+            _choose(x, row, experts, block, scale, tiny, sums, weight, expert, lengths)
             or _choose_carefully(x, row, experts, block, scale, sums, weight, expert)
         ):
             return row
@@ -141,15 +153,16 @@ def _highest(cosine: Any, weight: Any, expert: Any) -> None:
 
 
 @njit(parallel=True)
-def project(x: Any, experts: int, weight: Any, expert: Any) -> int:
+def project(x: Any, experts: int, weight: Any, expert: Any, lengths: Any) -> int:
     """Write the highest affinities of each row of x (tokens, dim) and their experts; see naive.project.
 
-    weight, expert: (tokens, top). Returns the first row that holds NaN or infinite values, or -1.
+    weight, expert: (tokens, top); lengths: empty, or (tokens,), for `project_backward`: of each row, NaN where its squares
+    leave the range. Returns the first row that holds NaN or infinite values, or -1.
     """
     tokens, bad = x.shape[0], np.full(_CHUNKS, -1, np.int64)
     for chunk in numba.prange(_CHUNKS):
         begin, stop = chunk * tokens // _CHUNKS, (chunk + 1) * tokens // _CHUNKS
-        bad[chunk] = _choose_rows(begin, stop, x, experts, _room(experts), weight, expert)
+        bad[chunk] = _choose_rows(begin, stop, x, experts, _room(experts), weight, expert, lengths)
     return _first(bad)
 
 
@@ -162,32 +175,43 @@ def _first(bad: Any) -> int:
 
 
 @njit(parallel=True)
-def project_backward(x: Any, expert: Any, gradient: Any, experts: int, result: Any) -> None:
+def project_backward(x: Any, expert: Any, gradient: Any, experts: int, lengths: Any, result: Any) -> None:
     """Write the gradient with respect to x (tokens, dim); see naive.project_backward.
 
-    The row is read a second time while it is in the cache, so that memory sees one read and one write.
+    With the lengths of `project` each row is read once, beside the write of its gradient, and only the chosen blocks are
+    summed before; otherwise it is read twice, the second time from the cache.
     """
     tokens, dim = x.shape
     top, block = expert.shape[1], dim // experts
-    scale = np.sqrt(experts / dim)
+    scale, blocks = np.sqrt(experts / dim), x.reshape(tokens * experts, block)
     for chunk in numba.prange(_CHUNKS):
-        sums = _room(experts)
+        sums, one = _room(experts), np.empty(1)
+        pull = np.zeros(experts)
         for row in range(chunk * tokens // _CHUNKS, (chunk + 1) * tokens // _CHUNKS):
-            length, divisor = _measure(x, row, experts, block, sums)
+            length, divisor = np.nan, 1.0
+            if lengths.shape[0] > 0:
+                length = lengths[row]
+            known = length == length
+            if not known:
+                length, divisor = _measure(x, row, experts, block, sums)
             inverse = 0.0 if length == 0.0 else 1.0 / length
             along = 0.0
             for k in range(top):
-                along += gradient[row, k] * sums[expert[row, k]]
-            sums[:] = 0.0
-            for k in range(top):
-                sums[expert[row, k]] += gradient[row, k] * scale * inverse / divisor
-            along *= scale * inverse * inverse * inverse / divisor
+                chosen = expert[row, k]
+                if known:
+                    block_sums(blocks, row * experts + chosen, block, block, one)
+                along += gradient[row, k] * (one[0] if known else sums[chosen])
+                pull[chosen] += gradient[row, k] * scale * inverse / divisor
+            along *= scale * inverse  # first, since the cube of a short row's inverse would leave the range
+            along *= inverse * inverse / divisor
             if divisor == 1.0 and block % STEP == 0:
-                write_gradient(x, row, dim, block, sums, along, result)
+                write_gradient(x, row, dim, block, pull, along, result)
             else:
                 for i in range(experts):
                     for j in range(i * block, (i + 1) * block):
-                        result[row, j] = sums[i] - along * (x[row, j] / divisor)
+                        result[row, j] = pull[i] - along * (x[row, j] / divisor)
+            for k in range(top):
+                pull[expert[row, k]] = 0.0
 
 
 @njit
@@ -308,7 +332,7 @@ def route(
     for part in numba.prange(samples * parts):
         start_row, share = part // parts * tokens, part % parts
         begin, stop = start_row + share * tokens // parts, start_row + (share + 1) * tokens // parts
-        bad[part] = _choose_rows(begin, stop, x, experts, _room(experts), weight, expert)
+        bad[part] = _choose_rows(begin, stop, x, experts, _room(experts), weight, expert, np.empty(0))
         if bad[part] < 0:
             for row in range(begin, stop):
                 for k in range(top):

@@ -53,18 +53,23 @@ class _Eager(torch.autograd.Function):
     """The same outside of tracers: an operator written in Python costs 0.2 ms a call, which small batches notice."""
 
     @staticmethod
-    def forward(x: Tensor, experts: int, top: int) -> tuple[Tensor, Tensor]:
-        return kernels._top_affinity(*kernels._tokens(x, experts, top))
+    def forward(x: Tensor, experts: int, top: int) -> tuple[Tensor, Tensor, Tensor]:
+        x, experts, top = kernels._tokens(x, experts, top)
+        lengths = torch.empty(x.shape[:-1].numel() if kernels.backend(x) == "numba" else 0, dtype=torch.float64)
+        return *kernels._top_affinity(x, experts, top, lengths.numpy()), lengths
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, int, int], output: tuple[Tensor, Tensor]) -> None:
-        _setup(ctx, inputs, output)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int, int], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        _, expert, lengths = output
+        ctx.save_for_backward(inputs[0], expert, lengths)
+        ctx.experts = inputs[1]
+        ctx.mark_non_differentiable(expert, lengths)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
-        x, expert = ctx.saved_tensors
-        return kernels._top_affinity_backward(gradient, x, expert, ctx.experts), None, None
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
+        x, expert, lengths = ctx.saved_tensors
+        return kernels._top_affinity_backward(gradient, x, expert, ctx.experts, lengths.numpy()), None, None
 
 
 @torch.library.custom_op("resonance_theory::slots", mutates_args=())
@@ -101,7 +106,8 @@ def top_affinity(x: Tensor, experts: int, top: int) -> tuple[Tensor, Tensor]:
 
 
 def eager_top_affinity(x: Tensor, experts: int, top: int) -> tuple[Tensor, Tensor]:
-    return _Eager.apply(x, experts, top)
+    weight, expert, _ = _Eager.apply(x, experts, top)
+    return weight, expert
 
 
 def slots(weight: Tensor, expert: Tensor, experts: int, capacity: int) -> tuple[Tensor, Tensor]:
