@@ -7,7 +7,8 @@
 NumPy arrays and torch tensors on the CPU run on numba kernels; CUDA tensors find affinities with Triton and sort with
 torch; all others (and any machine without these) take the array-agnostic references in `naive.py`. For torch,
 `top_affinity` is differentiable and all three are operators of `torch.library`, so that `torch.compile` takes them
-whole.
+whole. On the CPU a gradient takes the memory of the last one that was dropped, if it has its size; until then that
+memory, as much as the tokens', is held back.
 
 What is guaranteed. Affinities are sums in float64, rounded once to the type of the result (float64 for float64
 tokens, float32 for all others), and only then compared; ties go to the lower expert, then to the earlier token.
