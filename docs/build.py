@@ -59,7 +59,7 @@ def claim_record(claim: Claim, run: Mapping[str, Any] | None) -> dict[str, Any]:
     names = [(c.kind, c.name) for c in claim.checks] + [("simulation", s.name) for s in claim.simulations]
     checks = run["checks"] if run else [{"kind": kind, "name": name} for kind, name in names]
     fields = ("id", "title", "statement", "source", "kind", "correction", "mutation", "reason", "proof")
-    lists = {name: list(getattr(claim, name)) for name in ("hypotheses", "lemmas", "formal")}
+    lists = {name: list(getattr(claim, name)) for name in ("hypotheses", "lemmas", "formal", "studies")}
     return {**{name: getattr(claim, name) for name in fields}, **lists, "problem": problem, "checks": checks}
 
 
@@ -80,7 +80,12 @@ def quoted(text: str) -> str:
 def claim_page(claim: Claim, run: Mapping[str, Any] | None, ids: Iterable[str]) -> str:
     """The Markdown of one claim: its card as in the report, then the code of every check and the whole file."""
     known = set(ids)
-    body = report.claim_body(claim_record(claim, run), lambda i: f"{i}.html" if i in known else None)
+    findings = {finding.name for finding in _results.findings()}
+    body = report.claim_body(
+        claim_record(claim, run),
+        lambda i: f"{i}.html" if i in known else None,
+        lambda name: f"../results/{name}.html" if name in findings else None,
+    )
     body = re.sub(r"\n\s*\n", "\n", body)  # a blank line would end the block of HTML
     body = re.sub(r"<pre>(.*?)</pre>", lambda m: "<pre>" + m[1].replace("\n", "&#10;") + "</pre>", body, flags=re.S)
     verdict = earned(claim, run)

@@ -54,6 +54,7 @@ claim = Claim(
     source="new (V1, N12); on the adaptive capacity of ETR (arXiv 2406.00023)",
     kind="equality",
     expected=Verdict.PROVED,
+    studies=("adaptive_evolution",),
     truth=side(0),
     mutant=side(1),
     mutation="a cut that moves in proportion to the noise",

@@ -49,6 +49,7 @@ claim = Claim(
     source="new (H3)",
     kind="bound",
     expected=Verdict.PROVED,
+    studies=("homogenization_training",),
     truth=side(Fraction(1), Fraction(2)),
     mutant=side(Fraction(6, 5), Fraction(9, 5)),
     mutation="a hazard of 6/5 v'/v for any n, and v/D^(9/5) falling in place of v/D²",

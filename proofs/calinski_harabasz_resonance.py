@@ -43,6 +43,7 @@ claim = Claim(
     source="ETR eq. 13 evaluated for resonance; new (H3)",
     kind="equality",
     expected=Verdict.PROVED,
+    studies=("homogenization", "homogenization_scale", "homogenization_training"),
     truth=side(-PHI / BELOW),
     mutant=side(-u / (n - 1)),
     mutation="losing gates at -u/(n-1), as if the projections of a kept token still summed to 0",

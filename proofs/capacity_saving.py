@@ -40,6 +40,7 @@ claim = Claim(
     source="ETR abstract: 40 % fewer tokens per expert (v2, v3), 60 % (v1); condition new (N9)",
     kind="asymptotic",
     expected=Verdict.PROVED,
+    studies=("capacity_scale", "planted_phases"),
     truth=side(quantile),
     mutant=side(lambda values, weights, goal: float(weights @ values)),
     mutation="the mean percentile in place of its τ-quantile",

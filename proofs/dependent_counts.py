@@ -74,6 +74,7 @@ claim = Claim(
     source="new (N11)",
     kind="equality",
     expected=Verdict.PROVED,
+    studies=("planted_phases",),
     truth=SimpleNamespace(value=by_position, two_runs=POSITION),
     mutant=SimpleNamespace(value=by_rank, two_runs=RANK),
     mutation="the rank form for runs of tokens",

@@ -58,6 +58,7 @@ claim = Claim(
     source="new (N11)",
     kind="equality",
     expected=Verdict.PROVED,
+    studies=("planted_phases",),
     truth=SimpleNamespace(run=lambda m: 1 - pi + pi * (1 - rho + rho * z) ** m, mass=thinned),
     mutant=SimpleNamespace(run=lambda m: (1 - pi * rho + pi * rho * z) ** m, mass=independent),
     mutation="the outranking candidates of a run taken as independent",

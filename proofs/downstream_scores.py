@@ -15,6 +15,7 @@ claim = Claim(
     source="ETR tables 1, 2 and figure 12: downstream scores (arXiv 2406.00023 v4)",
     kind="empirical",
     expected=Verdict.NOT_REPRODUCIBLE,
+    studies=("language_model",),
     reason="GDAD (18,060 questions) and the training corpus are private, the weights are not published, and "
     "pre-training a model of "
     "46.7 billion parameters is out of reach. What the printed tables imply is checked in published_averages and "

@@ -59,6 +59,7 @@ claim = Claim(
     source="ETR abstract: 40 % fewer tokens per expert (v2, v3), 60 % (v1), and figure 13 (arXiv 2406.00023); new (V1)",
     kind="equality",
     expected=Verdict.PROVED,
+    studies=("evolution", "planted_phases"),
     truth=side(variance),
     mutant=side(lambda memory, begin, end: end),
     mutation="noise at its stationary value in place of its value at time t",

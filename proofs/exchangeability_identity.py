@@ -40,6 +40,7 @@ claim = Claim(
     source="new (N5)",
     kind="equality",
     expected=Verdict.PROVED,
+    studies=("digits_mosaics", "homogenization_training"),
     truth=side(M + 1),
     mutant=side(M + 2),
     mutation="M + 2 equally likely counts instead of M + 1",

@@ -41,6 +41,7 @@ claim = Claim(
     source="exact law behind ETR Theorem 5, eq. 12",
     kind="equality",
     expected=Verdict.PROVED,
+    studies=("success_rate", "router_scale", "planted_training"),
     truth=side(-1),
     mutant=side(0),
     mutation="s rivals instead of s - 1",

@@ -36,6 +36,7 @@ claim = Claim(
     source="LocMoE eq. 5 (arXiv 2401.13920), differentiated; the load-balance loss of ETR",
     kind="equality",
     expected=Verdict.PROVED,
+    studies=("homogenization_training",),
     truth=side(lambda mean, experts: mean),
     mutant=side(lambda mean, experts: 1 / experts),
     mutation="1/n in place of the token's mean share",

@@ -45,6 +45,7 @@ claim = Claim(
     source="LocMoE eq. 6 (arXiv 2401.13920); ETR locality loss (arXiv 2406.00023)",
     kind="equality",
     expected=Verdict.CORRECTED,
+    studies=("homogenization_training",),
     truth=side(lambda p, q, log: p * log(p / q)),
     mutant=side(lambda p, q, log: q * log(q / p)),
     mutation="D_l first in the divergence",

@@ -31,6 +31,7 @@ claim = Claim(
     source="new (H4)",
     kind="bound",
     expected=Verdict.PROVED,
+    studies=("homogenization_training",),
     truth=side(0.0),
     mutant=side(-0.5),
     mutation="inner products down to -1/2 allowed",

@@ -50,6 +50,7 @@ claim = Claim(
     source="new (N11); corrects its rule of thumb, the mean load",
     kind="equality",
     expected=Verdict.PROVED,
+    studies=("planted_phases", "language_model"),
     truth=SimpleNamespace(decider=2 * psi - 2 * t * tail - t**2 * density, crossing=crossing, dispersed=True),
     mutant=SimpleNamespace(decider=t - C / s, crossing=lambda total, capacity: capacity / total, dispersed=False),
     mutation="the turn at the mean load, C = πs (and binomial counts in the simulation)",

@@ -45,6 +45,7 @@ claim = Claim(
     source="new (N8); excludes the early regime of ETR Corollary 6 in this model",
     kind="bound",
     expected=Verdict.PROVED,
+    studies=("digits_scaling",),
     truth=side(1),
     mutant=side(-1),
     mutation="the token planted away from its gate (θ < 0): the ratio would fall and the chain turn round",

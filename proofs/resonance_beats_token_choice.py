@@ -41,6 +41,7 @@ claim = Claim(
     source="new (N6)",
     kind="bound",
     expected=Verdict.PROVED,
+    studies=("digits_mosaics", "digits_scaling"),
     truth=side(c, below_uniform),
     mutant=side(sp.Max(0, 1 - 1 / (2 * c)), lambda values, weights: bool(weights @ values <= 0.5)),
     mutation="a mean percentile of at most 1/2 instead of the stochastic order",

@@ -50,6 +50,7 @@ claim = Claim(
     source="new (V1, N7, N8); answers ETR Corollary 6 (arXiv 2406.00023)",
     kind="bound",
     expected=Verdict.PROVED,
+    studies=("planted_phases",),
     truth=side("1"),
     mutant=side("1/2"),
     mutation="half of the miss rate",

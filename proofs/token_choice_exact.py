@@ -61,6 +61,7 @@ claim = Claim(
     source="ETR Definition 2 for token choice: exact law behind ETR Theorem 5, eq. 11 (arXiv 2406.00023); new (N1)",
     kind="equality",
     expected=Verdict.PROVED,
+    studies=("success_rate", "router_scale", "planted_training"),
     truth=side(0),
     mutant=side(-1),
     mutation="s trials instead of s + 1 in the second term",

@@ -209,7 +209,8 @@ def _flat(rows: Iterable[Record]) -> list[Mapping[str, Any]]:
     return [row for claim in rows for check in claim["checks"] for row in check["rows"]]
 
 
-def _environment(link: _markup.Link) -> Any:
+def _environment(link: _markup.Link, study: _markup.Link) -> Any:
+    """link, study: where a claim, and the findings of a study, are shown."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "data")
@@ -217,6 +218,7 @@ def _environment(link: _markup.Link) -> Any:
     environment.filters["rich"] = lambda text: _markup.rich_text(text, link)
     environment.filters["proof"] = lambda text: _markup.proof(text, link)
     environment.filters["forest"] = _forest
+    environment.filters["study"] = study
     environment.filters["picture"] = _inline_svg
     environment.filters["drawn"] = _drawn
     environment.filters["markdown"] = lambda text: _markup.markdown(text, link, lambda file: _address(file, link))
@@ -231,9 +233,9 @@ def _address(file: str, link: _markup.Link) -> str | None:
     return link(name.stem) if name.parent.name == "proofs" else None
 
 
-def claim_body(claim: Record, link: _markup.Link) -> str:
+def claim_body(claim: Record, link: _markup.Link, study: _markup.Link) -> str:
     """One claim's record as HTML; checks without `truth` and `mutant` have not been run."""
-    return _environment(link).get_template("claim.html").render(claim=claim)
+    return _environment(link, study).get_template("claim.html").render(claim=claim)
 
 
 PAGES = (
@@ -284,5 +286,9 @@ def _html(record: Record, audit_figure: str) -> dict[str, str]:
 
 def _page(file: str, template: str, known: set[str], shown: Mapping[str, Any]) -> str:
     ledger = "" if file == "index.html" else "index.html"
-    environment = _environment(lambda claim_id: f"{ledger}#{claim_id}" if claim_id in known else None)
+    findings = {finding.name for finding in shown.get("findings", ())}
+    environment = _environment(
+        lambda claim_id: f"{ledger}#{claim_id}" if claim_id in known else None,
+        lambda name: f"training.html#{name}" if name in findings else None,
+    )
     return environment.get_template(template).render(**shown, here=file)

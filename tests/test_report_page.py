@@ -11,6 +11,7 @@ import pytest
 
 from resonance_theory import _markup, _results, report
 from resonance_theory.cli import report_record
+from resonance_theory.montecarlo.study import studies
 from resonance_theory.verification import coverage, ledger
 
 IDS = ["cluster_timings", "exchangeability_identity", "token_choice_published"]
@@ -144,6 +145,23 @@ def test_a_card_tells_the_whole_story(page):
         pieces += [f"resonance verify {claim.id}", f"proofs/{claim.id}.py", claim.reason.split("$")[0]]
         missing = [p for p in pieces if re.sub(r"\s+", " ", p) not in card]
         assert not missing, claim.id
+
+
+def test_claims_lead_to_the_studies_that_test_them(page):
+    html = page.read_text(encoding="utf-8")
+    known = set(studies())
+    findings = {file.stem for file in (ledger.folder("simulations") / "findings").glob("*.md")}
+    named = {(claim.id, name) for claim in map(ledger.load, ledger.claim_ids()) for name in claim.studies}
+    assert {name for _, name in named} <= known
+    # every training study bears on a claim; Chen et al.'s only checks the training code
+    assert findings - {name for _, name in named} == {"chen_mixture"}
+    training = page.with_name("training.html").read_text(encoding="utf-8")
+    shown = [(claim_id, name) for claim_id, name in named if claim_id in IDS]
+    assert shown
+    for claim_id, name in shown:
+        card = re.search(rf'<details[^>]* id="{claim_id}".*?</details>', html, re.S)[0]
+        assert (f'href="training.html#{name}"' if name in findings else f"resonance simulate {name}") in card
+        assert name not in findings or f'<section id="{name}">' in training
 
 
 # --- training results, speed and figures ---------------------------------------------------------------------------

@@ -122,6 +122,7 @@ class Claim:
     correction   and what is wrong with it, and what is true instead
     lemmas       published inequalities and theorems that the proof uses, by name
     formal       theorems proved in Coq that it uses or restates, as "file.v: theorem" in proofs/formal
+    studies      studies of simulations/ whose trained networks or simulations bear on it, by name
     reason       for NOT REPRODUCIBLE HERE: why
     proof        the proof in words: the docstring of the claim's file, which `ledger.load` fills in
     """
@@ -139,6 +140,7 @@ class Claim:
     correction: str = ""
     lemmas: Sequence[str] = ()
     formal: Sequence[str] = ()
+    studies: Sequence[str] = ()
     reason: str = ""
     id: str = ""
     proof: str = ""
@@ -333,6 +335,7 @@ class ClaimResult:
             "mutation": claim.mutation,
             "lemmas": list(claim.lemmas),
             "formal": list(claim.formal),
+            "studies": list(claim.studies),
             "reason": claim.reason,
             "proof": claim.proof,
             "seconds": round(self.seconds, 3),
