@@ -42,10 +42,10 @@ def rich_text(text: str, link: Link = lambda _: None) -> str:
     return "".join(out)
 
 
-def markdown(text: str, link: Link = lambda _: None, page: Link = lambda _: None) -> str:
+def markdown(text: str, link: Link = lambda _: None, page: Link = lambda _: None, sink: int = 1) -> str:
     """A page of Markdown with tables and $formulas$ as HTML; the ids of claims become links.
 
-    page: address of a file that the text links to, None to show the link's words alone. Headings sink by one level.
+    page: address of a file that the text links to, None to show the link's words alone. Headings sink by `sink` levels.
     """
     from markdown_it import MarkdownIt
 
@@ -61,7 +61,7 @@ def markdown(text: str, link: Link = lambda _: None, page: Link = lambda _: None
     tokens = parser.parse(re.sub(r"(`+)(.+?)\1|\$([^$\n]+)\$", hide, text))
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):
-            token.tag = f"h{min(6, int(token.tag[1]) + 1)}"
+            token.tag = f"h{min(6, int(token.tag[1]) + sink)}"
         token.children = _linked(token.children or [], page)
 
     def words(_: Any, tokens: Any, index: int, *__: Any) -> str:

@@ -81,7 +81,7 @@ def overview() -> tuple[str, str]:
 def findings() -> list[Finding]:
     """Every study's finding: those that the overview links in its order, then the others by name."""
     place = folder("simulations") / "findings"
-    linked = re.findall(r"\(findings/(\w+)\.md\)", overview()[1])
+    linked = list(dict.fromkeys(reversed(re.findall(r"\(findings/(\w+)\.md\)", overview()[1]))))[::-1]  # by last link
     names = sorted(
         (path.stem for path in place.glob("*.md")),
         key=lambda name: (linked.index(name) if name in linked else len(linked), name),

@@ -221,7 +221,9 @@ def _environment(link: _markup.Link, study: _markup.Link) -> Any:
     environment.filters["study"] = study
     environment.filters["picture"] = _inline_svg
     environment.filters["drawn"] = _drawn
-    environment.filters["markdown"] = lambda text: _markup.markdown(text, link, lambda file: _address(file, link))
+    environment.filters["markdown"] = lambda text, sink: _markup.markdown(
+        text, link, lambda file: _address(file, link), sink
+    )
     return environment
 
 
