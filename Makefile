@@ -35,7 +35,7 @@ verify-full: $(STAMP)
 	$(BIN)/resonance verify --full --workers auto --report out/report-full
 
 # goes on where an earlier run stopped, unless settings or code have changed; fails if a study fails, not where so few runs of
-# a training leave a comparison undecided
+# a training leave a comparison undecided, nor where what a study needs is not here (both are said)
 evidence: $(STAMP)
 	@mkdir -p out/evidence
 	$(BIN)/resonance simulate --all --quick --workers auto --store out/evidence --resume --json out/evidence/studies.json

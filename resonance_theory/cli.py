@@ -355,8 +355,9 @@ def _simulate_all(options: argparse.Namespace) -> int:
         progress=sys.stderr,
         on_result=lambda evidence: None if quiet else print(evidence.line(), flush=True),
     )
-    by_status = {status: [e for e in found if e.status == status] for status in ("passed", "undecided", "failed")}
-    named = (f"{status} {', '.join(e.name for e in by_status[status])}" for status in ("undecided", "failed"))
+    others = ("undecided", "no claim", "not run", "failed")
+    by_status = {status: [e for e in found if e.status == status] for status in ("passed", *others)}
+    named = (f"{status} {', '.join(e.name for e in by_status[status])}" for status in others)
     summary = "; ".join(
         [f"{len(by_status['passed'])} of {len(found)} studies passed", *(n for n in named if not n.endswith(" "))]
     )

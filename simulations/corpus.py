@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from resonance_theory.montecarlo.study import Unavailable
+
 __all__ = ["SPLITS", "check", "collect", "digest", "load", "split"]
 
 SPLITS = {"training": 0.8, "calibration": 0.1, "test": 0.1}
@@ -58,9 +60,9 @@ def split(files: Mapping[str, bytes]) -> dict[str, list[str]]:
 
 
 def check(found: str, accepted: Sequence[str], python: str) -> None:
-    """Raises ValueError unless the corpus is one whose hash the study's settings hold."""
+    """Raises Unavailable, a ValueError, unless the corpus is one whose hash the study's settings hold."""
     if found not in accepted:
-        raise ValueError(
+        raise Unavailable(
             f"the library of Python {python} is a corpus of SHA-256 {found}, which `corpora` in language_model.toml does "
             "not hold: write it there to train on this text, or use a Python whose hash stands there"
         )

@@ -95,11 +95,24 @@ def test_one_pattern_and_a_store_that_resumes(stubs, capsys, tmp_path):
         (["SUPPORTED", "SUPPORTED"], "passed"),
         (["SUPPORTED", "INCONCLUSIVE"], "undecided"),
         (["VIOLATED", "INCONCLUSIVE"], "failed"),
+        (["NO CLAIM", "VIOLATED"], "no claim"),  # the violated one is a premise
     ],
 )
 def test_trainings_that_few_runs_leave_open_are_undecided(verdicts, status):
     rows = [{"expect": "more", "verdict": verdict} for verdict in verdicts] + [{"verdict": "MEASURED"}]
     assert Evidence("some", TrainingResult("some", rows, {}, {}), "", 1.0).status == status
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"), [("ModuleNotFoundError('torch')", 0), ("Unavailable('another text')", 0), ("ValueError", 1)]
+)
+def test_what_a_machine_lacks_is_not_a_failure(stubs, capsys, raised, status):
+    file = study_module.folder("simulations") / "stub_fair.py"
+    use = f"from resonance_theory.montecarlo.study import Unavailable\n    raise {raised}"
+    file.write_text(COIN.format(chance=0.5, first=use, log=str(stubs)))
+    assert cli.main(["simulate", "--all", "*fair"]) == status
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"0 of 1 studies passed; {'failed' if status else 'not run'} stub_fair"
 
 
 def test_rates_that_show_nothing_are_a_failure():

@@ -10,34 +10,46 @@ from pathlib import Path
 from typing import IO, Any
 
 from resonance_theory.montecarlo import study
-from resonance_theory.montecarlo.study import StudyResult
+from resonance_theory.montecarlo.study import StudyResult, Unavailable
 
 __all__ = ["Evidence", "run_all"]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What came of one study. result: None where it broke off, `problem` then says why in one sentence."""
+    """What came of one study.
+
+    result   None where it broke off; `problem` then says why in one sentence
+    absent   whether it broke off because something it needs is not on this machine
+    """
 
     name: str
     result: StudyResult | None
     problem: str
     seconds: float
+    absent: bool = False
 
     @property
     def status(self) -> str:
-        """passed, failed, or undecided: a comparison of trainings that this few runs leave open, and none violated."""
+        """passed, failed, or neither of them.
+
+        not run    something it needs is not on this machine
+        no claim   trainings without the premises, or of a size, from which anything may be claimed
+        undecided  a comparison of trainings that this few runs leave open, and none violated
+        """
         if self.result is None:
-            return "failed"
+            return "not run" if self.absent else "failed"
         if self.result.passed:
             return "passed"
         verdicts = {row["verdict"] for row in self.result.rows if "expect" in row}
+        if "NO CLAIM" in verdicts:
+            return "no claim"
         return "undecided" if "INCONCLUSIVE" in verdicts and "VIOLATED" not in verdicts else "failed"
 
     def line(self) -> str:
         """One line for a terminal."""
         said = self.problem if self.result is None else self.result.table().splitlines()[-1].split("; ")[0]
-        mark = {"passed": "✓", "undecided": "?", "failed": "✗"}[self.status]
+        mark = {"passed": "✓", "failed": "✗"}.get(self.status, "?")
         return f"{mark} {self.name:<24} {self.seconds:6.1f} s  {self.status:<9}  {said}"
 
     def to_json(self) -> dict[str, Any]:
@@ -73,7 +85,7 @@ def run_all(
             raise ValueError(f"store = {str(store)!r} must be a folder for --all ({problem.strerror})") from None
     found = []
     for name in names:
-        start, result, said = time.perf_counter(), None, ""
+        start, result, said, absent = time.perf_counter(), None, "", False
         file = None if folder is None else folder / f"{name}.jsonl"
         try:
             result = study.run_study(
@@ -81,6 +93,7 @@ def run_all(
             )
         except Exception as problem:  # whatever a study raises, the others still have their say
             said = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
-        found.append(Evidence(name, result, said, time.perf_counter() - start))
+            absent = isinstance(problem.__cause__ or problem, Unavailable | ModuleNotFoundError)  # or a sampler met it
+        found.append(Evidence(name, result, said, time.perf_counter() - start, absent))
         on_result(found[-1])
     return found

@@ -29,7 +29,11 @@ from resonance_theory.montecarlo.task import Tally, Task, versions
 from resonance_theory.verification import stats
 from resonance_theory.verification.ledger import folder
 
-__all__ = ["Case", "StudyResult", "run_study", "studies"]
+__all__ = ["Case", "StudyResult", "Unavailable", "run_study", "studies"]
+
+
+class Unavailable(ValueError):
+    """What a study needs is not on this machine, such as the text that its settings name."""
 
 
 @dataclass(frozen=True)
