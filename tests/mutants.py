@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import copy
 import hashlib
 import importlib.abc
 import importlib.util
@@ -35,7 +34,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,11 +91,49 @@ SWAPS: dict[type[ast.AST], type[ast.AST]] = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """`name`: function, the altered expression before and after, and a number if that occurs more than once."""
+    """`name`: function, the altered expression before and after, and a number if that occurs more than once.
+
+    path: fields (and positions in lists) from the module to the node; `field` of it becomes `value`, or None: the node
+    gives way to its operand.
+    """
 
     name: str
     line: int
-    tree: ast.Module
+    source: str
+    path: tuple[tuple[str, int | None], ...]
+    field: str
+    value: object
+
+    @property
+    def tree(self) -> ast.Module:
+        """The altered module."""
+        tree = ast.parse(self.source)
+        _alter(tree, self.path, self.field, self.value)
+        return ast.fix_missing_locations(tree)
+
+
+def _alter(
+    tree: ast.Module, path: tuple[tuple[str, int | None], ...], field: str, value: object
+) -> tuple[ast.AST, Callable[[], None]]:
+    """Alter a node in place; returns what stands there now, and how to undo it."""
+    node: ast.AST = tree
+    for name, index in path:
+        parent, child = node, getattr(node, name)
+        node = child if index is None else child[index]
+    if value is not None:
+        before = getattr(node, field)
+        setattr(node, field, value)
+        return node, lambda: setattr(node, field, before)
+    assert isinstance(node, ast.UnaryOp)  # drop the sign or the negation
+
+    def put(what: ast.AST) -> None:
+        if index is None:
+            setattr(parent, name, what)
+        else:
+            getattr(parent, name)[index] = what
+
+    put(node.operand)
+    return node.operand, lambda: put(node)
 
 
 def _altered(node: ast.AST) -> Iterator[tuple[ast.AST, str, object]]:
@@ -146,39 +183,17 @@ def mutants(source: str) -> list[Mutant]:
     visit(tree, [], "", None)
     result, seen = [], Counter[str]()
     for (where, line, path, field, value), around in zip(found, shown):
-        mutated = copy.deepcopy(tree)
-        node: ast.AST = mutated
-        parents: list[tuple[ast.AST, str, int | None]] = []
-        for name, index in path:
-            parents.append((node, name, index))
-            child = getattr(node, name)
-            node = child if index is None else child[index]
-        original_text = ast.unparse(around) if around is not None else ast.unparse(node)
-        # find the copy of `around` in the mutated tree by depth
-        chain = [p for p, _, _ in parents] + [node]
-        if value is None:  # drop the sign or the negation
-            parent, name, index = parents[-1]
-            assert isinstance(node, ast.UnaryOp)
-            if index is None:
-                setattr(parent, name, node.operand)
-            else:
-                getattr(parent, name)[index] = node.operand
-            text = ast.unparse(node.operand)
-        else:
-            setattr(node, field, value)
-            shape = [
-                n
-                for n in chain
-                if isinstance(n, ast.expr | ast.stmt)
-                and not isinstance(n, ast.Constant | ast.FunctionDef | ast.ClassDef)
-            ]
-            text = ast.unparse(shape[-1]) if around is not None and shape else ast.unparse(node)
-        clip = _difference(" ".join(original_text.split()), " ".join(text.split()))
+        before = ast.unparse(around) if around is not None else ""
+        now, undo = _alter(tree, tuple(path), field, value)
+        # dropping a sign replaces the node that is shown itself
+        after = ast.unparse(now if value is None else around) if around is not None else ast.unparse(now)
+        undo()
+        clip = _difference(" ".join((before or ast.unparse(now)).split()), " ".join(after.split()))
         name = f"{where}: {clip[0]} -> {clip[1]}"
         seen[name] += 1
         if seen[name] > 1:
             name += f" #{seen[name]}"
-        result.append(Mutant(name, line, ast.fix_missing_locations(mutated)))
+        result.append(Mutant(name, line, source, tuple(path), field, value))
     return result
 
 
