@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from resonance_theory._style import LOOK, canvas
 
 DATA = ("router_benchmark.json",)
-CAPTION = """From tokens to assignment on a CPU: time over the floor, one read of the tokens at the bandwidth measured in the
-same run (left); tokens per second (middle); extra peak memory of one call, as a share of the tokens' own (right). float32, cold
-input. Points: median of the recorded runs, each itself a median; bars: from the least to the largest run, as the machine's
-bandwidth moved from run to run. Measured, not modelled: router_benchmark. The routers of transformers also compute a matrix
-product and a softmax; Mixtral's has no capacity."""
+CAPTION = """From tokens to assignment on a CPU: time over the floor, one read of the tokens at the bandwidth measured
+in the same run (left); tokens per second (middle); peak memory of one call beyond its outputs, as a share of the
+tokens' own (right). float32, cold input. Points: median of the recorded runs, each itself a median; bars: from the
+least to the largest run, as the machine's bandwidth moved from run to run. Measured, not modelled: router_benchmark.
+The routers of transformers also compute a matrix product and a softmax; Mixtral's has no capacity."""
 
 # name in the record -> name on the axis; others appear under their own
 NAMES = {
@@ -32,12 +32,9 @@ _SIZES = (("#F5C04A", "o"), ("#4AA3D8", "s"), ("#0B3C6F", "D"), ("#0B7A5C", "^")
 
 
 def memory(record: dict[str, Any], size: str, router: str) -> list[float]:
-    """Extra memory of a router, as shares of the tokens' own: counted once a record, or in each of its runs."""
-    if "extra_memory" in record:
-        found = [(record["extra_memory"] or {}).get(size, {}).get(router)]
-    else:
-        found = [run[size]["routers"][router]["extra_memory"] for run in record["runs"]]
-    return [value for value in found if value is not None]
+    """Extra memory of a router, as a share of the tokens' own; nothing where the machine could not count it."""
+    found = (record["extra_memory"] or {}).get(size, {}).get(router)
+    return [] if found is None else [found]
 
 
 def draw(record: dict[str, Any]) -> Figure:
@@ -91,8 +88,7 @@ def draw(record: dict[str, Any]) -> Figure:
     throughput.set_xscale("log")
     throughput.set_xticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
     row(extra, memories)
-    # what the allocator already held does not show in the growth of a long-lived process: a 0 proves little there
-    extra.set_xlabel("memory beyond the outputs, %" if "extra_memory" in record else "growth of resident memory, %")
+    extra.set_xlabel("memory beyond the outputs, %")
     extra.set_xlim(left=-4)
     handles, labels = time.get_legend_handles_labels()
     figure.legend(

@@ -212,13 +212,7 @@ def test_captions_say_claim_and_data(name):
     assert any(word in text.lower() for word in ("simulat", "measured", "model"))
 
 
-def test_memory_of_routers_counted_in_the_runs_or_once_for_all():
-    from paper_figures.router_speed import memory
-
-    runs = [{"A": {"routers": {"kernel": {"extra_memory": value}}}} for value in (0.25, None, 0.5)]
-    assert memory({"runs": runs}, "A", "kernel") == [0.25, 0.5]
-    assert memory({"runs": runs, "extra_memory": {"A": {"kernel": 0.125}}}, "A", "kernel") == [0.125]
-    assert memory({"runs": runs, "extra_memory": None}, "A", "kernel") == []
+def test_memory_of_routers_where_it_was_counted():
     record = _gallery.read("router_benchmark.json")
     sizes = record["runs"][0]
     counted = {size: dict.fromkeys(sizes[size]["routers"], 0.5) for size in sizes}
