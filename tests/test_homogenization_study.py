@@ -97,7 +97,7 @@ SMALL = {
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(study_module, "settings_of", lambda name, *, full: SMALL)
+    monkeypatch.setattr(study_module, "settings_of", lambda *_, **__: SMALL)
 
 
 def test_a_small_run_passes_and_rejects_every_wrong_law(small):

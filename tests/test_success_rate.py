@@ -132,7 +132,7 @@ GRID = [
 @pytest.fixture
 def small(monkeypatch):
     settings = {"blocks": 6, "block_size": 5000, "grid": GRID}
-    monkeypatch.setattr(study_module, "settings_of", lambda name, *, full: settings)
+    monkeypatch.setattr(study_module, "settings_of", lambda *_, **__: settings)
     return settings
 
 
