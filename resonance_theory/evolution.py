@@ -126,7 +126,7 @@ class Evolving:
     def adaptive(self, time: float, mass: float, *, tokens: int | None = None, top: int = 1) -> Adaptive:
         """Resonance with adaptive capacity at one time: what an affinity mass in (0, 1] keeps, and its success rate (N12).
 
-        tokens: 1 to 10^5, the exact law for so many tokens (error 1e-5 for mass up to .9, 1e-3 beyond); None, the limit of many
+        tokens: 1 to 10^5, the exact law for so many tokens (error 1e-4 for mass up to .9, 1e-3 beyond); None, the limit of many
         tokens (error 1e-10). time: as in `law`; top: experts per token, below their number.
         """
         time = _instant(time)

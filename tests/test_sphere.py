@@ -80,6 +80,26 @@ def test_log_cap_is_continuous_where_its_method_changes():
     assert np.abs(np.diff(log_q, 4)).max() < 1e-8
 
 
+def test_stirling_remainder():
+    k = np.array([0.5, 1, 3, 11.5, 12, 12.5, 13, 20, 100, 1e4])
+    with mp.workdps(DPS):
+        for value, x in zip(sphere._stirling(k), map(mp.mpf, k)):
+            true = mp.loggamma(x) - (x - 0.5) * mp.log(x) + x - mp.log(2 * mp.pi) / 2
+            # below 12 by subtraction, at 12 and above by the series, whose last term there is 5e-17
+            assert abs(float(value - true)) < (
+                2e-15 * float(max(1, x * mp.log(x) if x > 1 else 1)) if x < 12 else 2e-17
+            )
+
+
+@pytest.mark.parametrize("d", [3, 8, 24, 25, 200, 3000])
+def test_the_far_tail_of_a_cap_holds_near_as_well(d):
+    a = np.array([0.3, 0.5, 0.8, 0.95, 0.999])
+    with mp.workdps(DPS):
+        for value, x in zip(sphere._log_cap_far(a, np.full(5, float(d))), a):
+            true = mp.log(cap_reference(x, d))
+            assert abs(float(value - true)) < 2e-15 * max(10, d, float(-true))
+
+
 def test_cap_bounds_hold_and_nearly_meet():
     a = np.linspace(0, 1, 2001)
     for d in (2, 3, 4, 10, 100, 1000):

@@ -76,7 +76,7 @@ def kept_fraction(
 
     Gaussian scores (dim = inf), 8 experts: mass .5, .8, .9 keep .339996, .645395, .779761.
     tokens: 1 to 10^5; expected number kept of so many isotropic tokens over the expected number of candidates, for
-    finite dim. Error 1e-5 for mass up to .9, 1e-3 beyond.
+    finite dim. Error 1e-4 for mass up to .9, 1e-3 beyond.
     """
     if tokens is None:
         return _solve(mass, dim, experts, top)[1]
