@@ -1,7 +1,9 @@
 """The language-model study: its text, its n-gram lines, and that no logit sees a later token where none should."""
 
 import hashlib
+import json
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from resonance_theory.montecarlo import generator
 from resonance_theory.montecarlo import study as study_module
 from resonance_theory.montecarlo.study import run_study, settings_of
-from simulations import corpus, language_model, ngram
+from simulations import corpus, language_model, ngram, training_cost
 
 torch = pytest.importorskip(
     "torch", reason="networks are trained with PyTorch: pip install 'resonance-theory[training]'"
@@ -394,3 +396,37 @@ def test_the_study_says_that_it_claims_nothing(settings, monkeypatch):
     assert "smoke test: no claim" in result.table()
     assert not result.passed
     assert {row["verdict"] for row in result.rows if "expect" in row and "premise" not in row} == {"NO CLAIM"}
+
+
+# --- what a step costs ------------------------------------------------------------------------------------------------
+
+
+def test_cost_of_every_arm_is_measured_and_recorded(settings, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(training_cost, "settings_of", lambda *_, **__: settings)
+    monkeypatch.setattr(training_cost, "peak", lambda _, label: len(label))  # a process each: tried below
+    monkeypatch.setattr("sys.argv", ["training_cost", "--runs", "2", "--steps", "1", "--out", str(tmp_path / "r.json")])
+    assert training_cost.main() == 0
+    record = json.loads((tmp_path / "r.json").read_text())
+    assert list(record["arms"]) == LABELS
+    for label, row in record["arms"].items():
+        assert len(row["step_ms"]) == 2
+        assert min(row["step_ms"]) > 0
+        assert row["memory"] == len(label)
+    table = capsys.readouterr().out
+    assert all(label in table for label in LABELS)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is counted on Linux alone")
+def test_memory_of_a_step_grows_with_the_slots(settings):
+    large = settings | {"tokens": 64, "batch": 32, "hidden": 256, "capacity_factor": 4.0}
+    every, some = training_cost.peak(large, "LocMoE"), training_cost.peak(large, "position keep")
+    # 3.34 slots a token more, each with at least input, hidden units and output in forward and gradient, in two layers
+    assert every - some > 3 * 64 * 32 * (16 + 256 + 16) * 4
+
+
+def test_bad_options_of_the_cost_are_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["training_cost", "--runs", "0"])
+    with pytest.raises(SystemExit) as stop:
+        training_cost.main()
+    assert stop.value.code == 2
+    assert "--runs = 0 must be at least 1" in capsys.readouterr().err
