@@ -430,3 +430,14 @@ def test_bad_options_of_the_cost_are_one_sentence(monkeypatch, capsys):
         training_cost.main()
     assert stop.value.code == 2
     assert "--runs = 0 must be at least 1" in capsys.readouterr().err
+
+
+def test_the_page_shows_the_recorded_cost():
+    root = Path(language_model.__file__).parent
+    page = (root / "findings" / "language_model.md").read_text(encoding="utf-8")
+    arms = json.loads((root / "results" / "training_cost.json").read_text())["arms"]
+    assert list(arms) == LABELS
+    for label, row in arms.items():
+        ms = row["step_ms"]
+        cell = f"{np.median(ms):.1f} ({min(ms):.1f} to {max(ms):.1f}) | {row['memory'] / 1e6:.1f}"
+        assert f"| {label} | {cell} |" in page
