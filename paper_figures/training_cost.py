@@ -34,7 +34,7 @@ def draw(record: dict[str, Any]) -> Figure:
     for panel, values in ((time, middle), (memory, megabytes)):
         if len(values) and "dense" in arms:
             panel.axvline(values[list(arms).index("dense")], **LOOK["guide"])
-        panel.set_xlim(left=0)
+        panel.set_xlim(0, 1.05 * max([*values, *(high if panel is time else [])], default=1))
     time.set_yticks(places, list(arms))
     time.set_ylim(len(arms) - 0.5, -0.5)
     return figure
