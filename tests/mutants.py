@@ -7,11 +7,11 @@
     python -m tests.mutants --record                    write the counts to simulations/results/mutants.json
 
 A mutant is one changed node of a module's syntax tree: an operator (+ for -, * for /, < for <=, ...), a sign, or a
-number (whole: one more; otherwise: 1 % more). Each runs the module's tests, the quick ones first and up to the first
-failure, in a process forked from one that holds the imported libraries; only the module under test differs. A test run
-that fails, or takes twice the original's processor time and five seconds, kills the mutant. A sample is uniform
-and the same each time (seed 0); its mutants run in random order, so that what an interrupted run has done is a uniform
-sample as well.
+number (whole: one more; otherwise: 1 % more). Each runs the module's tests, stage by stage, in each stage the quick
+ones first and up to the first failure, in a process forked from one that holds the imported libraries; only the module
+under test differs. A test run that fails, or takes twice the original's processor time and five seconds, kills the
+mutant. A sample is uniform and the same each time (seed 0); its mutants run in random order, so that what an
+interrupted run has done is a uniform sample as well.
 
 Survivors must be explained in `mutants.json`, under the mutant's description, which does not depend on line numbers:
 why it computes the same, or differs by less than the stated accuracy, or only in speed. The run fails if a survivor is
@@ -41,8 +41,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 EXPLAINED = Path(__file__).with_suffix(".json")
 RECORD = ROOT / "simulations" / "results" / "mutants.json"
-LAWS = ("tests/test_law_numerics.py",)
-# name -> (file, tests that must notice; the quick and sharp ones first)
+LAWS = (("tests/test_law_numerics.py",),)
+# name -> (file, stages of tests that must notice: what survives one stage goes on to the next)
 MODULES = {
     "token_choice": ("resonance_theory/rules/token_choice.py", LAWS),
     "expert_choice": ("resonance_theory/rules/expert_choice.py", LAWS),
@@ -53,9 +53,11 @@ MODULES = {
     "sphere": (
         "resonance_theory/sphere.py",
         (
-            "tests/test_sphere.py",
-            "--deselect=tests/test_sphere.py::test_planted_error_is_as_stated",
-            "--deselect=tests/test_sphere.py::test_any_valid_arguments_give_probabilities",
+            (
+                "tests/test_sphere.py",
+                "--deselect=tests/test_sphere.py::test_planted_error_is_as_stated",
+                "--deselect=tests/test_sphere.py::test_any_valid_arguments_give_probabilities",
+            ),
         ),
     ),
 }
@@ -310,6 +312,10 @@ def _texts(tests: tuple[str, ...]) -> list[str]:
     return [t if t.startswith("--") else (ROOT / t).read_text() for t in tests]
 
 
+def _stamp(*texts: str) -> str:
+    return hashlib.sha256("".join(texts).encode()).hexdigest()[:12]
+
+
 def _read(results: Path) -> dict[str, str]:
     if not results.exists():
         return {}
@@ -322,25 +328,31 @@ def check(name: str, *, only: str, sample: int, workers: int) -> tuple[bool, dic
     With it the counts: mutants of the module, how many of them ran, were killed (by the processor time's limit among
     them), survived, and are explained; and the hash of the text of the module and its tests.
     """
-    file, tests = MODULES[name]
+    file, stages = MODULES[name]
     source = (ROOT / file).read_text()
     every = mutants(source)
     jobs = [m for m in every if only in m.name]
     if sample:
         jobs = random.Random(0).sample(jobs, len(jobs))[:sample]
-    stamp = hashlib.sha256("".join([source, *_texts(tests)]).encode()).hexdigest()[:12]
     folder = ROOT / "out" / "mutants"
     folder.mkdir(parents=True, exist_ok=True)
-    results = folder / f"{name}-{stamp}.jsonl"
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if run(file, tests, ast.parse(source), 3600, results.with_suffix(".times")) != "survived":
-        print(f"{name}: the tests fail on the module as it is")
-        return False, {}
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    limit = 5 + 2 * int(after.ru_utime - before.ru_utime)
-    known = _read(results)
-    _share([m for m in jobs if m.name not in known], workers, file, tests, limit, results)
-    known = _read(results)
+    known: dict[str, str] = {}
+    for tests in stages:
+        # each stage's results hang on the module and on its own tests alone: tests added to a later one cost no rerun
+        results = folder / f"{name}-{_stamp(source, *_texts(tests))}.jsonl"
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        if run(file, tests, ast.parse(source), 3600, results.with_suffix(".times")) != "survived":
+            print(f"{name}: the tests fail on the module as it is")
+            return False, {}
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        limit = 5 + 2 * int(after.ru_utime - before.ru_utime)
+        left = [m for m in jobs if known.get(m.name, "survived") == "survived"]
+        done = _read(results)
+        _share([m for m in left if m.name not in done], workers, file, tests, limit, results)
+        done = _read(results)
+        for m in left:
+            known.pop(m.name, None)
+        known |= {m.name: done[m.name] for m in left if m.name in done}
     explained = json.loads(EXPLAINED.read_text()).get(name, {}) if EXPLAINED.exists() else {}
     survivors = [m for m in jobs if known.get(m.name) == "survived"]
     unexplained = [m for m in survivors if m.name not in explained]
@@ -359,7 +371,7 @@ def check(name: str, *, only: str, sample: int, workers: int) -> tuple[bool, dic
         "of them by time": fates["timeout"],
         "survive": len(survivors),
         "explained": len(survivors) - len(unexplained),
-        "sha256": stamp,
+        "sha256": _stamp(source, *(text for tests in stages for text in _texts(tests))),
     }
     return not (unexplained or stale or missing), counts
 
