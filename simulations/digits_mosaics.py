@@ -171,18 +171,21 @@ def cross_entropy(logits: Any, label: np.ndarray) -> Any:
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(label).flatten()) * len(logits)
 
 
-def descend(weights: list[Any], loss: Callable[[], Any], steps: int, rate: float) -> Iterator[int]:
-    """Train by Adam, its rate falling to 0 by a cosine; yields the number of steps taken, from 0."""
+def descend(
+    weights: list[Any], loss: Callable[[], Any], steps: int, rate: float, *, fall: bool = True
+) -> Iterator[int]:
+    """Train by Adam, its rate falling to 0 by a cosine unless fall = False; yields the number of steps taken, from 0."""
     import torch
 
     optimizer = torch.optim.Adam(weights, lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) if fall else None
     yield 0
     for step in range(1, steps + 1):
         optimizer.zero_grad()
         loss().backward()
         optimizer.step()
-        schedule.step()
+        if schedule:
+            schedule.step()
         yield step
 
 

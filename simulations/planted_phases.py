@@ -24,9 +24,9 @@ from scipy.optimize import linear_sum_assignment
 
 from resonance_theory.montecarlo.training import Arm
 from simulations import planted_laws
-from simulations.digits_mosaics import keep
+from simulations.digits_mosaics import descend, one_thread
 from simulations.planted_laws import RULES, binomial, least, repaired
-from simulations.planted_training import draw
+from simulations.planted_training import draw, weigh
 
 PACKAGES = ("torch",)
 PER = 10_000
@@ -78,11 +78,19 @@ def forward(net: Network, x: np.ndarray, rule: str, capacity: int) -> tuple[Any,
     import torch
 
     seen, affinity = net.gate(torch.from_numpy(x))
-    scores = affinity.detach().numpy()
-    token, used = keep(scores, rule, capacity, np.random.default_rng(0))  # these rules draw nothing
-    value = torch.sigmoid(net.scale * affinity) * (seen @ net.detectors)
-    kept = value.transpose(1, 2).gather(2, torch.from_numpy(token)) * torch.from_numpy(used)
-    return kept.sum(dim=-1) + net.offset, scores
+    undrawn = np.random.default_rng(0)  # these rules draw nothing
+    summed = weigh(affinity, seen @ net.detectors, rule, capacity, net.scale, undrawn)[0]
+    return summed + net.offset, affinity.detach().numpy()
+
+
+def pushed(
+    rng: np.random.Generator, size: int, push: np.ndarray, *shape: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Samples of `draw` with the mean `push` added to their background."""
+    x, place, label = draw(rng, size, *shape)
+    x += push
+    x[np.arange(size), place] -= push
+    return x, place, label
 
 
 def half_way(value: np.ndarray) -> tuple[float, bool]:
@@ -177,38 +185,28 @@ def train(
     """Train `trials` routers, one after the other, by one rule; measurements at each checkpoint in units of 1/PER."""
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    counts: dict[str, int] = {}
-    for run, stream in enumerate(rng.spawn(trials)):
+    shape = (tokens, dim, experts, signal, shared)
+
+    def one(stream: np.random.Generator) -> dict[str, float]:
         weight_rng, data_rng, test_rng = stream.spawn(3)
         direction = weight_rng.standard_normal(dim, dtype=np.float32)
         push = mean * direction / np.linalg.norm(direction)
         net = network(gate, dim, experts, scale, int(weight_rng.integers(2**62)))
-        optimizer = torch.optim.Adam(net.trained, lr=rate)
-
-        def sample(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            x, place, label = draw(rng, size, tokens, dim, experts, signal, shared)
-            x += push  # noqa: B023  called within this turn of the loop only
-            x[np.arange(size), place] -= push  # noqa: B023
-            return x, place, label
-
         measured: dict[int, dict[str, float]] = {}
-        hits, right = (np.zeros(checkpoints[-1]) for _ in range(2))
-        for step in range(checkpoints[-1] + 1):
-            if step in checkpoints:
-                first, second = (sample(test_rng, samples) for _ in range(2))
-                measured[step] = checkpoint(net, first, second, rule, capacity, target)
-            if step == checkpoints[-1]:
-                break
-            x, place, label = sample(data_rng, batch)
+        hits: list[float] = []
+        right: list[float] = []
+
+        def loss() -> Any:
+            x, place, label = pushed(data_rng, batch, push, *shape)
             logits, affinity = forward(net, x, rule, capacity)
-            hits[step] = (affinity[np.arange(batch), place].argmax(axis=-1) == label).mean()
-            right[step] = (logits.detach().argmax(dim=-1).numpy() == label).mean()
-            loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(label))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            hits.append((affinity[np.arange(batch), place].argmax(axis=-1) == label).mean())
+            right.append((logits.detach().argmax(dim=-1).numpy() == label).mean())
+            return torch.nn.functional.cross_entropy(logits, torch.from_numpy(label))
+
+        for step in descend(net.trained, loss, checkpoints[-1], rate, fall=False):
+            if step in checkpoints:
+                first, second = (pushed(test_rng, samples, push, *shape) for _ in range(2))
+                measured[step] = checkpoint(net, first, second, rule, capacity, target)
         values = {f"{name} @{step}": v for step, out in measured.items() for name, v in out.items()}
         start, end = measured[checkpoints[0]], measured[checkpoints[-1]]
         for name in start:
@@ -217,9 +215,13 @@ def train(
             values[f"C* fall{kind}"] = end[f"resonance C*{kind}"] / start[f"resonance C*{kind}"]
         values["published"] = 0.6  # "40 % fewer tokens": capacities fall to this share
         for name, curve in (("hit", hits), ("accuracy", right)):
-            values[f"half way {name}"], values[f"moved {name}"] = half_way(curve)
-        counts |= {f"{name}/{run}": round(value * PER) for name, value in values.items()}
-    torch.set_num_threads(threads)
+            values[f"half way {name}"], values[f"moved {name}"] = half_way(np.array(curve))
+        return values
+
+    counts: dict[str, int] = {}
+    with one_thread():
+        for run, stream in enumerate(rng.spawn(trials)):
+            counts |= {f"{name}/{run}": round(value * PER) for name, value in one(stream).items()}
     return counts
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from resonance_theory.montecarlo.training import Arm
 from resonance_theory.rules import expert_choice, resonance, token_choice
-from simulations.digits_mosaics import keep
+from simulations.digits_mosaics import cross_entropy, descend, keep, one_thread
 
 PACKAGES = ("torch",)
 
@@ -39,6 +39,18 @@ def draw(
 
 def cosine(x: np.ndarray, gates: np.ndarray) -> np.ndarray:
     return (x @ (gates / np.linalg.norm(gates, axis=0))) / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def weigh(
+    affinity: Any, detected: Any, rule: str, capacity: int, scale: float, rng: np.random.Generator
+) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Logits up to the offset (samples, experts), and (token, used) of `keep`; affinity, detected: (samples, s, experts)."""
+    import torch
+
+    token, used = keep(affinity.detach().numpy(), rule, capacity, rng)
+    value = torch.sigmoid(scale * affinity) * detected
+    kept = value.transpose(1, 2).gather(2, torch.from_numpy(token)) * torch.from_numpy(used)
+    return kept.sum(dim=-1), token, used
 
 
 def predict(affinity: np.ndarray, place: np.ndarray, label: np.ndarray, capacity: int) -> dict[str, float]:
@@ -105,8 +117,6 @@ def train(
     """Train `trials` routers side by side for so many steps; rates as whole numbers out of a million."""
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     weight_rng, data_rng, test_rng = rng.spawn(3)
     gates, detectors = (
         torch.from_numpy(weight_rng.standard_normal((trials, dim, experts), dtype=np.float32)).requires_grad_()
@@ -114,24 +124,21 @@ def train(
     )
     detectors.data *= dim**-0.5
     offset = torch.zeros(trials, 1, experts, requires_grad=True)
-    optimizer = torch.optim.Adam([gates, detectors, offset], lr=rate)
     shape = (tokens, dim, experts, signal, shared)
-    for _ in range(steps):
+
+    def loss() -> Any:
         drawn = [draw(data_rng, batch, *shape) for _ in range(trials)]
         x = torch.from_numpy(np.stack([d[0] for d in drawn])).flatten(1, 2)
-        label = torch.from_numpy(np.stack([d[2] for d in drawn]))
+        label = np.stack([d[2] for d in drawn])
         unit = gates / gates.norm(dim=1, keepdim=True)
         affinity = (torch.bmm(x, unit) / x.norm(dim=-1, keepdim=True)).reshape(trials * batch, tokens, experts)
-        token, used = keep(affinity.detach().numpy(), "resonance", capacity, weight_rng)
-        value = torch.sigmoid(scale * affinity) * torch.bmm(x, detectors).reshape(affinity.shape)
-        kept = value.transpose(1, 2).gather(2, torch.from_numpy(token)) * torch.from_numpy(used)
-        logits = kept.sum(dim=-1).reshape(trials, batch, experts) + offset
-        # A sum over runs: each one's gradient is its own, and Adam treats every weight by itself.
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), label.flatten()) * trials
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    torch.set_num_threads(threads)
+        detected = torch.bmm(x, detectors).reshape(affinity.shape)
+        summed = weigh(affinity, detected, "resonance", capacity, scale, weight_rng)[0]
+        return cross_entropy(summed.reshape(trials, batch, experts) + offset, label)
+
+    with one_thread():
+        for _ in descend([gates, detectors, offset], loss, steps, rate, fall=False):
+            pass
 
     counts: dict[str, int] = {}
     for run, learned in enumerate(gates.detach().numpy()):
