@@ -148,18 +148,20 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @cache
-def planted() -> tuple[sphere.Planted, np.ndarray]:
-    joint = sphere.planted(3.0, 16, 4)
-    return joint, batch.rival(joint.affinity, 3.0, 16, 4)
+def planted(top: int) -> tuple[sphere.Planted, np.ndarray]:
+    joint = sphere.planted(3.0, 16, 4, top=top)
+    return joint, batch.rival(joint.affinity, 3.0, 16, 4, top=top)
 
 
-def sample(rng: np.random.Generator, trials: int, *, samples: int, total: int, capacity: int) -> dict[str, int]:
+def sample(
+    rng: np.random.Generator, trials: int, *, samples: int, total: int, capacity: int, top: int
+) -> dict[str, int]:
     """Batches of planted samples (d = 16, 4 experts, θ = 3) through the router; each asks about its first sample."""
     done, step = 0, max(1, 2_000_000 // (samples * total * 4))
     for start in range(0, trials, step):
         n = min(step, trials - start)
         drawn = tokens.planted_affinity(rng, n * samples, total, 16, 4, 3.0)
-        routed = resonance.route(drawn.values.reshape(n, samples * total, 4), samples * capacity)
+        routed = resonance.route(drawn.values.reshape(n, samples * total, 4), samples * capacity, top=top)
         position, expert = drawn.position[::samples], drawn.expert[::samples]
         done += int(
             np.count_nonzero((routed.token == position[routed.sample]) & (routed.expert == expert[routed.sample]))
@@ -167,8 +169,8 @@ def sample(rng: np.random.Generator, trials: int, *, samples: int, total: int, c
     return {"success": done}
 
 
-def law(side: SimpleNamespace, *, samples: int, total: int, capacity: int) -> dict[str, float]:
-    joint, true = planted()
+def law(side: SimpleNamespace, *, samples: int, total: int, capacity: int, top: int) -> dict[str, float]:
+    joint, true = planted(top)
     outranks = true * float(side.rival.subs(kappa, 1))
     given = {"hit": joint.hit, "candidate_tail": joint.candidate_tail, "weight": joint.weight}
     return {"success": float(batch.resonance_success(samples, total, capacity, rival=outranks, **given))}
@@ -177,8 +179,9 @@ def law(side: SimpleNamespace, *, samples: int, total: int, capacity: int) -> di
 claim.simulate(
     sample,
     cases=[
-        {"samples": 4, "total": 4, "capacity": 1},
-        {"samples": 8, "total": 20, "capacity": 2},
+        {"samples": 4, "total": 4, "capacity": 1, "top": 1},
+        {"samples": 8, "total": 20, "capacity": 2, "top": 1},
+        {"samples": 4, "total": 6, "capacity": 2, "top": 2},
     ],
     law=law,
     trials=60_000,

@@ -1,7 +1,8 @@
 """Batch capacity: B samples share the slots, B C for each expert, with one discriminative token in each sample (N10).
 
 Token choice takes the first B C candidates in position order over the whole batch, so it is N1 at (B s, π, B C): pooling
-never hurts, and in the limit hit x min(1, C/(πs)) remains. Resonance takes the B C best, so a discriminative token of
+never hurts, and in the limit hit x min(1, C/(πs)) remains; where experts have unequal loads, the other samples' own tokens have
+one of their own, `rival` (claim batch_unequal_loads). Resonance takes the B C best, so a discriminative token of
 affinity a meets Bin(B(s-1), h(a)) irrelevant rivals and Bin(B-1, κ(a)) discriminative ones of the other samples:
 
     P = E[1_hit P(Bin(B(s-1), h) + Bin(B-1, κ) <= BC - 1)].
@@ -37,11 +38,72 @@ __all__ = [
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
 
+_MOST = 1 << 10  # samples, where the other samples' own tokens have a load of their own: pairs of samples are summed
+
 
 def _pool(samples: ArrayLike, tokens: ArrayLike, capacity: ArrayLike) -> tuple[Whole, Whole, Whole]:
     b = arguments.integer("samples", samples, 1, 2**26)
     s = arguments.integer("tokens", tokens, 1, 2**26)
     return b, s, arguments.integer("capacity", capacity, 1, s, "tokens")
+
+
+def _token_choice(
+    samples: ArrayLike,
+    tokens: ArrayLike,
+    experts: ArrayLike,
+    capacity: ArrayLike,
+    hit: ArrayLike,
+    top: ArrayLike,
+    load: ArrayLike | None,
+    rival: ArrayLike | None,
+    weight: ArrayLike | None,
+) -> _law.Logs:
+    b, s, c = _pool(samples, tokens, capacity)
+    if rival is None:
+        return token_choice._logs(b * s, experts, b * c, hit, top, load, weight)
+    b = arguments.integer("samples", samples, 1, _MOST)
+    at, r = token_choice.load_threshold(experts, top, load), arguments.probability("rival", rival)
+    p = arguments.probability("hit", hit)
+    if weight is not None:
+        b, s, c = (_law.expand(value, weight) for value in (b, s, c))
+        if load is None:
+            at = Threshold(*(_law.expand(part, weight) for part in at))
+    shape = np.broadcast_shapes(b.shape, s.shape, c.shape, r.shape, at.p.shape)
+    b, s, c, r, *parts = (np.broadcast_to(value, shape).ravel() for value in (b, s, c, r, *at))
+    place = np.empty((2, b.size))
+    pairs = b * (b + 1) // 2
+    group = np.cumsum(pairs) // (_MOST * _MOST)
+    for g in np.unique(group):
+        i = np.flatnonzero(group == g)
+        place[:, i] = _ahead(b[i], s[i], c[i], r[i], Threshold(*(part[i] for part in parts)))
+    return _law.average(_law.with_hit(p, _law.Logs(*place.reshape(2, *shape))), weight)
+
+
+def _ahead(b: Whole, s: Whole, c: Whole, r: Floats, at: Threshold) -> Floats:
+    """log P(place), log P(no place): averages over the m earlier samples and the j of their own tokens that are rivals.
+
+    Given both, Bin(m(s-1) + k, π) irrelevant candidates are ahead, k uniform below s: with K the kept fraction of N1 at
+    BC - j slots, sample by sample (M + s) K(M + s) - M K(M), M = m(s-1), is s P(place).
+    """
+    pairs = b * (b + 1) // 2
+    begin = np.cumsum(pairs) - pairs
+    i = np.repeat(np.arange(b.size), pairs)
+    t = np.arange(i.size) - begin[i]
+    m = ((np.sqrt(8.0 * t + 1) - 1) / 2).astype(np.int64)
+    j = t - m * (m + 1) // 2
+    chance = np.exp(log_binomial(m, j, Threshold.of(r[i]))) / b[i]
+    before, slots = m * (s[i] - 1), b[i] * c[i] - j
+    found = []
+    with_it, without = (
+        _law.kept_fraction(np.maximum(count, 1), slots, Threshold(*(part[i] for part in at)))
+        for count in (before + s[i], before)
+    )
+    for more, fewer in zip(with_it, without):
+        share = before / s[i]
+        value = np.maximum((1 + share) * np.exp(more) - share * np.exp(fewer), 0.0)
+        with np.errstate(divide="ignore"):
+            found.append(np.log(np.minimum(np.add.reduceat(chance * value, begin), 1.0)))
+    return np.stack(found)
 
 
 @arguments.broadcasting
@@ -54,15 +116,16 @@ def token_choice_success(
     hit: ArrayLike = 1.0,
     top: ArrayLike = 1,
     load: ArrayLike | None = None,
+    rival: ArrayLike | None = None,
     weight: ArrayLike | None = None,
 ) -> Floats:
     """Success rate of token choice when `samples` samples pool their slots, `capacity` each (N10, N1).
 
-    The other samples' discriminative tokens are candidates with the same probability π, as exchangeable gates make
-    them. Parameters otherwise as in `token_choice.success`. Non-decreasing in samples.
+    rival: P(another sample's discriminative token is a candidate of the expert), for at most 1024 samples one after
+    another; unless given it is the load π, as exchangeable gates make it, and success is then non-decreasing in samples.
+    Experts of unequal loads need it. Relative error up to samples x 1e-13. Parameters otherwise as in `token_choice.success`.
     """
-    b, s, c = _pool(samples, tokens, capacity)
-    return token_choice.success(b * s, experts, b * c, hit=hit, top=top, load=load, weight=weight)
+    return np.exp(_token_choice(samples, tokens, experts, capacity, hit, top, load, rival, weight).success)
 
 
 @arguments.broadcasting
@@ -75,11 +138,11 @@ def token_choice_failure(
     hit: ArrayLike = 1.0,
     top: ArrayLike = 1,
     load: ArrayLike | None = None,
+    rival: ArrayLike | None = None,
     weight: ArrayLike | None = None,
 ) -> Floats:
     """1 - token_choice_success without cancellation."""
-    b, s, c = _pool(samples, tokens, capacity)
-    return token_choice.failure(b * s, experts, b * c, hit=hit, top=top, load=load, weight=weight)
+    return np.exp(_token_choice(samples, tokens, experts, capacity, hit, top, load, rival, weight).failure)
 
 
 @arguments.broadcasting
@@ -92,16 +155,17 @@ def token_choice_least_capacity(
     hit: ArrayLike = 1.0,
     top: ArrayLike = 1,
     load: ArrayLike | None = None,
+    rival: ArrayLike | None = None,
     weight: ArrayLike | None = None,
 ) -> Whole:
-    """Least capacity per sample with token_choice_success >= target in (0, 1]; non-increasing in samples.
+    """Least capacity per sample with token_choice_success >= target in (0, 1]; without `rival` non-increasing in samples.
 
     Raises ValueError, naming the best rate, where no capacity up to `tokens` reaches the target.
     """
     b, s, _ = _pool(samples, tokens, 1)
 
     def logs(c: Whole) -> _law.Logs:
-        return token_choice._logs(b * s, experts, b * c, hit, top, load, weight)
+        return _token_choice(b, s, experts, c, hit, top, load, rival, weight)
 
     return _law.least_capacity(logs, s, logs(np.ones((), dtype=np.int64)).success.shape, target)
 
@@ -206,24 +270,25 @@ def resonance_least_capacity(
 
 
 @arguments.broadcasting
-def rival(affinity: ArrayLike, signal: float, dim: int, experts: int) -> Floats:
-    """κ(a) of the planted model, top-1: P(a planted token of uniform class takes expert i and has affinity >= a with it).
+def rival(affinity: ArrayLike, signal: float, dim: int, experts: int, *, top: int = 1) -> Floats:
+    """κ(a) of the planted model: P(a planted token of uniform class has expert i among its `top` best, affinity >= a).
 
-    affinity: in (-1, 1), any shape; signal θ >= 0; 2 <= experts <= dim, dim >= 8. Absolute error below 1e-6; more than
-    64 affinities are interpolated, to 1e-5.
+    affinity: in (-1, 1), any shape; signal θ >= 0; 2 <= experts <= dim, dim >= 8; 1 <= top <= experts. Absolute error
+    below 1e-6; more than 64 affinities are interpolated, to 1e-5. For tokens with other means: `Evolving.rival`.
 
     With probability 1/n the token's mean θ lies on gate i, else on another one. Given its projection u on gate i, expert
-    i wins if the other projections stay below u, and the affinity is >= a if T, the squared norm of all that is
-    orthogonal to the gate, is at most u²(1/a²-1) (u > 0). With q = 1+2p each projection of mean μ gives E[e^{-px²}; x < u]
+    i is chosen if fewer than `top` other projections exceed u, and the affinity is >= a if T, the squared norm of all that
+    is orthogonal to the gate, is at most u²(1/a²-1) (u > 0). With q = 1+2p each projection of mean μ gives E[e^{-px²}; x < u]
     = q^{-1/2} exp(-pμ²/q) Φ(√q (u - μ/q)), so the joint law of both comes by Laplace inversion, as in G4.
     """
     a = arguments.real("affinity", affinity, -1.0, 1.0, open_low=True, open_high=True)
     theta = float(arguments.real("signal", signal, 0.0))
     d = int(arguments.integer("dim", dim, 8))
     n = int(arguments.integer("experts", experts, 2, d, "dim"))
+    most = arguments.whole("top", top, 1, n, "experts")
 
     def at(value: float) -> float:
-        own, other = (_wins(value, mine, one, d, n) for mine, one in ((theta, 0.0), (0.0, theta)))
+        own, other = (_wins(value, mine, one, d, n, most) for mine, one in ((theta, 0.0), (0.0, theta)))
         return (own + (n - 1) * other) / n
 
     if a.size <= _DEGREE:
@@ -242,12 +307,18 @@ _U, _W = np.polynomial.legendre.leggauss(24)
 _X = np.linspace(0.0, 1.0, 121)[:, None]
 
 
-def _wins(a: float, mine: float, one: float, dim: int, experts: int) -> float:
-    """P(projection u ~ N(mine, 1) exceeds the n-1 others, one of mean `one`, and u >= a |x|)."""
+def _few_above(u: Floats, one: float, experts: int, top: int) -> Floats:
+    """P(fewer than `top` of the n-1 other projections, one of mean `one`, exceed u)."""
     from scipy.special import ndtr
 
-    def others_below(u: Floats) -> Floats:
-        return ndtr(u - one) * ndtr(u) ** (experts - 2)
+    from resonance_theory.projected import _within
+
+    below, above = [ndtr(u), ndtr(u - one)], [ndtr(-u), ndtr(one - u)]
+    return np.asarray(_within(below, above, np.array([experts - 2, 1]), top))
+
+
+def _wins(a: float, mine: float, one: float, dim: int, experts: int, top: int) -> float:
+    """P(fewer than `top` of the n-1 others, one of mean `one`, exceed the projection u ~ N(mine, 1), and u >= a |x|)."""
 
     # T is about d-1, so that the affinity bound turns on about u = ± |a| sqrt(d-1), within a few |a|
     turn, width = abs(a) * math.sqrt(dim - 1), 6 * abs(a)
@@ -258,7 +329,10 @@ def _wins(a: float, mine: float, one: float, dim: int, experts: int) -> float:
         half = np.diff(ends)[:, None] / 2
         u = (ends[:-1, None] + half * (1 + _U)).ravel()
         density = np.exp(-0.5 * (u - mine) ** 2) / math.sqrt(2 * math.pi)
-        value = _joint(u, np.maximum(u * u * (1 / a**2 - 1), 1e-20), one, dim, experts) if bounded else others_below(u)
+        if bounded:
+            value = _joint(u, np.maximum(u * u * (1 / a**2 - 1), 1e-20), one, dim, experts, top)
+        else:
+            value = _few_above(u, one, experts, top)
         return float((half * _W).ravel() @ (density * value))
 
     far = mine + 9.0
@@ -269,9 +343,11 @@ def _wins(a: float, mine: float, one: float, dim: int, experts: int) -> float:
     return positive if a == 0 else positive + total(-9.0, 0.0, False) - total(-9.0, 0.0, True)
 
 
-def _joint(u: Floats, t: Floats, one: float, dim: int, experts: int) -> Floats:
-    """P(others < u, T <= t) for arrays of one axis, by the trapezoid rule on p = c + i y, y = scale sinh x."""
-    from scipy.special import erfc, ndtr
+def _joint(u: Floats, t: Floats, one: float, dim: int, experts: int, top: int) -> Floats:
+    """P(few others > u, T <= t) for arrays of one axis, by the trapezoid rule on p = c + i y, y = scale sinh x."""
+    from scipy.special import erfc
+
+    from resonance_theory.projected import _within
 
     # saddle of e^{ct} (1+2c)^{-(d-1)/2} / c: right of the pole at 0 for P(T <= t), left of it, with the residue, for
     # P(T > t), whichever is the smaller
@@ -287,13 +363,15 @@ def _joint(u: Floats, t: Floats, one: float, dim: int, experts: int) -> Floats:
     q = 1 + 2 * p
     root = np.sqrt(q)
 
-    def below(mean: float) -> NDArray[np.complex128]:
-        return 0.5 * erfc(-root * (u - mean / q) / math.sqrt(2))
+    def side(mean: float, sign: float) -> NDArray[np.complex128]:
+        return 0.5 * erfc(sign * root * (u - mean / q) / math.sqrt(2))
+
+    few = _within([side(0.0, -1), side(one, -1)], [side(0.0, 1), side(one, 1)], np.array([experts - 2, 1]), top)
 
     # the exponent relative to its value at the saddle; the latter is bounded by Chernoff, so it does not overflow
     power = p * t - (dim - 1) / 2 * np.log(q) - p * one**2 / q
-    value = np.exp(power) / p * below(0.0) ** (experts - 2) * below(one)
+    value = np.exp(power) / p * few
     weight = np.full_like(x, _X[1, 0]) * end * scale * np.cosh(x)
     weight[0] /= 2
     found = (value.real * weight).sum(axis=0) / math.pi
-    return np.where(upper, ndtr(u - one) * ndtr(u) ** (experts - 2) + found, found)
+    return np.where(upper, _few_above(u, one, experts, top) + found, found)

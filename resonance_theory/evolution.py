@@ -123,6 +123,17 @@ class Evolving:
         _, background, variance = self.mean(_instant(time))
         return np.asarray(sum(w * self._seen(m, variance).load(top=top) for w, m in zip(self.share, background)))
 
+    def rival(self, time: float, affinity: ArrayLike, expert: int = 0, *, top: int = 1) -> Any:
+        """κ_i(a) = P(a class token of uniform class has `expert` among its `top` best, affinity >= a in [-1, 1]) (N10).
+
+        What samples that pool their slots add to each other's rivals: `batch.resonance_success` at the nodes of `law`, and
+        at a = -1 `batch.token_choice_success`.
+        """
+        classes, _, variance = self.mean(_instant(time))
+        if variance == 0:
+            raise ValueError(f"time = {time} must be positive where the start is deterministic")
+        return np.mean([self._seen(m, variance).candidate_tail(affinity, expert, top=top) for m in classes], axis=0)
+
     def adaptive(self, time: float, mass: float, *, tokens: int | None = None, top: int = 1) -> Adaptive:
         """Resonance with adaptive capacity at one time: what an affinity mass in (0, 1] keeps, and its success rate (N12).
 

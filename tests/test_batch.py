@@ -105,6 +105,76 @@ def test_rival_against_the_planted_law_and_sampled_tokens():
         assert abs(seen - exact) < 5 * np.sqrt(exact / len(x))
 
 
+@pytest.mark.parametrize(("dim", "experts", "signal", "top"), [(64, 8, 2.5, 2), (64, 8, 1.0, 3), (32, 4, 2.0, 4)])
+def test_rival_of_the_best_few_against_the_law_of_tokens_with_means(dim, experts, signal, top):
+    """Another route: a token of each class by a Laplace inversion in other variables."""
+    a = np.array([-0.3, 0.0, 0.05, 0.2, 0.6])
+    classes = [rt.projected.Gaussian(tuple(signal * row), 0.0, dim) for row in np.eye(experts)]
+    wanted = np.mean([token.candidate_tail(a, top=top) for token in classes], axis=0)
+    np.testing.assert_allclose(batch.rival(a, signal, dim, experts, top=top), wanted, atol=1e-8, rtol=0)
+
+
+def ahead(samples, tokens, capacity, load, rival):
+    """Success of token choice, place by place: samples one after another, with own tokens of another load."""
+
+    def law(trials, chance, count):
+        return comb(trials, count) * chance**count * (1 - chance) ** (trials - count)
+
+    total = Fraction(0)
+    for m in range(samples):
+        for k in range(tokens):
+            more = m * (tokens - 1) + k
+            total += sum(
+                law(m, rival, i) * law(more, load, j)
+                for i in range(m + 1)
+                for j in range(min(more, samples * capacity - 1 - i) + 1)
+            )
+    return total / (samples * tokens)
+
+
+@pytest.mark.parametrize("rival", [Fraction(0), Fraction(3, 4), Fraction(1)])
+@pytest.mark.parametrize("load", [Fraction(0), Fraction(1, 1024), Fraction(3, 8), Fraction(1)])
+def test_token_choice_with_own_tokens_of_another_load(load, rival):
+    for samples, tokens in ((1, 1), (1, 5), (2, 1), (3, 4), (5, 4)):
+        capacity = np.arange(1, tokens + 1)
+        exact = [ahead(samples, tokens, int(c), load, rival) for c in capacity]
+        given = {"load": float(load), "rival": float(rival)}
+        success = batch.token_choice_success(samples, tokens, 2, capacity, **given)
+        failure = batch.token_choice_failure(samples, tokens, 2, capacity, **given)
+        np.testing.assert_allclose(success, [float(v) for v in exact], rtol=1e-12)
+        np.testing.assert_allclose(failure, [float(1 - v) for v in exact], rtol=1e-12)
+
+
+def test_own_tokens_that_load_like_the_others_change_nothing():
+    """Far into both tails, a law over the experts among the arguments."""
+    load, weight = np.array([0.05, 0.125, 0.4]), np.array([0.5, 0.25, 0.25])
+    samples, capacity = np.array([[1], [9], [64]]), np.array([400, 560, 2000])
+    law = {"hit": np.array([0.4, 0.8, 0.9]), "load": load, "weight": weight}
+    for rate in (batch.token_choice_success, batch.token_choice_failure):
+        np.testing.assert_allclose(
+            rate(samples, 4096, 8, capacity, rival=load, **law), rate(samples, 4096, 8, capacity, **law), rtol=1e-11
+        )
+        alone = rate(samples, 4096, 8, capacity, load=0.125, rival=0.125)
+        np.testing.assert_allclose(alone, rate(samples, 4096, 8, capacity, load=0.125), rtol=1e-11)
+    least = batch.token_choice_least_capacity(0.9, 5, 64, 8, load=0.25, rival=[0.0, 1.0])
+    for c, rival in zip(least, (0.0, 1.0)):
+        rates = batch.token_choice_success(5, 64, 8, [c - 1, c], load=0.25, rival=rival)
+        assert rates[0] < 0.9 <= rates[1]
+
+
+def test_own_tokens_of_the_evolving_model():
+    """κ at one time against tokens drawn from the flow."""
+    flow = rt.evolution.Evolving(32, 3, 2.5, background=[[1.0, 0.5, 0.0, 2.0]])
+    drawn = flow.affinity(np.random.Generator(np.random.Philox(3)), 200_000, 1, 1.0).values[:, 0]
+    for top, expert in ((1, 0), (2, 2)):  # a = -1: the load that class tokens bring
+        chosen = np.sort(drawn, axis=1)[:, -top] <= drawn[:, expert]
+        for a in (-1.0, 0.2, 0.4):
+            exact = float(flow.rival(1.0, a, expert, top=top))
+            assert abs(np.mean(chosen & (drawn[:, expert] >= a)) - exact) < 5 * np.sqrt(exact / len(drawn))
+    with pytest.raises(ValueError, match="must be positive where the start is deterministic"):
+        rt.evolution.Evolving(32, 3, 2.5, start=0.0).rival(0.0, 0.1)
+
+
 def test_rival_of_many_affinities_is_interpolated():
     a = np.linspace(-0.5, 0.95, 130).reshape(2, 65)
     whole = batch.rival(a, 2.5, 64, 8)
@@ -128,6 +198,9 @@ def test_rival_of_many_affinities_is_interpolated():
             "samples = 1.5 must be",
             lambda: batch.resonance_success(1.5, 8, 2, hit=1, candidate_tail=0, rival=0),
         ),
+        (ValueError, "rival = -0.5 must be", lambda: batch.token_choice_success(2, 8, 2, 3, rival=-0.5)),
+        (ValueError, "samples = 1025 must be", lambda: batch.token_choice_success(1025, 8, 2, 3, rival=0.5)),
+        (ValueError, "top = 5 must be", lambda: batch.rival(0.5, 1.0, 8, 4, top=5)),
         (ValueError, "dim = 4 must be", lambda: batch.rival(0.5, 1.0, 4, 2)),
         (ValueError, "experts = 9 must be", lambda: batch.rival(0.5, 1.0, 8, 9)),
         (ValueError, "affinity = 1.0 must be", lambda: batch.rival(1.0, 1.0, 8, 4)),
