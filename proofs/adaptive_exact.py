@@ -99,12 +99,17 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @functools.lru_cache
-def three(own: int, dim: int, experts: int, signal: float, mass: float) -> tuple[float, float]:
-    """(success, fraction kept) at three tokens, by a sum over the two others' affinities: no Fourier inversion."""
+def three(own: int, dim: int, experts: int, signal: float, mass: float, load: float = 0.0) -> tuple[float, float]:
+    """(success, fraction kept) at three tokens, by a sum over the two others' affinities: no Fourier inversion.
+
+    load: the expert's share of the background, if it is not 1/experts.
+    """
+    more = load * experts or 1.0
     step = 1 / 220
     grid = np.arange(-0.85 + step / 2, 0.9, step)
     chosen = sphere.hit_given_affinity(grid, dim, experts) * step
-    density, hit = chosen * sphere.affinity_density(grid, 0.0, dim), chosen * sphere.affinity_density(grid, signal, dim)
+    density, hit = (chosen * sphere.affinity_density(grid, theta, dim) for theta in (0.0, signal))
+    density *= more
     none = 1 - density.sum()
     kept = np.zeros(grid.size)
     for i in np.flatnonzero(density + hit > 1e-7):
@@ -123,7 +128,7 @@ def three(own: int, dim: int, experts: int, signal: float, mass: float) -> tuple
             met = (total > 0) & (above + own * a < mass * total)
             sums += ways * np.array([p @ met @ q, p.sum() * q.sum()])
         kept[i] = sums[0]
-    return float(hit @ kept), float(density @ kept) * experts
+    return float(hit @ kept), float(density @ kept) * experts / more
 
 
 @claim.reference("the package's law at three tokens against direct sums over the two others")

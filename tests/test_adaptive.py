@@ -253,6 +253,38 @@ def test_finite_law_tends_to_the_limit_and_broadcasts():
     assert rt.adaptive.success(0.3, 1.5, 16, 4, tokens=1) == pytest.approx(positive, abs=2e-4)
 
 
+def test_unequal_loads_against_the_router():
+    """A heavy and a light expert: numbers kept, and the planted token's success, at five tokens."""
+    loads = [0.6, 0.3, 0.1]
+    model = rt.tokens.Dependent(1.5, 12, 3, load=loads)
+    rng = np.random.Generator(np.random.Philox(8))
+    routed = rt.adaptive.route(model.background(rng, 100_000, 5), 0.5)
+    kept = rt.adaptive.kept_fraction(0.5, 12, 3, tokens=5, load=loads)
+    mean, error = routed.kept.mean(axis=0), routed.kept.std(axis=0) / np.sqrt(100_000)
+    np.testing.assert_array_less(abs(mean - 5 * np.array(loads) * kept), 5 * error + 1e-4)
+    drawn = model.affinity(rng, 100_000, 5)
+    done = rt.adaptive.route(drawn.values, 0.5).contains(drawn.position, drawn.expert)
+    rates = rt.adaptive.success(0.5, 1.5, 12, 3, tokens=5, load=loads)
+    for i, rate in enumerate(rates):
+        mine = drawn.expert == i
+        assert abs(done[mine].mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / mine.sum())
+
+
+def test_loads_matter_at_few_tokens_only():
+    equal = rt.adaptive.kept_fraction(0.8, 16, 4, top=2, tokens=9)
+    assert rt.adaptive.kept_fraction(0.8, 16, 4, top=2, tokens=9, load=0.5) == pytest.approx(equal, abs=1e-12)
+    assert abs(rt.adaptive.kept_fraction(0.8, 16, 4, top=2, tokens=9, load=0.2) - equal) > 0.01
+    for rate in (
+        lambda **load: rt.adaptive.kept_fraction(0.8, 16, 4, **load),
+        lambda **load: rt.adaptive.success(0.8, 1.5, 16, 4, **load),
+    ):
+        np.testing.assert_array_equal(rate(load=[0.1, 0.9]), np.full(2, rate()))
+    for load, words in ((0.0, "load = 0.0 must be"), (1.5, "load = 1.5 must be")):
+        for tokens in (None, 9):
+            with pytest.raises(ValueError, match=words):
+                rt.adaptive.kept_fraction(0.8, 16, 4, tokens=tokens, load=load)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [

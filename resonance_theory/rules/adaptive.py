@@ -70,17 +70,25 @@ def threshold(mass: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: Array
 
 @arguments.broadcasting
 def kept_fraction(
-    mass: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1, tokens: ArrayLike | None = None
+    mass: ArrayLike,
+    dim: ArrayLike,
+    experts: ArrayLike,
+    *,
+    top: ArrayLike = 1,
+    tokens: ArrayLike | None = None,
+    load: ArrayLike | None = None,
 ) -> Any:
     """The fraction of its candidates that an expert keeps, in the limit of many tokens (N12). Parameters as in `threshold`.
 
     Gaussian scores (dim = inf), 8 experts: mass .5, .8, .9 keep .339996, .645395, .779761.
     tokens: 1 to 10^5; expected number kept of so many isotropic tokens over the expected number of candidates, for
     finite dim. Error 1e-4 for mass up to .9, 1e-3 beyond.
+    load: π in (0, 1], the expert's share of the tokens where it is not top/experts, their affinities being those of
+    other candidates; it matters at finite `tokens` only (claim adaptive_loads).
     """
     if tokens is None:
-        return _solve(mass, dim, experts, top)[1]
-    return _each(tokens, mass, 0.0, dim, experts, top)[1]
+        return np.broadcast_arrays(_solve(mass, dim, experts, top)[1], _share(load))[0][()]
+    return _each(tokens, mass, 0.0, dim, experts, top, load)[1]
 
 
 @arguments.broadcasting
@@ -92,15 +100,17 @@ def success(
     *,
     top: ArrayLike = 1,
     tokens: ArrayLike | None = None,
+    load: ArrayLike | None = None,
 ) -> Any:
     """Training success rate of planted tokens in the limit of many tokens: P(hit, affinity >= threshold) (N12, G5).
 
     signal = theta / sigma >= 0, dim >= 2 finite; the other parameters as in `threshold`; broadcasts.
-    tokens: 1 to 10^5; the rate at so many tokens, error as in `kept_fraction`.
+    tokens: 1 to 10^5; the rate at so many tokens, error as in `kept_fraction`. load: as there.
     """
     if tokens is not None:
-        return _each(tokens, mass, signal, dim, experts, top)[0]
+        return _each(tokens, mass, signal, dim, experts, top, load)[0]
     a = threshold(mass, arguments.integer("dim", dim, 2), experts, top=top)
+    a = np.broadcast_arrays(a, _share(load))[0]
     a, theta, d, n, k = np.broadcast_arrays(a, arguments.real("signal", signal, 0.0, 1e150), dim, experts, top)
     # From 1/sqrt(2) on, where no other gate can be as near, the token hits for certain.
     result = np.asarray(sphere.affinity_tail(np.maximum(a, np.sqrt(0.5)), theta, d))
@@ -113,8 +123,19 @@ def success(
     return np.clip(result, 0.0, 1.0)[()]
 
 
+def _share(load: ArrayLike | None) -> Floats:
+    """The load, nan where it is not given."""
+    return np.array(np.nan) if load is None else arguments.real("load", load, 0.0, 1.0, open_low=True)
+
+
 def _each(
-    tokens: ArrayLike, mass: ArrayLike, signal: ArrayLike, dim: ArrayLike, experts: ArrayLike, top: ArrayLike
+    tokens: ArrayLike,
+    mass: ArrayLike,
+    signal: ArrayLike,
+    dim: ArrayLike,
+    experts: ArrayLike,
+    top: ArrayLike,
+    load: ArrayLike | None,
 ) -> tuple[Any, Any]:
     """Success of a planted token and fraction of the background kept, at finite numbers of tokens."""
     d = arguments.integer("dim", dim, 2)
@@ -125,25 +146,31 @@ def _each(
         d,
         arguments.integer("experts", experts, 2, d, "dim"),
         arguments.integer("top", top, 1, np.asarray(experts) - 1, "experts - 1"),
+        _share(load),
     )
     result = np.empty((2, *values[0].shape))
     for at in np.ndindex(values[0].shape):
-        result[(slice(None), *at)] = _finite(*(value[at].item() for value in values))
+        one = [value[at].item() for value in values]
+        result[(slice(None), *at)] = _finite(*one[:-1], None if np.isnan(one[-1]) else one[-1])
     return result[0][()], result[1][()]
 
 
 @functools.lru_cache(maxsize=256)
-def _finite(s: int, share: float, theta: float, d: int, n: int, k: int) -> tuple[float, float]:
+def _finite(s: int, share: float, theta: float, d: int, n: int, k: int, load: float | None) -> tuple[float, float]:
+    more = 1.0 if load is None else load * n / k  # the background's candidates, over those of equal loads
+
     def density(y: Floats, signal: float = 0.0) -> Floats:
         a = np.tanh(y)
         chosen = sphere.hit_given_affinity(a, d, n, top=k)
         return np.asarray(sphere.affinity_density(a, signal, d) * chosen / np.cosh(y) ** 2)
 
     def tail(a: Floats) -> Floats:
-        return np.asarray(sphere.candidate_tail(a, d, n, top=k))
+        return np.asarray(more * sphere.candidate_tail(a, d, n, top=k))
 
     high = float(np.arctanh(min(float(sphere.cap_quantile(1e-18, d)), 1 - 1e-15)))
-    candidates = finite.Candidates.of(density, tail, -high, high, tokens=s, kinks=np.arctanh(_kinks(d, n)))
+    candidates = finite.Candidates.of(
+        lambda y: more * density(y), tail, -high, high, tokens=s, kinks=np.arctanh(_kinks(d, n))
+    )
     kept = finite.chance(candidates, share, s - 1)
     far = min(float(np.arcsinh(theta / np.sqrt(d - 1))) + high, 18.0)
     success = finite.average(lambda y: density(y, theta), kept, candidates.edges, beyond=far)
