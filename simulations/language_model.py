@@ -13,7 +13,7 @@ The premises of the TOML say when a comparison means anything; where one fails t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import combinations
 from typing import Any
@@ -150,9 +150,19 @@ def routers_of(model: Any) -> list[Any]:
     return [module for module in model.modules() if isinstance(module, CausalRouter)]
 
 
-def fit(model: Any, data: Windows, rate: float, alpha: float, device: str) -> dict[str, Any]:
+def fit(
+    model: Any,
+    data: Windows,
+    rate: float,
+    alpha: float,
+    device: str,
+    watch: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
     """Train on data (steps, batch, tokens + 1); returns counts, still on the device, of tokens kept and dropped and of
-    slots over all layers. Nothing waits for the device but a capacity that follows measurements, every 50 steps."""
+    slots over all layers. Nothing waits for the device but a capacity that follows measurements, every 50 steps.
+
+    watch: called with the number of steps done, from 0 to all of them; it must leave the model and torch's generators alone.
+    """
     import torch
 
     optimizer = torch.optim.AdamW(
@@ -166,6 +176,8 @@ def fit(model: Any, data: Windows, rate: float, alpha: float, device: str) -> di
     kept, slots, dropped = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(3))
     model.train()
     for step, x in enumerate(batches(data.reshape(-1, data.shape[-1]), data.shape[1], device)):
+        if watch is not None:
+            watch(step)
         for router in routers:
             router.seen = []
             if step % 50 == 0:
@@ -183,6 +195,8 @@ def fit(model: Any, data: Windows, rate: float, alpha: float, device: str) -> di
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
+    if watch is not None:
+        watch(steps)
     return {"kept": kept, "slots": slots, "dropped": dropped}
 
 

@@ -1,0 +1,190 @@
+"""Training: do rules and gates keep the experts of the language model apart while it is trained?
+
+Network, text and training are those of `language_model` (one loop, `language_model.fit`); here a copy of the network is
+measured on test windows at the start, at checkpoints and at the end. Tokens are routed as in training: each rule selects
+among all tokens of a window, and centred gates take the mean of the batch. A layer's tokens are those in front of its
+router. Measurements are means over the layers.
+
+"all tokens" ones give every token to its best expert, without capacity, so that what gates and tokens do is told apart from
+what keeping does. For them there are closed forms: tokens uniform on the sphere (H2; behind the normalisation they lie in
+the hyperplane across the vector of ones), and Gaussian tokens with the covariance measured (H5). "Gaussian" draws such
+tokens: they meet the hypotheses of H5, and text does not.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resonance_theory import grap_gates, homogenization
+from resonance_theory.montecarlo.study import settings_of
+from resonance_theory.montecarlo.training import Arm
+from simulations import language_model
+from simulations.digits_mosaics import one_thread
+from simulations.homogenization_training import distances, laws, spread
+
+PACKAGES = ("torch",)
+PER = 10_000  # every measurement is stored as a whole number of these parts
+CLASSES = (b"\n", b" ", b"0123456789", b"abcdefghijklmnopqrstuvwxyz", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")  # and the rest
+
+
+@cache
+def byte_class() -> NDArray[np.int64]:
+    """Class (256,) of every byte: its place in CLASSES, or the one after them."""
+    found = np.full(256, len(CLASSES))
+    for number, members in enumerate(CLASSES):
+        found[list(members)] = number
+    return found
+
+
+def information(group: NDArray[Any], groups: int, expert: NDArray[np.int64], experts: int) -> float:
+    """Mutual information of the kept tokens' group and expert, in nats."""
+    table = np.zeros((groups, experts))
+    np.add.at(table, (group, expert), 1)
+    return homogenization.dispatch_information(table)
+
+
+def gates_of(gate: Any, dim: int, experts: int) -> NDArray[np.float64]:
+    """Unit vectors (experts, dim) with whose cosine a GrAP gate compares, behind its map if it has one."""
+    rows = grap_gates(dim, experts)
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows @ gate.map.weight.detach().double().numpy() if hasattr(gate, "map") else rows
+
+
+def routed(x: NDArray[np.float64], text: NDArray[np.uint8], routing: Any) -> dict[str, float]:
+    """What one layer's router does. x: (windows, tokens, dim); text: the tokens' bytes (windows, tokens)."""
+    token, filled = routing.token.numpy(), routing.filled.numpy()
+    sample, expert, slot = np.nonzero(filled)
+    place = token[sample, expert, slot]
+    best, experts = routing.expert[..., 0].numpy().ravel(), filled.shape[1]
+    load = np.bincount(best, minlength=experts)
+    kept, every = spread(x[sample, place], expert), spread(x.reshape(-1, x.shape[-1]), best)
+    byte, far = text[sample, place], distances(x, token, filled)
+    return {
+        "kept": len(place) / text.size,
+        **kept,
+        **{f"{name}, all tokens": every[name] for name in ("calinski-harabasz", "centroid distance")},
+        "byte information": information(byte, 256, expert, experts),
+        "class information": information(byte_class()[byte], len(CLASSES) + 1, expert, experts),
+        "entropy": float(homogenization.dispatch_entropy(load)),
+        "load cv": float(homogenization.load_cv(load)),
+        "heaviest share": load.max() / load.sum(),
+        **{name: float(values.mean()) if len(values) else 0.0 for name, values in far.items()},
+    }
+
+
+def foretold(
+    rng: np.random.Generator, x: NDArray[np.float64], gates: NDArray[np.float64], count: int
+) -> dict[str, float]:
+    """Closed forms for tokens of the mean 0 and the covariance of x (tokens, dim), and `count` such Gaussian tokens."""
+    covariance = np.cov(x.T, bias=True)
+    drawn = rng.multivariate_normal(np.zeros(len(covariance)), covariance, count, method="eigh")
+    found = laws(gates, covariance)
+    return {
+        "isotropic law": float(homogenization.token_choice_scatter(len(covariance) - 1, len(gates), sphere=True)),
+        "calinski-harabasz, Gaussian": spread(drawn, (drawn @ gates.T).argmax(axis=1))["calinski-harabasz"],
+        **{
+            f"{name} law": found[f"{name} law"] for name in ("calinski-harabasz", "centroid distance", "heaviest share")
+        },
+    }
+
+
+def measure(model: Any, test: NDArray[np.uint8], rng: np.random.Generator, drawn: int) -> dict[str, float]:
+    """All measurements of a network on test windows; neither it nor torch's generators are changed. drawn: Gaussian
+    tokens for the closed forms, 0 to leave these out."""
+    import torch
+
+    model = copy.deepcopy(model).train()
+    routers = language_model.routers_of(model)
+    for router in routers:
+        router.seen = []
+    with torch.random.fork_rng(), torch.no_grad():
+        loss = float(language_model.loss_of(model, torch.from_numpy(test.astype(np.int64))))
+    each = []
+    for router in routers:
+        x = router.seen[0][0].double().numpy()
+        one = routed(x, test[:, :-1], router.seen[0][1]) | language_model.alignment(model, router)
+        if drawn:
+            flat = x.reshape(-1, x.shape[-1])
+            one |= foretold(rng, flat, gates_of(router.inner.gate, x.shape[-1], router.inner.experts), drawn)
+        each.append(one)
+    return {"loss selected": loss} | {name: float(np.mean([one[name] for one in each])) for name in each[0]}
+
+
+def copied(model: Any, jitter: float) -> None:
+    """Make every layer's experts near copies: the first one's weights, and the share `jitter` of their own."""
+    import torch
+
+    with torch.no_grad():
+        for router in language_model.routers_of(model):
+            layer = next(m for m in model.modules() if getattr(m, "router", None) is router)
+            for weight in layer.experts.parameters():
+                weight.copy_(weight[:1] + jitter * weight)
+
+
+def train(
+    rng: np.random.Generator,
+    trials: int,
+    *,
+    arm: dict[str, Any],
+    jitter: float,
+    text: dict[str, Any],
+    size: dict[str, Any],
+    rate: float,
+    alpha: float,
+    checkpoints: list[int],
+    drawn: int,
+) -> dict[str, int]:
+    """Train `trials` networks one after the other and measure them at the checkpoints, of which the last ends the training.
+
+    jitter: share of their own weights in which experts differ at the start, 0 for independent ones.
+    """
+    import torch
+
+    counts: dict[str, int] = {}
+    with torch.random.fork_rng(), one_thread():
+        for run in range(trials):
+            data_rng, weight_rng, keep_rng = rng.spawn(3)  # as in language_model.train
+            law_rng = keep_rng.spawn(1)[0]
+            data, calibration, test = language_model.draw(data_rng, **text)
+            model = language_model.build(arm, size, int(weight_rng.integers(2**31)))
+            if jitter:
+                copied(model, jitter)
+            torch.manual_seed(int(keep_rng.integers(2**31)))
+            found: dict[str, float] = {}
+
+            def watch(step: int) -> None:
+                if step in checkpoints:
+                    name = "end" if step == checkpoints[-1] else str(step)
+                    ends = step in (0, checkpoints[-1])
+                    measured = measure(model, test, law_rng, drawn if ends else 0)  # noqa: B023
+                    found.update({f"{key} @{name}": value for key, value in measured.items()})  # noqa: B023
+
+            seen = language_model.fit(model, data, rate, alpha, "cpu", watch)
+            found["processed"] = language_model.processed(seen, model, data)["processed"]
+            found["loss"] = language_model.measure(model, calibration, test, text["batch"], "cpu")["loss"]
+            counts |= {f"{name}/{run}": round(value * PER) for name, value in found.items()}
+    return counts
+
+
+def arms(settings: dict[str, Any]) -> list[Arm]:
+    settings = settings_of("language_model", full=True) | settings
+    text = {key: settings[key] for key in ("corpora", "tokens", "batch", "calibration_windows", "test_windows")}
+    text["steps"] = settings["checkpoints"][-1]
+    size = {key: settings[key] for key in ("dim", "hidden", "layers", "heads", "experts", "tokens", "grams", "table")}
+    common = {key: settings[key] for key in ("rate", "alpha", "checkpoints", "drawn")} | {"text": text, "size": size}
+    own = language_model.routed(settings)
+    result = [
+        Arm(label, train, common | {"arm": own[label], "jitter": 0.0}, PER)
+        for label in ("LocMoE", "expert choice", "resonance", "random keep", "centred", "orthogonal map")
+    ]
+    for label, change in {
+        "resonance, no balance loss": {"alpha": 0.0, "jitter": 0.0},
+        "resonance, copies": {"jitter": settings["jitter"]},
+    }.items():
+        result.append(Arm(label, train, common | {"arm": own["resonance"]} | change, PER))
+    return result
