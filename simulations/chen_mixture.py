@@ -15,7 +15,8 @@ it teaches nothing, and counts as a wrong answer. Without a capacity, token choi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -25,6 +26,7 @@ from resonance_theory.montecarlo import generator
 from resonance_theory.montecarlo.training import Arm
 from resonance_theory.rules import expert_choice, resonance, token_choice
 from resonance_theory.rules._select import Assignment
+from simulations.digits_mosaics import one_thread
 
 PACKAGES = ("torch",)
 PER = 1_000_000
@@ -90,6 +92,15 @@ def entropy(cluster: np.ndarray, expert: np.ndarray, clusters: int) -> float:
     return float(-(count * np.log(np.where(share > 0, share, 1.0))).sum() / len(cluster))
 
 
+def route(affinity: np.ndarray, priority: np.ndarray, rule: str, capacity: int) -> Assignment:
+    """One of `ROUTE`, or "random_keep": token choice in the order of `priority` (runs, tokens, 1) in place of position."""
+    if rule != "random_keep":
+        return ROUTE[rule](affinity, capacity)
+    order = priority[..., 0].argsort(axis=1)
+    kept = token_choice.route(np.take_along_axis(affinity, order[..., None], axis=1), capacity)
+    return replace(kept, token=order[kept.sample, kept.token])
+
+
 def outputs(
     network: list[Any], x: Any, noise: Any, rule: str, capacity: int, cubic: bool, details: Mapping[str, Any]
 ) -> tuple[Any, Assignment]:
@@ -97,7 +108,7 @@ def outputs(
 
     network: router (runs, dim, experts) and filters (runs, experts, dim + 1, width), the last entry of each the bias;
     x (examples, patches, dim + 1), the last entry the bias's 1 or 0; noise (runs, examples, experts), added to the
-    logits for the choice of experts.
+    logits for the choice of experts; for "random_keep" one column more, the priority of the examples.
     """
     import torch
 
@@ -105,8 +116,8 @@ def outputs(
     runs, experts, _, width = filters.shape
     count, patches, size = x.shape
     logits = (x[..., :-1].sum(dim=1) @ router.transpose(0, 1).flatten(1)).unflatten(1, (runs, experts)).transpose(0, 1)
-    noisy = logits + noise
-    kept = ROUTE[rule](noisy.detach().numpy(), capacity)
+    noisy = logits + noise[..., :experts]
+    kept = route(noisy.detach().numpy(), noise[..., experts:].numpy(), rule, capacity)
     run, token, expert = (torch.from_numpy(index) for index in (kept.sample, kept.token, kept.expert))
     gate = (noisy if details["logit_gate"] else torch.softmax(logits, dim=-1))[run, token, expert]
     seen = x.flatten(1).index_select(0, token).reshape(-1, size)  # only kept examples reach the experts
@@ -147,6 +158,96 @@ def descend(network: list[Any], gradient: list[Any], expert_rate: float, router_
     return [network[0] - router_rate * router, network[1] - expert_rate * filters / norm[..., None, None]]
 
 
+@dataclass
+class Training:
+    """Networks of several runs while they train.
+
+    network: as of `outputs`; step: those made so far; active: runs that have not ended; noise_rngs: one for each run;
+    ended: "training entropy", "loss" and "steps" (share of all) of each run that has.
+    """
+
+    network: list[Any]
+    noise_rngs: list[np.random.Generator]
+    active: list[int]
+    ended: dict[str, np.ndarray]
+    step: int = 0
+
+    def noise(self, examples: int, rule: str) -> Any:
+        """The router's, uniform, of the active runs, as `outputs` takes it."""
+        import torch
+
+        shape = (examples, self.network[0].shape[-1] + (rule == "random_keep"))
+        drawn = [self.noise_rngs[run].random(shape, dtype=np.float32) for run in self.active]
+        return torch.from_numpy(np.stack(drawn))
+
+
+def read(drawn: tuple[np.ndarray, np.ndarray, np.ndarray], cubic: bool, details: Mapping[str, Any]) -> tuple[Any, Any]:
+    """x, as the network reads it, and label of `draw`'s examples, as tensors."""
+    import torch
+
+    one = np.full((*drawn[0].shape[:2], 1), details["bias"], dtype=np.float32)
+    x = np.concatenate([drawn[0] * np.float32(details["scale"]), one], axis=2)
+    x = x if cubic else x.sum(axis=1, keepdims=True)  # what a linear expert sees of the patches
+    return torch.from_numpy(x), torch.from_numpy(drawn[1])
+
+
+def learn(
+    network: list[Any],
+    noise_rngs: list[np.random.Generator],
+    training: tuple[np.ndarray, np.ndarray, np.ndarray],
+    *,
+    cubic: bool,
+    rule: str,
+    capacity: int,
+    clusters: int,
+    steps: int,
+    expert_rate: float,
+    router_rate: float,
+    details: Mapping[str, Any],
+) -> Iterator[Training]:
+    """Train the runs of `network` side by side: yields before each step, and once when all runs have ended. A run that
+    ends early keeps its network."""
+    import torch
+
+    trials = len(noise_rngs)
+    x, label = read(training, cubic, details)
+    least = np.full(trials, np.inf)
+    ended = {key: np.zeros(trials) for key in ("training entropy", "loss", "steps")}
+    state = Training(network, noise_rngs, list(range(trials)), ended)
+    for step in range(steps):
+        state.step = step
+        yield state
+        active = state.active
+        now = [part[active].requires_grad_() for part in network]
+        z, kept = outputs(now, x, state.noise(len(x), rule), rule, capacity, cubic, details)
+        each = losses(z, label, details["softmaxed"])
+        value = each.detach().numpy()
+        # As published: a new minimum never ends a run, however low.
+        over = (value > least[active] + 0.02) | ((value <= 0.314) & (value > least[active]))
+        over &= details["early_stop"]
+        least[active] = np.minimum(least[active], value)
+        for i in np.flatnonzero(over | (step == steps - 1)):
+            ended["training entropy"][active[i]] = dispatched(kept, int(i), training[2], clusters)
+            ended["loss"][active[i]], ended["steps"][active[i]] = value[i], (step + 1) / steps
+        go = np.flatnonzero(~over)
+        # A sum over runs: each one's gradient is its own.
+        gradient = torch.autograd.grad(each.sum(), now, materialize_grads=True)
+        moved = descend([p.detach() for p in now], list(gradient), expert_rate, router_rate)
+        state.active = [active[i] for i in go]
+        for part, new in zip(network, moved):
+            part[state.active] = new[go]
+        if not state.active:
+            break
+    state.step, state.active = steps, list(range(trials))
+    yield state
+
+
+def dispatched(kept: Assignment, run: int, cluster: np.ndarray, clusters: int) -> float:
+    """`entropy` of one run's kept examples."""
+    mine = kept.sample == run
+    return entropy(cluster[kept.token[mine]], kept.expert[mine], clusters)
+
+
 def train(
     rng: np.random.Generator,
     trials: int,
@@ -169,59 +270,20 @@ def train(
     """Train `trials` initialisations side by side; shares, entropies and losses as whole numbers out of a million."""
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     training, test = data(data_seed, examples, clusters, dim)
     weight_rng, *noise_rngs = rng.spawn(1 + trials)
     network = start(weight_rng, trials, experts, dim, filters, size)
-
-    def noise(of: list[int]) -> Any:
-        drawn = [noise_rngs[run].random((examples, experts), dtype=np.float32) for run in of]
-        return torch.from_numpy(np.stack(drawn))
-
-    def read(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> tuple[Any, Any]:
-        one = np.full((examples, drawn[0].shape[1], 1), details["bias"], dtype=np.float32)
-        x = np.concatenate([drawn[0] * np.float32(details["scale"]), one], axis=2)
-        x = x if cubic else x.sum(axis=1, keepdims=True)  # what a linear expert sees of the patches
-        return torch.from_numpy(x), torch.from_numpy(drawn[1])
-
-    def dispatch(kept: Assignment, run: int, cluster: np.ndarray) -> float:
-        mine = kept.sample == run
-        return entropy(cluster[kept.token[mine]], kept.expert[mine], clusters)
-
-    x, label = read(training)
-    least, active = np.full(trials, np.inf), list(range(trials))
-    ended: dict[str, np.ndarray] = {key: np.zeros(trials) for key in ("training entropy", "loss", "steps")}
-    for step in range(steps):
-        now = [part[active].requires_grad_() for part in network]
-        z, kept = outputs(now, x, noise(active), rule, capacity, cubic, details)
-        each = losses(z, label, details["softmaxed"])
-        value = each.detach().numpy()
-        # As published: a new minimum never ends a run, however low.
-        over = (value > least[active] + 0.02) | ((value <= 0.314) & (value > least[active]))
-        over &= details["early_stop"]
-        least[active] = np.minimum(least[active], value)
-        for i in np.flatnonzero(over | (step == steps - 1)):
-            ended["training entropy"][active[i]] = dispatch(kept, int(i), training[2])
-            ended["loss"][active[i]], ended["steps"][active[i]] = value[i], (step + 1) / steps
-        go = np.flatnonzero(~over)
-        # A sum over runs: each one's gradient is its own.
-        gradient = torch.autograd.grad(each.sum(), now, materialize_grads=True)
-        moved = descend([p.detach() for p in now], list(gradient), expert_rate, router_rate)
-        active = [active[i] for i in go]
-        for part, new in zip(network, moved):
-            part[active] = new[go]
-        if not active:
-            break
-
-    x, label = read(test)
-    everyone = list(range(trials))
-    noisy = noise(everyone)
-    with torch.no_grad():
-        z, kept = outputs(network, x, noisy, rule, capacity, cubic, details)
-        quiet, _ = outputs(network, x, torch.zeros_like(noisy), rule, capacity, cubic, details)
-        free, _ = outputs(network, x, noisy, "token_choice", examples, cubic, details)
-    torch.set_num_threads(threads)
+    with one_thread():
+        *_, state = learn(
+            network, noise_rngs, training, cubic=cubic, rule=rule, capacity=capacity, clusters=clusters, steps=steps,
+            expert_rate=expert_rate, router_rate=router_rate, details=details,
+        )  # fmt: skip
+        x, label = read(test, cubic, details)
+        noisy = state.noise(examples, rule)
+        with torch.no_grad():
+            z, kept = outputs(network, x, noisy, rule, capacity, cubic, details)
+            quiet, _ = outputs(network, x, torch.zeros_like(noisy), rule, capacity, cubic, details)
+            free, _ = outputs(network, x, noisy, "token_choice", examples, cubic, details)
     processed = np.zeros((trials, examples), dtype=bool)
     processed[kept.sample, kept.token] = True
     right = {"accuracy": z, "accuracy without noise": quiet, "accuracy without capacity": free}
@@ -229,8 +291,8 @@ def train(
         **{name: (each * label > 0).numpy().mean(axis=1) for name, each in right.items()},
         "processed": processed.mean(axis=1),
         "dispatches": kept.kept.sum(axis=1) / examples,
-        "entropy": np.array([dispatch(kept, run, test[2]) for run in everyone]),
-        **ended,
+        "entropy": np.array([dispatched(kept, run, test[2], clusters) for run in range(trials)]),
+        **state.ended,
     }
     return {f"{name}/{r}": round(float(v) * PER) for name, values in measured.items() for r, v in enumerate(values)}
 
