@@ -38,6 +38,7 @@ claim = Claim(
     source="load variance of Top-1 routing; new",
     kind="equality",
     expected=Verdict.PROVED,
+    studies=("chen_homogenization",),
     truth=side(0),
     mutant=side(1),
     mutation="N - 1 in place of N, as for a sample variance over tokens",

@@ -15,7 +15,7 @@ claim = Claim(
     source="ETR figures 9, 10, 11 and 13: curves of trained models (arXiv 2406.00023 v4)",
     kind="empirical",
     expected=Verdict.NOT_REPRODUCIBLE,
-    studies=("homogenization_training", "planted_phases", "language_model"),
+    studies=("homogenization_training", "chen_homogenization", "planted_phases", "language_model"),
     reason="They need the trained weights and the private corpus, and the figures print no numbers. Exact values "
     "of the index on stated "
     "token distributions, and correlations of evolving ones, are claims of their own.",
