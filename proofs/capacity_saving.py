@@ -36,7 +36,10 @@ claim = Claim(
     title="The capacity that resonance saves: 1 - Q/τ, with the τ-quantile of the percentile",
     statement=r"$1-\frac{C^*_{RES}(\tau)}{C^*_{TCR}(\tau)}\to 1-\frac{Q_\rho(\tau|hit)}{\tau}$ as $s\to\infty$; "
     r"at a constant percentile a saving of 40 % is $\rho\leq .6\tau$, of 60 % $\rho\leq .4\tau$",
-    hypotheses=(r"$\rho=h(\delta_o)/\pi$, with a distribution function continuous and rising at its $\tau$-quantile",),
+    hypotheses=(
+        r"$\rho=h(\delta_o)/\pi$, with a distribution function continuous and rising at its $\tau$-quantile",
+        r"one load $\pi$: experts of unequal loads one by one",
+    ),
     source="ETR abstract: 40 % fewer tokens per expert (v2, v3), 60 % (v1); condition new (N9)",
     kind="asymptotic",
     expected=Verdict.PROVED,

@@ -64,7 +64,8 @@ def _(side: SimpleNamespace) -> Outcome:
     for _ in range(500):
         experts, total = int(rng.integers(2, 64)), int(10 ** rng.uniform(0.7, 5))
         capacity = int(np.clip(total / experts * 10 ** rng.uniform(-1, 0.3), 1, total - 1))
-        tcr = float(token_choice.success(total, experts, capacity))
+        load = None if rng.random() < 0.5 else float(rng.uniform(0.01, 0.9))  # of equal experts, or one of its own
+        tcr = float(token_choice.success(total, experts, capacity, load=load))
         if 1 - tcr < 1e-6:  # no room: the quantile of 1 - P loses its digits
             continue
         at = side.crossing(total, capacity, tcr)

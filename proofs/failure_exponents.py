@@ -10,7 +10,7 @@ and 1 - C/(j+1) lies between 1/(C+1) (at j = C) and 1 - C/s (at j = M). So
     e^{-M KL(C/M‖π)} / (s(C+1)) <= failure of TCR given a hit                          <= (1 - C/s) e^{-M KL(C/M‖π)},
 
 and with C/s -> c above r the exponents are KL(c‖q), KL(c‖ρπ), KL(c‖π), with a remainder of at most ln(s(C+1))/(s-1). They hold at
-one affinity: over a law of affinities the average of the bounds holds, and its exponent is that of the worst affinity.
+one affinity: over a law of affinities the average of the bounds holds, and the worst affinity decides (failure_exponents_random).
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 h <= q and F falls, so F(h) >= F(q): where the token hits, resonance succeeds whenever expert choice does. Hence
 P_RES - P_ECR + P(miss) = E[(1-p)(1-F(q)) + p (F(h)-F(q))] >= 0, with p = P(hit|a). If p(a) never falls with the affinity,
-p and F(q(a)) move together and E[p F(q)] >= E[p] E[F(q)] (Chebyshev's association), so P_RES >= p P_ECR; without
-monotonicity that fails. And since h <= π always, resonance's failure given a hit is at most exp(-(s-1) KL(C/(s-1) ‖ π)) once
+p and F(q(a)) move together and E[p F(q)] >= E[p] E[F(q)] (Chebyshev's association), so P_RES >= p P_ECR class by class; without
+monotonicity that fails, and so does p P_ECR over unlike classes together: those that hit may be those that expert choice loses.
+And since h <= π always, resonance's failure given a hit is at most exp(-(s-1) KL(C/(s-1) ‖ π)) once
 C > π(s-1), however bad the affinity is: it never collapses where expert choice does (q of order 1).
 """
 
@@ -29,8 +30,9 @@ def side(miss: int) -> SimpleNamespace:
 
 claim = Claim(
     title="Resonance loses to expert choice at most the miss rate, and never collapses",
-    statement=r"$P_{RES}\geq P_{ECR}-P(\mathrm{miss})$; $P_{RES}\geq p\,P_{ECR}$ if $P(hit|\delta_o)$ never falls with "
-    r"$\delta_o$; given a hit, failure $\leq e^{-(s-1)KL(\frac{C}{s-1}\Vert\pi)}$ for $C\geq\pi(s-1)$",
+    statement=r"$P_{RES}\geq P_{ECR}-P(\mathrm{miss})$; $P_{RES}\geq\frac1n\sum_ip_iP_{ECR,i}$ if no $P(hit|\delta_o,i)$ falls "
+    r"with $\delta_o$ (so $P_{RES}\geq p\,P_{ECR}$ if experts are alike); "
+    r"given a hit, failure $\leq e^{-(s-1)KL(\frac{C}{s-1}\Vert\pi)}$ for $C\geq\pi(s-1)$",
     hypotheses=("background tokens independent of each other and of $o$",),
     source="new (N7)",
     kind="bound",
@@ -87,8 +89,15 @@ def _(side: SimpleNamespace) -> Outcome:
     other = expert_choice.success(10, 1, false_positive=[0.9, 0.001], weight=[0.5, 0.5])
     if not falling < 0.5 * other:
         return fails("the example with a falling hit rate does not break P_RES >= p P_ECR")
+    # two classes, each of one affinity: the one that hits is lost to expert choice
+    hits = np.array([1.0, 0.2])
+    apart = expert_choice.success(10, 1, false_positive=[0.9, 0.001])
+    both = float(resonance.success(10, 1, hit=hits, candidate_tail=[0.8, 0.0005]).mean())
+    if not float((hits * apart).mean()) <= both < 0.6 * float(apart.mean()):
+        return fails(f"unlike classes: resonance {both:.4f}, expert choice {apart}")
     return holds(
-        f"400 laws; a falling hit rate breaks the product form ({float(falling):.1e} < {0.5 * float(other):.3f})"
+        f"400 laws; unlike classes break p P_ECR ({both:.3f} < {0.6 * float(apart.mean()):.3f}); "
+        f"so does a falling hit rate ({float(falling):.1e} < {0.5 * float(other):.3f})"
     )
 
 

@@ -4,7 +4,9 @@ Given a hit, resonance succeeds with probability F(πρ), ρ the discriminative 
 A uniform ρ gives token choice exactly: thinning Bin(s-1,π) by u is Bin(s-1,πu), so ∫ F(πu) du = E ∫ P(Bin(N,u) <= C-1) du =
 E min(1, C/(N+1)) = P_TCR/p (N5, N1). F falls in ρ, and a falling function is a mixture of steps 1{ρ <= c}; its mean is at least
 the uniform one's for all of them exactly if P(ρ <= c) >= c for every c: ρ stochastically at most U(0,1). A small mean does
-not do: at s = 256, n = 8, C = 9 a constant ρ = .4 gives resonance .106 and token choice .281.
+not do: at s = 256, n = 8, C = 9 a constant ρ = .4 gives resonance .106 and token choice .281. Nor, with unequal loads, a
+percentile that is below uniform over all classes together: good percentiles at light experts, which need none, are no help to
+a heavy one.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ def below_uniform(values: np.ndarray, weights: np.ndarray) -> bool:
 claim = Claim(
     title="Resonance beats token choice if the percentile is stochastically at most uniform",
     statement=r"if $P(\rho\leq c|hit)\geq c$ for all $c\in[0,1]$ then $P_{RES}\geq P_{TCR}$; $E\rho<\frac12$ is not enough",
-    hypotheses=("no ties of candidate affinities (or ties broken at random)", r"$\rho=h/\pi$"),
+    hypotheses=(
+        "no ties of candidate affinities (or ties broken at random)",
+        r"$\rho=h/\pi$; where loads are unequal, the condition holds for every expert's own percentile",
+    ),
     source="new (N6)",
     kind="bound",
     expected=Verdict.PROVED,
@@ -85,8 +90,16 @@ def _(side: SimpleNamespace) -> Outcome:
                 return fails(
                     f"s={total}, n={experts}, C={capacity}, ρ={np.round(values, 3).tolist()}: {res:.4f} < {tcr:.4f}"
                 )
+    # loads .8 and .2: half the hits, the light expert's, have ρ = 0, the heavy one's ρ = .5; together below uniform
+    load, rho, half = np.array([0.8, 0.2]), np.array([0.5, 0.0]), np.array([0.5, 0.5])
+    res = float(resonance.success(100, 30, hit=1.0, candidate_tail=load * rho, weight=half))
+    tcr = float(token_choice.success(100, 2, 30, load=load, weight=half))
+    if not below_uniform(rho, half) or below_uniform(rho[:1], half[:1] * 2) or res > tcr - 0.1:
+        return fails(f"loads .8 and .2: resonance {res:.4f}, token choice {tcr:.4f}")
     return (
-        holds(f"resonance wins for all {admitted} laws admitted") if admitted > 100 else fails("too few laws admitted")
+        holds(f"resonance wins for all {admitted} laws admitted; pooled over loads .8 and .2 {res:.3f} < {tcr:.3f}")
+        if admitted > 100
+        else fails("too few laws admitted")
     )
 
 
