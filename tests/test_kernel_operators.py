@@ -51,6 +51,53 @@ def test_gradient_by_finite_differences(backend):
     assert not expert.requires_grad
 
 
+def test_second_derivative_by_finite_differences(backend):
+    x = tokens(3, 32).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: kernels.top_affinity(x, 2, top=2)[0], x, eps=1e-6, atol=1e-7)
+    (gradient,) = torch.autograd.grad(kernels.top_affinity(x, 2)[0].sum(), x, create_graph=True)
+    (plain,) = torch.autograd.grad(kernels.top_affinity(x, 2)[0].sum(), x)
+    torch.testing.assert_close(gradient, plain, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.filterwarnings("error:There is a performance drop")
+def test_transforms_of_torch_func(backend):
+    x = tokens(3, 6, 32)
+
+    def kept(x):
+        weight, expert = kernels.top_affinity(x, 4, top=2)
+        slot, _ = kernels.slots(weight, expert, 4, 2)
+        return (weight.square() * (slot >= 0)).sum()
+
+    def gradient(x):
+        x = x.clone().requires_grad_()
+        return torch.autograd.grad(kept(x), x)[0]
+
+    wanted = torch.stack([gradient(sample) for sample in x])
+    torch.testing.assert_close(torch.func.grad(kept)(x[0]), wanted[0], rtol=1e-13, atol=1e-15)
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(kept))(x), wanted, rtol=1e-13, atol=1e-15)
+    moved = torch.func.vmap(torch.func.grad(kept), in_dims=1, out_dims=1)(x.movedim(0, 1).contiguous())
+    torch.testing.assert_close(moved, wanted.movedim(0, 1), rtol=1e-13, atol=1e-15)
+    one = x[0, :2]
+    hessian = torch.func.jacrev(torch.func.grad(kept))(one).reshape(64, 64)
+    step = 1e-6 * torch.eye(64, dtype=torch.float64).reshape(64, 2, 32)
+    finite = torch.stack([gradient(one + s) - gradient(one - s) for s in step]).reshape(64, 64) / 2e-6
+    torch.testing.assert_close(hessian, finite, rtol=1e-5, atol=1e-7)
+    for bad in (lambda: torch.func.jvp(kept, (one,), (one,)), lambda: torch.func.hessian(kept)(one)):
+        with pytest.raises(NotImplementedError, match="top_affinity has no forward-mode derivative"):
+            bad()
+
+
+def test_mapped_slots_where_only_one_input_is_mapped():
+    weight, expert = kernels.top_affinity(tokens(3, 6, 32), 4, top=2)
+    one, other = weight[1], expert[0]
+    slot, load = torch.func.vmap(lambda e: kernels.slots(one, e, 4, 2))(expert)
+    wanted = [kernels.slots(one, e, 4, 2) for e in expert]
+    assert torch.equal(slot, torch.stack([s for s, _ in wanted]))
+    assert torch.equal(load, torch.stack([n for _, n in wanted]))
+    slot, _ = torch.func.vmap(lambda w: kernels.slots(w, other, 4, 2))(weight)
+    assert torch.equal(slot, torch.stack([kernels.slots(w, other, 4, 2)[0] for w in weight]))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_gradient_in_lower_precision(backend, dtype):
     x = tokens(40, 64, dtype=torch.float32).to(dtype)

@@ -59,7 +59,8 @@ def top_affinity(x: Array, experts: int, *, top: int = 1) -> tuple[Array, Array]
 
     x: (tokens, dim) or (samples, tokens, dim), finite, of float16, bfloat16, float32 or float64; `experts` divides dim;
     top: 1..experts. weight is float64 for float64 tokens, float32 otherwise; expert is int64. A zero token has affinity
-    0 with every expert, so experts 0..top-1, and gradient 0. Torch: differentiable with respect to x.
+    0 with every expert, so experts 0..top-1, and gradient 0. Torch: differentiable with respect to x, in reverse mode and
+    to any order, also by torch.func; forward mode raises NotImplementedError.
     Raises TypeError and ValueError as `affinity` does. Source: ETR eq. 2-3.
     """
     if _is_torch(x):
@@ -265,6 +266,28 @@ def _whole(name: str, value: Any, high: int, high_name: str) -> int:
 
 
 def _candidates(weight: Array, expert: Array, experts: Any, capacity: Any) -> tuple[Array, Array, int, int]:
+    if not (_is_torch(weight) and _is_torch(expert) and _alike(weight, expert)):
+        weight = _checked(weight, expert)
+    experts = _whole("experts", experts, _LARGEST, "the largest index")
+    capacity = _whole("capacity", capacity, weight.shape[-2], "tokens")
+    _small_enough("weight", *weight.shape[-2:])
+    return weight, expert, experts, capacity
+
+
+def _alike(weight: Any, expert: Any) -> bool:
+    """Whether these tensors are what `top_affinity` gives, which needs no closer look."""
+    return (
+        _name(weight.dtype) in ("float32", "float64")
+        and _name(expert.dtype) == "int64"
+        and weight.shape == expert.shape
+        and weight.ndim in (2, 3)
+        and 0 not in weight.shape
+        and weight.device == expert.device
+    )
+
+
+def _checked(weight: Array, expert: Array) -> Array:
+    """weight in float32 at least."""
     for name, array, kind in (("weight", weight, "real floating"), ("expert", expert, "integral")):
         if not array_api_compat.is_array_api_obj(array):
             raise TypeError(f"{name} is a {type(array).__name__} but must be an array")
@@ -281,10 +304,7 @@ def _candidates(weight: Array, expert: Array, experts: Any, capacity: Any) -> tu
     devices = [array_api_compat.device(array) for array in (weight, expert)]
     if devices[0] != devices[1]:
         raise ValueError(f"weight is on device {devices[0]} and expert on {devices[1]}: move them to one device")
-    experts = _whole("experts", experts, _LARGEST, "the largest index")
-    capacity = _whole("capacity", capacity, weight.shape[-2], "tokens")
-    _small_enough("weight", *weight.shape[-2:])
-    return xp.astype(weight, xp.float32) if xp.finfo(weight.dtype).bits < 32 else weight, expert, experts, capacity
+    return xp.astype(weight, xp.float32) if xp.finfo(weight.dtype).bits < 32 else weight
 
 
 _TYPES = ("float16", "bfloat16", "float32", "float64")
@@ -360,12 +380,21 @@ def _needs_gradient(x: Any) -> bool:
 
 
 def _plain(x: Any) -> bool:
-    """A tensor with values, which no compiler or fake device traces: those have to see a torch operator."""
+    """A tensor with values, which no compiler, transform or fake device traces: those have to see a torch operator."""
     import torch
 
+    if _transformed():
+        return False
     if torch.compiler.is_compiling() or type(x) not in (torch.Tensor, torch.nn.Parameter) or x.device.type == "meta":
         return False
     return not torch._C._len_torch_dispatch_stack()
+
+
+def _transformed() -> bool:
+    """Whether torch.func or forward-mode differentiation is at work, whose tensors look like any other."""
+    import torch
+
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
 @functools.cache

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from resonance_theory import kernels
+from resonance_theory.kernels import naive
 from resonance_theory.rules._select import Assignment
 
 __all__ = ["eager_top_affinity", "route", "slots", "top_affinity"]
@@ -49,27 +51,65 @@ def _backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None
 _top_affinity.register_autograd(_backward, setup_context=_setup)
 
 
+def _by_sample(size: int, axis: int | None, x: Tensor) -> Tensor:
+    """The values of x along the axis that torch.func.vmap maps, as further samples: (samples, tokens, last)."""
+    x = x.expand(size, *x.shape) if axis is None else x.movedim(axis, 0)
+    return x.reshape(-1, *x.shape[-2:])
+
+
+@_top_affinity.register_vmap
+def _(info: Any, axes: Any, x: Tensor, experts: int, top: int) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    shape = x.movedim(axes[0], 0).shape[:-1]
+    weight, expert = _top_affinity(_by_sample(info.batch_size, axes[0], x), experts, top)
+    return (weight.reshape(*shape, top), expert.reshape(*shape, top)), (0, 0)
+
+
+class _Transformed(torch.autograd.Function):
+    """The same under the transforms of torch.func, which may be nested: the gradient is made of torch's own operations."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, experts: int, top: int) -> tuple[Tensor, Tensor]:
+        return _top_affinity(x, experts, top)
+
+    setup_context = staticmethod(_setup)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        x, expert = ctx.saved_tensors
+        return naive.project_backward(x, expert, gradient, ctx.experts), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise NotImplementedError(
+            "top_affinity has no forward-mode derivative: use reverse mode, such as torch.func.grad or jacrev"
+        )
+
+
 class _Eager(torch.autograd.Function):
     """The same outside of tracers: an operator written in Python costs 0.2 ms a call, which small batches notice."""
 
     @staticmethod
-    def forward(x: Tensor, experts: int, top: int) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, experts: int, top: int) -> tuple[Tensor, Tensor]:
         x, experts, top = kernels._tokens(x, experts, top)
-        lengths = torch.empty(x.shape[:-1].numel() if kernels.backend(x) == "numba" else 0, dtype=torch.float64)
-        return *kernels._top_affinity(x, experts, top, lengths.numpy()), lengths
+        # No tensor, which would be one more output to wrap.
+        ctx.lengths = np.empty(x.shape[:-1].numel() if kernels.backend(x) == "numba" else 0)
+        weight, expert = kernels._top_affinity(x, experts, top, ctx.lengths)
+        ctx.save_for_backward(x, expert)
+        ctx.experts = experts
+        ctx.mark_non_differentiable(expert)
+        ctx.set_materialize_grads(False)
+        return weight, expert
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, int, int], output: tuple[Tensor, Tensor, Tensor]) -> None:
-        _, expert, lengths = output
-        ctx.save_for_backward(inputs[0], expert, lengths)
-        ctx.experts = inputs[1]
-        ctx.mark_non_differentiable(expert, lengths)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
-        x, expert, lengths = ctx.saved_tensors
-        return kernels._top_affinity_backward(gradient, x, expert, ctx.experts, lengths.numpy()), None, None
+    def backward(ctx: Any, gradient: Tensor | None, _: None) -> tuple[Tensor | None, None, None]:
+        x, expert = ctx.saved_tensors
+        if gradient is None:
+            return None, None, None
+        if torch.is_grad_enabled():  # create_graph: the gradient is to be differentiated again
+            return naive.project_backward(x, expert, gradient, ctx.experts), None, None
+        return kernels._top_affinity_backward(gradient, x, expert, ctx.experts, ctx.lengths), None, None
 
 
 @torch.library.custom_op("resonance_theory::slots", mutates_args=())
@@ -82,6 +122,17 @@ def _(weight: Tensor, expert: Tensor, experts: int, capacity: int) -> tuple[Tens
     return weight.new_empty(weight.shape, dtype=torch.int64), weight.new_empty(
         (*weight.shape[:-2], experts), dtype=torch.int64
     )
+
+
+@_slots.register_vmap
+def _(
+    info: Any, axes: Any, weight: Tensor, expert: Tensor, experts: int, capacity: int
+) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    some, axis = (weight, axes[0]) if axes[0] is not None else (expert, axes[1])
+    shape = some.movedim(axis, 0).shape
+    parts = (_by_sample(info.batch_size, axis, part) for axis, part in zip(axes, (weight, expert)))
+    slot, load = _slots(*parts, experts, capacity)
+    return (slot.reshape(shape), load.reshape(*shape[:-2], experts)), (0, 0)
 
 
 @torch.library.custom_op("resonance_theory::route", mutates_args=())
@@ -102,12 +153,13 @@ def _(x: Tensor, experts: int, capacity: int, top: int) -> tuple[Tensor, Tensor,
 
 
 def top_affinity(x: Tensor, experts: int, top: int) -> tuple[Tensor, Tensor]:
+    if kernels._transformed() and not torch.compiler.is_compiling():
+        return _Transformed.apply(x, experts, top)
     return _top_affinity(x, experts, top)
 
 
 def eager_top_affinity(x: Tensor, experts: int, top: int) -> tuple[Tensor, Tensor]:
-    weight, expert, _ = _Eager.apply(x, experts, top)
-    return weight, expert
+    return _Eager.apply(x, experts, top)
 
 
 def slots(weight: Tensor, expert: Tensor, experts: int, capacity: int) -> tuple[Tensor, Tensor]:
