@@ -6,7 +6,8 @@ success with o at a uniform place is (1/s) E_r Σ_k φ_k Λ(x_k), Λ = dP_o/dP_r
 
     φΛ - λφ <= (Λ - λ)_+,   so   success <= M(λ) + λ K/s,   M(λ) = E_r (Λ - λ)_+,
 
-whatever the rule knows and however its numbers vary. The least of the right side over λ is R(K/s), R(β) the power of the best
+whatever the rule knows and however its numbers vary. Over classes, with K_i at expert i, the averages of both sides stand, K the
+mean of the K_i. The least of the right side over λ is R(K/s), R(β) the power of the best
 test of o against r at level β: rising and concave, so a mixture of rules cannot beat R of its mean work either,
 and a schedule over time has at time t at most R_t(K_t/s).
 
@@ -45,7 +46,7 @@ def side(share: str) -> SimpleNamespace:
 claim = Claim(
     title="At equal work no rule and no schedule of rules beats the best test of level K/s, which expert choice tends to",
     statement=r"a rule that keeps on average $K$ of $s$ background tokens per expert succeeds at most with $R(K/s)$, "
-    r"$R(\beta)=\min_{\lambda\geq 0}E_r(\Lambda-\lambda)_++\lambda\beta$; planted tokens: "
+    r"$R(\beta)=\min_{\lambda\geq 0}\frac1n\sum_iE_r(\Lambda_i-\lambda)_++\lambda\beta$; planted tokens: "
     r"$R(\beta)=P(\delta_o\geq q^{-1}(\beta))$, $P_{ECR}=E\,R(U)$ with $U\sim\mathrm{Beta}(C,s-C)$, $P_{TCR}=pK/(\pi s)$",
     hypotheses=(
         "background tokens i.i.d. and independent of the discriminative one; its position uniform",

@@ -8,6 +8,10 @@ m if k = 0, and m or m+1 else, the longer ones k in number as sizes add up to d.
 Where n divides d, W x are the block means and all norms are sqrt(n/d). Elsewhere the means are off by the factor size n/d,
 and routing by inner product favours the longer blocks (the first is one of them). The affinity is a cosine: it divides by
 the norm, the normalised gates are orthonormal for every n <= d, and all laws for isotropic tokens hold unchanged.
+
+ETR prints 1/D of the parameters and O(d²/D) in place of O(d²). With D = n groups the first is exact, d of nd. The orders are true
+but loose: the dense product takes 2nd - n < 2d² operations and block means d <= d²/n, of those orders only where n is
+of the order of d. For a fixed number of experts both are linear in d, and their ratio is 2n - n/d, not n.
 """
 
 from __future__ import annotations
@@ -35,7 +39,8 @@ claim = Claim(
     statement=r"$w_i[j]=\frac nd$ for $\frac{id}{n}\leq j<\frac{(i+1)d}{n}$: $\langle w_i,w_j\rangle=0$; "
     r"$|w_i|^2=\frac nd$ if $n$ divides $d$; else $d\bmod n$ gates have $|w_i|^2=\lceil\frac dn\rceil(\frac nd)^2$, the others "
     r"$\lfloor\frac dn\rfloor(\frac nd)^2$; $d$ non-zero weights instead of $nd$, and where $n$ divides $d$, $d$ operations "
-    r"for $Wx$ ($d-n$ additions, $n$ multiplications) instead of $2nd-n$",
+    r"for $Wx$ ($d-n$ additions, $n$ multiplications) instead of $2nd-n$; so the printed $O(d^2/D)$ and $O(d^2)$ hold with "
+    r"$D=n$, $d\leq\frac{d^2}{n}$ and $2nd-n<2d^2$, with equality in the first only at $n=d$",
     hypotheses=(r"$1\leq n\leq d$",),
     source="ETR eq. 2-3 (arXiv 2406.00023), LocMoE eq. 4 (arXiv 2401.13920); new: n not dividing d, exact counts",
     kind="equality",
@@ -70,7 +75,9 @@ def _(side: SimpleNamespace) -> Outcome:
     )
 
 
-@claim.certificate("longer gates exceed n/d, shorter ones fall below, for all d and all n not dividing it")
+@claim.certificate(
+    "longer gates exceed n/d, shorter ones fall below, for all d and all n not dividing it; the printed orders"
+)
 def _(side: SimpleNamespace) -> Outcome:
     # n = k + t with t >= 1; |w|² d²/n is a polynomial
     count = k + t
@@ -82,6 +89,13 @@ def _(side: SimpleNamespace) -> Outcome:
         [
             nonnegative_polynomial(above, corner, strict=True, name="longer - n/d, times d²/n"),
             nonnegative_polynomial(below, corner, strict=True, name="n/d - shorter, times d²/n"),
+            # d = n + t, t >= 0
+            nonnegative_polynomial(
+                sp.expand((n + t) ** 2 - n * (n + t)), {n: 1, t: 0}, name="d² - nd, n times d²/n - d"
+            ),
+            nonnegative_polynomial(
+                sp.expand(2 * (n + t) ** 2 - 2 * n * (n + t) + n), {n: 1, t: 0}, strict=True, name="2d² - (2nd - n)"
+            ),
         ]
     )
 
