@@ -4,7 +4,8 @@ Let the token of class i be a candidate of expert i with affinity percentile ρ 
 another token is a better candidate with probability h = ρπ and a worse one with π - h. It is kept by Top-C iff at most C-1
 of the others are better: P(Bin(s-1, h) <= C-1); by Bottom-C, as printed, iff at most C-1 are worse: P(Bin(s-1, π-h) <=
 C-1). The better the token, the likelier the printed rule is to drop it: at ρ = 0 it succeeds with P(Bin(s-1, π) <= C-1),
-less than half at the mean load and worse than position order (N1).
+less than half at the mean load C = πs for π <= .3 (a binomial median is within ln 2 of the mean, C - π here, so it is C), and
+worse than position order (N1).
 """
 
 from __future__ import annotations
