@@ -94,7 +94,10 @@ def _(side: SimpleNamespace) -> Outcome:
             if not low <= ours[i] <= high:
                 return fails(f"s={total[i]}, π={share[i]:.4f}, τ={goal[i]:.6f}: C* = {ours[i]}, claimed {low}..{high}")
     low, high = side.interval(4096, 8, 0.95)
-    return holds(f"{len(goal)} settings inside; s=4096, n=8, τ=.95: {low}..{high}, exactly 488")
+    exact = int(token_choice.least_capacity(0.95, 4096, 8))
+    if exact != 488 or not low <= exact <= high:
+        return fails(f"s=4096, n=8, τ=.95: C* = {exact}, claimed {low}..{high}")
+    return holds(f"{len(goal)} settings inside; s=4096, n=8, τ=.95: {low}..{high}, exactly {exact}")
 
 
 def sample(
