@@ -35,9 +35,10 @@ OFF = Evolving(64, 8, signal=3.0, rate=0.5, noise=1.0, start=1.0, off=20.0)
 RULES = ("TCR", "RES", "ECR")
 
 
-def side(share: str) -> SimpleNamespace:
-    """The gain of any schedule over plain resonance is claimed to be at most `share` of the miss rate at the time."""
-    return SimpleNamespace(share=sp.Rational(share), number=float(sp.Rational(share)))
+def side(share: str, early: str = "ECR") -> SimpleNamespace:
+    """The gain of any schedule over plain resonance is claimed to be at most `share` of the miss rate at the time, and the rule
+    `early` to be the best one early in training."""
+    return SimpleNamespace(share=sp.Rational(share), number=float(sp.Rational(share)), early=early)
 
 
 claim = Claim(
@@ -48,13 +49,19 @@ claim = Claim(
         r"the planted flow: background mean 0, class mean $\theta w_i$, $r(t)$ as in evolving_capacity; Top-$l$",
         r"any tokens, experts and capacity",
     ),
-    source="new (V1, N7, N8); answers ETR Corollary 6 (arXiv 2406.00023)",
+    source="ETR after Remark 7: switching, and abstract (v4): it maximises the success rate (arXiv 2406.00023); answers ETR "
+    "Corollary 6; new (V1, N7, N8)",
     kind="bound",
-    expected=Verdict.PROVED,
+    expected=Verdict.CORRECTED,
     studies=("planted_phases",),
     truth=side("1"),
     mutant=side("1/2"),
     mutation="half of the miss rate",
+    printed=side("1", early="TCR"),
+    correction=r"Printed: switching from token choice early to expert choice late is optimal and maximises the success rate. For "
+    r"tokens planted along their gates token choice is the worst of the three rules early and late: expert choice throughout "
+    r"succeeds at least as often as every schedule, and a switch only ends a loss. Where class means lie off the gates' span "
+    r"the order turns round: expert choice early, token choice late.",
     lemmas=("planted_optimality", "evolving_capacity", "resonance_against_expert_choice"),
 )
 
@@ -136,6 +143,22 @@ def _(side: SimpleNamespace) -> Outcome:
         return fails(f"off the gates: {early}, then {late}")
     shown = ("/".join(f"{v[k]:.3f}" for k in RULES) for v in (early, late))
     return holds(f"gains up to {best:.4f} of the miss rate; off the gates TCR/RES/ECR go from {' to '.join(shown)}")
+
+
+@claim.counterexample(
+    "the planted flow early, at t = .3, while the mean false-positive rate is above .4: four capacities"
+)
+def _(side: SimpleNamespace) -> Outcome:
+    law = PLANTED.law(0.3)
+    mean = float(law.weight @ law.false_positive)
+    if mean < 0.4:
+        return fails(f"the mean false-positive rate is {mean:.3f} already")
+    for capacity in (4, 16, 40, 200):
+        success, _ = rates(PLANTED, 0.3, 256, capacity)
+        if success[side.early] < max(success.values()) - 1e-12:
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in success.items())
+            return fails(f"C={capacity}: {side.early} is said to be the best rule early; {shown}")
+    return holds(f"{side.early} is best at all four, at a mean false-positive rate of {mean:.3f}")
 
 
 def sample(rng: np.random.Generator, trials: int, *, time: float, total: int, capacity: int) -> dict[str, int]:
