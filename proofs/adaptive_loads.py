@@ -11,7 +11,9 @@ success of equal loads. A fixed capacity C = cs of the same mean, c = f/n, keeps
 tokens, where a fixed capacity caps its work; affinity mass evens no loads.
 
 At finite s, N of the others are candidates, N ~ Bin(s-1, π_i), each with an affinity from G_i: the law of adaptive_exact is
-the mixture over N of its values where all N others are candidates for certain.
+the mixture over N of its values where all N others are candidates for certain. Nothing else is asked of N: the same holds for
+dependent routes (N11), as long as the candidates' affinities are independent given N; so over-dispersed loads, too, leave the
+limit as it is wherever N grows with s.
 
 Different G_i: affinities that are all higher by c > 0 keep more, and f -> τ as c -> ∞. With x(u) the quantile of the best share u
 and L' = x, the cut has L(f) + cf = τ(L(1) + c), so (x(f) + c) df/dc = τ - f, where x(f) + c > 0 is the cut and f <= τ
@@ -25,6 +27,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import sympy as sp
+from scipy import stats
 
 from proofs import _skewed
 from proofs.adaptive_exact import three
@@ -51,10 +54,12 @@ claim = Claim(
     title="Affinity mass does not see loads: skew changes neither the kept fraction nor the success of any class",
     statement=r"expert $i$ of load $\pi_i$, candidate affinities of law $G_i$: as $s\to\infty$ it keeps $s\pi_if_i$ tokens, "
     r"$f_iE_{G_i}[\delta|top\ f_i]=\tau E_{G_i}[\delta]$, and its class succeeds with $P(hit,\delta_o\geq a_i)$; both $f_i$ "
-    r"and the cut $a_i$ are free of all loads. At every $s$ the law is the mixture, over $N\sim\mathrm{Bin}(s-1,\pi_i)$, of that "
-    r"of $N$ certain candidates. Affinities all higher by $c$ have $\frac{df}{dc}=\frac{\tau-f}{a}\geq 0$, $a$ the cut",
+    r"and the cut $a_i$ are free of all loads. At every $s$ the law is the mixture, over the number $N$ of candidates "
+    r"($\mathrm{Bin}(s-1,\pi_i)$ if routes are independent), of that of $N$ certain candidates. "
+    r"Affinities all higher by $c$ have $\frac{df}{dc}=\frac{\tau-f}{a}\geq 0$, $a$ the cut",
     hypotheses=(
-        r"background tokens independent of each other and of $o$; $E_{G_i}\delta>0$; no ties; $0<\tau\leq 1$",
+        r"affinities independent of each other given the routes, and of $o$; $E_{G_i}\delta>0$; no ties; $0<\tau\leq 1$",
+        r"the limit: routes independent, or any with $N/s\to$ a positive load",
         r"an expert whose candidates' affinities sum to at most 0 keeps none",
     ),
     source="new (N12); a reading of the adaptive capacity of ETR (arXiv 2406.00023), with its Assumption 4 dropped",
@@ -115,17 +120,33 @@ def _(side: SimpleNamespace) -> Outcome:
     )
 
 
-def sample(rng: np.random.Generator, trials: int, *, total: int, signal: float, mass: float) -> dict[str, int]:
+def sample(
+    rng: np.random.Generator, trials: int, *, total: int, signal: float, mass: float, correlation: float
+) -> dict[str, int]:
     """Planted tokens on a skewed background through the router: successes of the heaviest and of the lightest class."""
-    drawn = Dependent(signal, 16, 4, load=_skewed.LOAD).affinity(rng, trials, total)
+    drawn = Dependent(signal, 16, 4, correlation=correlation, load=_skewed.LOAD).affinity(rng, trials, total)
     done = adaptive.route(drawn.values, mass).contains(drawn.position, drawn.expert)
     return {f"class {i}": int(np.count_nonzero(done & (drawn.expert == i))) for i in (0, 3)}
 
 
-def law(side: SimpleNamespace, *, total: int, signal: float, mass: float) -> dict[str, float]:
+def law(side: SimpleNamespace, *, total: int, signal: float, mass: float, correlation: float) -> dict[str, float]:
     loads = {i: side.at(_skewed.LOAD[i], 4) for i in (0, 3)}
+    if correlation:  # the sample's own loads: beta-binomial counts, mixed over certain candidates
+        count, strength = np.arange(total), (1 - correlation) / correlation
+        certain = adaptive.success(mass, signal, 16, 4, tokens=count + 1, load=1.0)
+        mix = {i: stats.betabinom.pmf(count, total - 1, p * strength, (1 - p) * strength) for i, p in loads.items()}
+        return {f"class {i}": float(chance @ certain) / 4 for i, chance in mix.items()}
     rate = adaptive.success(mass, signal, 16, 4, tokens=total, load=list(loads.values()))
     return {f"class {i}": float(value) / 4 for i, value in zip(loads, rate)}
 
 
-claim.simulate(sample, cases=[{"total": 5, "signal": 1.5, "mass": 0.3}], law=law, trials=60_000, full=1_000_000)
+claim.simulate(
+    sample,
+    cases=[
+        {"total": 5, "signal": 1.5, "mass": 0.3, "correlation": 0.0},
+        {"total": 5, "signal": 1.5, "mass": 0.3, "correlation": 0.4},
+    ],
+    law=law,
+    trials=60_000,
+    full=1_000_000,
+)
