@@ -51,7 +51,7 @@ def side(load: sp.Expr) -> SimpleNamespace:
 
 
 claim = Claim(
-    title="Affinity mass does not see loads: skew changes neither the kept fraction nor the success of any class",
+    title="Affinity mass does not see loads: with many tokens skew alone changes neither kept fractions nor success",
     statement=r"expert $i$ of load $\pi_i$, candidate affinities of law $G_i$: as $s\to\infty$ it keeps $s\pi_if_i$ tokens, "
     r"$f_iE_{G_i}[\delta|top\ f_i]=\tau E_{G_i}[\delta]$, and its class succeeds with $P(hit,\delta_o\geq a_i)$; both $f_i$ "
     r"and the cut $a_i$ are free of all loads. At every $s$ the law is the mixture, over the number $N$ of candidates "
