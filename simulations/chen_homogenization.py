@@ -6,12 +6,10 @@ the test examples, each the sum of its patches (what the router sees) about the 
 independent, or near copies of one. At the checkpoints all test examples are routed with one draw of the router's noise, the
 same at every checkpoint and in every arm; a run that has stopped early keeps its network.
 
-Before the first step the router is 0, so noise alone chooses: `chance` sets that against closed forms. An expert's examples
-are then a random sample, without replacement, of all N. With T the scatter of all and n_i examples at expert i of n, the mean
-scatter within is E W = Σ (n_i - 1) T/(N - 1). If the experts part all N, that between is E B = T - E W, so the standard index
-(B/(n - 1))/(W/(N - n)) has 1 as the ratio of its means; and so for those that a capacity leaves, themselves a random sample (by
-position: over the law of the data). Expert choice's experts sample C each, independently: E B = (n - 1)(1 - C/N) T/(N - 1), the
-ratio is 1 - C/N. The entropy of a sample's clusters is less than that of all by about (clusters - 1)/2 (1/n_i - 1/N).
+Before the first step the router is 0, so noise alone chooses: `chance` sets that against closed forms. Each expert's examples are
+then a random sample, and the standard index is 1, or 1 - C/N under expert choice, whose experts overlap (ratio of the mean
+scatters, `proofs/calinski_harabasz_chance.py`). The entropy of the clusters in a sample of m of N is less than that of all by
+about (clusters - 1)/2 (1/m - 1/N). Token choice keeps by position: of one data set not a random sample.
 """
 
 from __future__ import annotations
