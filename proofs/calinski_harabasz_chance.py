@@ -116,9 +116,10 @@ def sample(rng: np.random.Generator, trials: int, *, rule: str, slots: int, n: i
     x = TOKENS - TOKENS.mean(axis=0)
     route = expert_choice.route if rule == "expert_choice" else resonance.route
     found = route(rng.random((trials, len(x), n)), slots)
+    place = np.asarray(found.sample), np.asarray(found.expert)
     sums, load = np.zeros((trials, n, x.shape[1])), np.zeros((trials, n, 1))
-    np.add.at(sums, (found.sample, found.expert), x[found.token])
-    np.add.at(load, (found.sample, found.expert), 1.0)
+    np.add.at(sums, place, x[found.token])
+    np.add.at(load, place, 1.0)
     between = (sums**2 / np.maximum(load, 1)).sum(axis=(1, 2)) - (sums.sum(axis=1) ** 2 / load.sum(axis=1)).sum(axis=1)
     return {"between": coin(rng, between / (n * (x**2).sum()))}
 
