@@ -59,6 +59,7 @@ MODULES = {
                 "--deselect=tests/test_sphere.py::test_planted_error_is_as_stated",
                 "--deselect=tests/test_sphere.py::test_any_valid_arguments_give_probabilities",
             ),
+            ("tests/test_sphere_edges.py",),
         ),
     ),
 }
