@@ -35,7 +35,7 @@ claim = Claim(
     source="ETR eq. 13 evaluated; new (H2)",
     kind="equality",
     expected=Verdict.PROVED,
-    studies=("homogenization", "homogenization_scale", "homogenization_training"),
+    studies=("homogenization", "homogenization_scale", "homogenization_training", "planted_homogenization"),
     truth=side(n / (n - 1)),
     mutant=side(sp.Integer(1)),
     mutation="B = e_n², the centroid without its components along the losing gates",

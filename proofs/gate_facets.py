@@ -41,6 +41,7 @@ claim = Claim(
     source="ETR eq. 13 evaluated for any gates; new (H5)",
     kind="equality",
     expected=Verdict.PROVED,
+    studies=("planted_homogenization",),
     truth=side(True),
     mutant=side(False),
     mutation="w_i - w_j over sqrt 2, the distance of orthonormal gates",

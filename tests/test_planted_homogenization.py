@@ -65,6 +65,12 @@ def test_laws_in_known_cases():
     free = unit(rng, 4, 16, False)
     law = planted_homogenization.laws(free, "token_choice", 20, 20)
     assert law["calinski-harabasz law"] == pytest.approx(facets.scatter(free).ratio)
+    # expert choice: in proportion to the gates' distance
+    near = planted_homogenization.centroids(frame, "expert_choice", 20, 3)[0]
+    square = float((near[0] ** 2).sum())
+    distance = 1 - (free @ free.T)[~np.eye(4, dtype=bool)].mean()
+    law = planted_homogenization.laws(free, "expert_choice", 20, 3)
+    assert law["calinski-harabasz law"] == pytest.approx(square * 0.75 * distance / (16 - square))
     # and experts that take every token all keep the same
     everyone = planted_homogenization.centroids(free, "expert_choice", 20, 20)[0]
     assert np.abs(everyone).max() < 1e-6
