@@ -12,17 +12,27 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from array_api_compat import array_namespace, device
+import array_api_compat
 
 from resonance_theory import _arguments as arguments
 
 __all__ = ["load_balance", "load_balance_gradient", "local_distribution", "locality", "locality_gradient"]
 
 
+def _namespace(*arrays: Any) -> Any:
+    """Their array_namespace; of torch tensors without its look-ups, about each of which torch.compile would warn."""
+    torch = sys.modules.get("torch")
+    if torch is not None and all(isinstance(array, torch.Tensor) for array in arrays):
+        import array_api_compat.torch as library
+
+        return library
+    return array_api_compat.array_namespace(*arrays)
+
+
 def _at_hand(value: Any) -> bool:
     """Whether values can be looked at without waiting for a device or breaking a compiled graph."""
     torch = sys.modules.get("torch")
-    return "cpu" in str(device(value)).lower() and not (torch is not None and torch.compiler.is_compiling())
+    return "cpu" in str(value.device).lower() and not (torch is not None and torch.compiler.is_compiling())
 
 
 def _weight(name: str, value: Any) -> float:
@@ -32,7 +42,7 @@ def _weight(name: str, value: Any) -> float:
 
 
 def _matrix(name: str, value: Any) -> Any:
-    xp = array_namespace(value)
+    xp = _namespace(value)
     if value.ndim != 2 or value.shape[0] == 0 or value.shape[1] == 0:
         raise ValueError(
             f"{name} has shape {tuple(value.shape)} but must have shape (tokens, experts), neither of them 0"
@@ -44,7 +54,7 @@ def _matrix(name: str, value: Any) -> Any:
 
 def _shares(probability: Any, expert: Any, mask: Any) -> tuple[Any, Any]:
     """f_i, the fraction of routed (token, expert) pairs at expert i, and the mask as weights of the tokens."""
-    xp = array_namespace(probability)
+    xp = _namespace(probability)
     tokens, experts = probability.shape
     expert = xp.asarray(expert)
     if expert.ndim not in (1, 2) or expert.shape[0] != tokens or not xp.isdtype(expert.dtype, "integral"):
@@ -61,7 +71,7 @@ def _shares(probability: Any, expert: Any, mask: Any) -> tuple[Any, Any]:
         raise ValueError(f"mask has shape {tuple(weight.shape)} but must have shape ({tokens},)")
     if here and not float(xp.sum(weight)) > 0:
         raise ValueError("mask excludes every token but must leave at least one")
-    columns = xp.arange(experts, device=device(expert))
+    columns = xp.arange(experts, device=expert.device)
     chosen = xp.sum(xp.astype(expert[:, :, None] == columns[None, None, :], probability.dtype), axis=1)
     routed = xp.sum(weight[:, None] * chosen, axis=0)
     return routed / xp.sum(routed), weight
@@ -76,7 +86,7 @@ def load_balance(probability: Any, expert: Any, *, alpha: float = 0.01, mask: An
     not bounded below by α: with f and P anti-aligned it is smaller, down to 0.
     """
     probability = _matrix("probability", probability)
-    xp = array_namespace(probability)
+    xp = _namespace(probability)
     scale = _weight("alpha", alpha)
     share, weight = _shares(probability, expert, mask)
     mean = xp.sum(weight[:, None] * probability, axis=0) / xp.sum(weight)
@@ -91,7 +101,7 @@ def load_balance_gradient(probability: Any, expert: Any, *, alpha: float = 0.01,
     one-hot rows of P, balanced or not: collapse with saturated gates is a stationary point too.
     """
     probability = _matrix("probability", probability)
-    xp = array_namespace(probability)
+    xp = _namespace(probability)
     scale = _weight("alpha", alpha)
     share, weight = _shares(probability, expert, mask)
     excess = share[None, :] - xp.sum(share[None, :] * probability, axis=1, keepdims=True)
@@ -104,7 +114,7 @@ def local_distribution(local: Any, *, epsilon: float) -> Any:
     local: (experts,) booleans, true for experts on the token's own node. ε in (0, 1); printed with ε = 0, where the
     divergence is infinite as soon as one token leaves its node. All experts local: uniform, whatever ε.
     """
-    xp = array_namespace(local)
+    xp = _namespace(local)
     if local.ndim != 1 or not xp.isdtype(local.dtype, "bool"):
         raise TypeError(f"local has shape {tuple(local.shape)} and dtype {local.dtype} but must be (experts,) booleans")
     plain = type(epsilon) is float and 0 < epsilon < 1
@@ -119,7 +129,7 @@ def local_distribution(local: Any, *, epsilon: float) -> Any:
 
 
 def _divergence_inputs(current: Any, target: Any) -> Any:
-    xp = array_namespace(current, target)
+    xp = _namespace(current, target)
     if current.ndim != 1 or tuple(current.shape) != tuple(target.shape):
         raise ValueError(
             f"current and target have shapes {tuple(current.shape)} and {tuple(target.shape)} "

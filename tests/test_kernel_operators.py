@@ -60,6 +60,7 @@ def test_second_derivative_by_finite_differences(backend):
 
 
 @pytest.mark.filterwarnings("error:There is a performance drop")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own, at its first forward mode
 def test_transforms_of_torch_func(backend):
     x = tokens(3, 6, 32)
 

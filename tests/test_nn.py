@@ -362,6 +362,7 @@ def test_autocast_leaves_the_routing_alone(gates):
         assert torch.equal(half.score, m.router(x.to(torch.bfloat16).float()).score)
 
 
+@pytest.mark.filterwarnings("error:Dynamo detected")
 @pytest.mark.parametrize(
     "options", [{"mass": 0.9, "capacity_factor": 1.0}, {"rule": "token_choice"}, {"rule": "expert_choice"}]
 )
@@ -390,6 +391,38 @@ def test_compiles_without_a_break(options):
     assert m.router.statistics.summary()["tokens"] == 2 * before["tokens"]
     y.sum().backward()
     assert torch.isfinite(m.experts.up.grad).all()
+
+
+@pytest.mark.filterwarnings("error:Dynamo detected")
+@pytest.mark.parametrize(
+    "options",
+    [*({"gates": gates} for gates in ("grap-centred", "orthogonal")), {"target": 0.9, "discriminative": 0.2}],
+)
+def test_gates_and_the_measured_capacity_trace_whole(options):
+    m, twin = layer(**options), layer(**options)
+    twin.load_state_dict(m.state_dict())
+    graphs = []
+
+    def keep(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    step = torch.compile(lambda x, mask: m(x, mask, return_routing=True), fullgraph=True, backend=keep)
+    x, mask = tokens(2, 200, 24) + 0.5, padding(2, 200, (200, 130))
+    sizes = []
+    for k, (part, hidden) in enumerate([(x, mask)] * 3 + [(x[:, :50], mask[:, :50])]):
+        if k == 2:  # the compiled layer follows the estimates when it is told to, and not before
+            for one in (m, twin):
+                one.router.refresh()
+        (y, routing), (wanted, plain) = step(part, hidden), twin(part, hidden, return_routing=True)
+        torch.testing.assert_close(y, wanted)
+        assert torch.equal(routing.token, plain.token)
+        sizes.append(plain.token.shape[-1])
+    moves = "target" in options
+    assert sizes[0] == sizes[1]
+    assert (sizes[1] != sizes[2]) == moves
+    assert len(graphs) == (3 if moves else 2)
 
 
 @pytest.mark.parametrize(

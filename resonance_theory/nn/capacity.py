@@ -38,8 +38,9 @@ class MeasuredCapacity(nn.Module):
         self.momentum = float(arguments.real("momentum", momentum, 0.0, 1.0, open_low=True))
         self.register_buffer("sums", torch.zeros(3, self.experts, dtype=torch.float64))
         self.register_buffer("tokens", torch.zeros((), dtype=torch.float64))
-        self._slots: dict[tuple[str, int, int], int] = {}
-        self.register_load_state_dict_post_hook(lambda module, _: module.refresh())
+        self._slots: dict[tuple[str, int, int, int], int] = {}
+        self._moved = 0  # how often, so that a compiled graph is made anew
+        self.register_load_state_dict_post_hook(_loaded)
 
     @torch.no_grad()
     def observe(self, score: Tensor, expert: Tensor, real: Tensor | None) -> None:
@@ -61,17 +62,21 @@ class MeasuredCapacity(nn.Module):
     def refresh(self) -> None:
         """Let the next `slots` follow the estimates as they are now."""
         self._slots = {}
+        self._moved += 1
 
     def slots(self, rule: str, tokens: int, top: int) -> int:
         """Slots per expert for samples of that many tokens, 1..tokens (0 for no tokens)."""
         if tokens == 0:
             return 0
-        key = (rule, tokens, top)
+        # torch.compile may hold a symbol for `tokens`: the length of a range is the number itself, and guards it.
+        key = (rule, len(range(tokens)), top, self._moved)
+        if torch.compiler.is_compiling():
+            return self._least(*key)
         if key not in self._slots:
-            self._slots[key] = self._least(rule, tokens, top)
+            self._slots[key] = self._least(*key)
         return self._slots[key]
 
-    def _least(self, rule: str, tokens: int, top: int) -> int:
+    def _least(self, rule: str, tokens: int, top: int, moved: int) -> int:
         if not float(self.tokens) > 0:
             return int(token_choice.least_capacity(self.target, tokens, self.experts, top=top))
         measured = {name: value.clip(0.0, 1.0) for name, value in self.estimates().items()}
@@ -83,6 +88,13 @@ class MeasuredCapacity(nn.Module):
             used = measured["load"][measured["load"] > 0]
             least = token_choice.least_capacity(self.target, tokens, self.experts, top=top, load=used)
         return int(least.max())
+
+    # torch.compile calls it once for each set of arguments and takes the result as a constant.
+    _least._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _loaded(module: MeasuredCapacity, _: Any) -> None:
+    module.refresh()
 
 
 class Measured(NamedTuple):
