@@ -12,7 +12,6 @@ import importlib
 import io
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from resonance_theory import _style
+from resonance_theory import _output, _style
 
 __all__ = ["check", "draw", "names", "record", "write"]
 
@@ -71,30 +70,16 @@ def draw(name: str, data: Sequence[Any] | None = None) -> Figure:
         return _style.finish(module.draw(*(map(read, module.DATA) if data is None else data)))
 
 
-def _put(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def write(chosen: Sequence[str], directory: str | Path) -> list[Path]:
     """NAME.svg, NAME.png and NAME.txt, the caption, for each of the figures; returns the paths."""
-    folder = Path(directory)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise ValueError(f"figure folder = {str(directory)!r} must be writable ({problem.strerror})") from None
+    folder = _output.folder("figure folder", directory)
     paths = []
     for name in chosen:
         figure = draw(name)
         for kind in ("svg", "png"):
-            _put(folder / f"{name}.{kind}", _style.render(figure, kind))
+            _output.write(folder / f"{name}.{kind}", _style.render(figure, kind))
             paths.append(folder / f"{name}.{kind}")
-        _put(folder / f"{name}.txt", (caption(name) + "\n").encode())
+        _output.write(folder / f"{name}.txt", (caption(name) + "\n").encode())
     return paths
 
 
@@ -194,6 +179,6 @@ def record() -> list[Path]:
     """Store the fingerprints of all figures and the README's picture, as they are drawn now."""
     figures = {name: draw(name) for name in names()}
     lines = [f"{json.dumps(name)}: {json.dumps(fingerprint(figure))}" for name, figure in figures.items()]
-    _put(REFERENCE, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
-    _put(PICTURE, _style.render(figures[PICTURE.stem], "png"))
+    _output.write(REFERENCE, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    _output.write(PICTURE, _style.render(figures[PICTURE.stem], "png"))
     return [REFERENCE, PICTURE]

@@ -73,6 +73,8 @@ def integer(
     """Whole numbers in [low, high] as int64; `high` may be an array that broadcasts, named by `high_name`."""
     limit = "" if high is None else (f"{high_name} = {_show(high)}" if high_name else _show(high))
     wanted = f"a whole number of at least {low}" if high is None else f"a whole number between {low} and {limit}"
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:  # NumPy would make an object of it
+        raise ValueError(f"{name} = {_show(value)} must be {wanted}{' (and below 2^63)' if high is None else ''}")
     array = _array(name, value, "iu", wanted)
     if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise ValueError(f"{name} = {_show(int(array.max()))} must be {wanted} (and below 2^63)")

@@ -14,6 +14,8 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from resonance_theory import _output
+
 __all__ = ["LOOK", "canvas", "finish", "render", "save", "styled"]
 
 # The salt makes an SVG's identifiers the same in every run; text as outlines needs no font at the reader's.
@@ -75,7 +77,7 @@ def save(figure: Figure, target: Any) -> None:
     """Write to a path ending in .png, .svg or .pdf, or as SVG to a binary stream; completely or not at all."""
     content = render(finish(figure), file_kind(target))
     if isinstance(target, (str, Path)):
-        Path(target).write_bytes(content)
+        _output.write(target, content)
     else:
         target.write(content)
 

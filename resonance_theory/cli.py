@@ -9,10 +9,9 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
-from resonance_theory import __version__
+from resonance_theory import __version__, _output
 
 __all__ = ["main"]
 
@@ -44,36 +43,23 @@ def _seed(text: str) -> int:
     return value
 
 
-def _write(path: str | Path, text: str) -> None:
-    """Write a file completely or not at all: an earlier one stays until the new one is whole."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _check_writable(option: str, path: str | None) -> None:
-    """Refuse an unwritable output before the work is done, not after."""
-    if path is None:
-        return
-    target = Path(path)
-    if target.is_dir():
-        raise ValueError(f"{option} = {path!r} is a folder but must be a file")
-    parent = target.absolute().parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise ValueError(f"{option} = {path!r} cannot be written: its folder must exist and be writable")
-
-
-def _check_plot(path: str | None) -> None:
-    """Refuse a figure that could not be written or drawn before the work is done."""
-    _check_writable("--plot", path)
-    if path is not None:
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Refuse, before the work is done, outputs that cannot be written or would replace an input or each other."""
+    given, inputs = vars(options), ("file", "gates", "text", "store")
+    taken = {given[name]: name.upper() if name == "file" else f"--{name}" for name in inputs if given.get(name)}
+    for name in ("json", "plot"):
+        path = given.get(name)
+        if path is None or (name == "json" and path == "-"):
+            continue
+        _output.check(f"--{name}", path)
+        for other, called in taken.items():
+            if os.path.realpath(other) == os.path.realpath(path):
+                raise ValueError(f"--{name} = {path!r} would overwrite {called}: name another file")
+        taken[path] = f"--{name}"
+    if given.get("plot") is not None:
         from resonance_theory import _style
 
-        _style.file_kind(path)
+        _style.file_kind(options.plot)
 
 
 def _emit(record: Any, path: str | None, text: str) -> None:
@@ -82,7 +68,7 @@ def _emit(record: Any, path: str | None, text: str) -> None:
         print(json.dumps(record, indent=1, allow_nan=False))
         return
     if path is not None:
-        _write(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+        _output.write(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
     print(text)
 
 
@@ -141,7 +127,6 @@ def _verify_line(result: dict[str, Any], done: int, total: int, width: int) -> s
 def _verify(options: argparse.Namespace) -> int:
     from resonance_theory.verification import ledger
 
-    _check_writable("--json", options.json if options.json != "-" else None)
     if options.report is not None:
         from resonance_theory import report
 
@@ -224,7 +209,6 @@ def report_record(book: Any, seconds: float) -> dict[str, Any]:
 def _claims(options: argparse.Namespace) -> int:
     from resonance_theory.verification import ledger
 
-    _check_writable("--json", options.json if options.json != "-" else None)
     claims = [ledger.load(i) for i in ledger.select(options.pattern)]
     if options.published:
         return _published(claims, options)
@@ -269,8 +253,6 @@ def _published(claims: Sequence[Any], options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> int:
     from resonance_theory.plan import plan
 
-    _check_writable("--json", options.json if options.json != "-" else None)
-    _check_plot(options.plot)
     names: tuple[str, ...] = ("rule", "tokens", "experts", "target", "top", "hit", "percentile", "candidate_tail")
     names += ("false_positive", "signal", "dim", "block_length", "correlation")
     answer = plan(**{name: getattr(options, name) for name in names})
@@ -283,8 +265,6 @@ def _plan(options: argparse.Namespace) -> int:
 def _audit(options: argparse.Namespace) -> int:
     from resonance_theory import audit
 
-    _check_writable("--json", options.json if options.json != "-" else None)
-    _check_plot(options.plot)
     center = True if options.center else None
     result: Any
     if options.model is not None or options.text is not None:
@@ -310,7 +290,6 @@ def _audit(options: argparse.Namespace) -> int:
 def _simulate(options: argparse.Namespace) -> int:
     from resonance_theory.montecarlo.study import run_study
 
-    _check_writable("--json", options.json if options.json != "-" else None)
     if options.all:
         return _simulate_all(options)
     if options.study is None:
@@ -393,8 +372,16 @@ def _figures(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from resonance_theory import report
 
+    record = report.read(options.record)
     report.prepare(options.directory)
-    print(f"report: {report.write(report.read(options.record), options.directory)}")
+    try:
+        page = report.write(record, options.directory)
+    except (LookupError, TypeError, AttributeError) as problem:
+        reason = f"{type(problem).__name__}: {problem}"
+        raise ValueError(
+            f"record = {options.record!r} is not a complete record of `resonance verify` ({reason})"
+        ) from None
+    print(f"report: {page}")
     return 0
 
 
@@ -503,6 +490,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse has already said why
         return stop.code if isinstance(stop.code, int) else 2
     try:
+        _check_outputs(options)
         return options.function(options)
     except (ValueError, TypeError, OSError) as problem:
         text = " ".join(str(problem).split())

@@ -18,7 +18,14 @@ from resonance_theory.rules import adaptive, expert_choice, resonance, token_cho
 
 __all__ = ["RULES", "AdaptivePlan", "Plan", "plan"]
 
-RULES = ("token_choice", "expert_choice", "resonance", "adaptive")
+# the rates that each rule's law depends on, hit for the comparison with token choice at least
+_GIVEN: dict[str, tuple[str, ...]] = {
+    "token_choice": ("hit",),
+    "expert_choice": ("hit", "false_positive"),
+    "resonance": ("hit", "percentile", "candidate_tail"),
+    "adaptive": (),
+}
+RULES = tuple(_GIVEN)
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,9 @@ class Plan:
         with _style.styled():
             figure, axes = _style.canvas(6, 3.7)
             look = _style.LOOK[self.rule]
-            axes.plot(capacities, successes, label=f"{_style.NAMES[self.rule]}, exact law", **look)
+            coarse = len(capacities) < min(capacities[-1], 40)  # points of a slow law, with capacities between them
+            label = f"{_style.NAMES[self.rule]}, exact law{' (points)' if coarse else ''}"
+            axes.plot(capacities, successes, label=label, **look, **(_POINTS if coarse else {}))
             axes.axhline(self.target, label=f"target {self.target:g}", **_style.LOOK["guide"])
             edge = {"markeredgecolor": "black", "markeredgewidth": 0.7, "linestyle": "", "markersize": 7, "zorder": 3}
             mark = {**edge, "color": look["color"], "marker": _style.MARKERS[self.rule], "clip_on": False}
@@ -174,14 +183,15 @@ class AdaptivePlan:
         from resonance_theory import _style
 
         _style.file_kind(target)
-        shares = np.linspace(0.05, 0.95, 10)
+        shares = (np.arange(1, 17) / 16) ** 1.5  # closer where the curve bends
         rates = adaptive.success(shares, self.signal, self.dim, self.experts, top=self.top, tokens=self.tokens)
         with _style.styled():
             figure, axes = _style.canvas(6, 3.7)
             look = _style.LOOK["resonance"]
-            axes.plot(shares, rates, label="adaptive capacity, exact law", **look)
+            axes.plot(shares, rates, label="adaptive capacity, exact law (points)", **look, **_POINTS)
             axes.axhline(self.target, label=f"target {self.target:g}", **_style.LOOK["guide"])
-            mark = {"color": look["color"], "marker": _style.MARKERS["resonance"], "linestyle": ""}
+            edge = {"markeredgecolor": "black", "markeredgewidth": 0.7, "markersize": 7, "zorder": 3}
+            mark = {**edge, "color": look["color"], "marker": _style.MARKERS["resonance"], "linestyle": ""}
             axes.plot([self.mass], [self.success], label=f"least share {self.mass:.4f}", **mark)
             axes.set_xlim(0, 1)
             axes.set_ylim(bottom=0)
@@ -190,6 +200,10 @@ class AdaptivePlan:
             axes.set_title(f"s = {self.tokens} tokens, n = {self.experts} experts, top-{self.top}")
             axes.legend(loc="lower right")
             _style.save(figure, target)
+
+
+# where a curve is known at few points only, the line between them is thin
+_POINTS = {"linewidth": 0.6, "marker": ".", "markersize": 6}
 
 
 def _dependence(length: int | None, correlation: float | None) -> list[tuple[str, str]]:
@@ -245,6 +259,21 @@ def plan(
     if (signal is None) != (dim is None):
         raise ValueError("signal and dim describe the planted model together: give both or neither")
     dependent = _counts(rule, block_length, correlation)
+    if rule == "adaptive" and signal is None:
+        raise ValueError("adaptive needs signal with dim: how much affinity a share holds depends on its whole law")
+    given = {
+        "hit": hit,
+        "percentile": percentile,
+        "candidate_tail": candidate_tail,
+        "false_positive": false_positive,
+    }
+    for name, value in given.items():
+        if value is None:
+            continue
+        if signal is not None:
+            raise ValueError(f"{name} = {value!r} must not be given together with signal and dim, which determine it")
+        if name not in _GIVEN[rule]:
+            raise ValueError(f"{name} = {value!r} must not be given for {rule}, whose law does not depend on it")
     if correlation is not None:
         arguments.integer("tokens", s, 1, 10**7)  # its law takes time and memory in proportion
     weight: Any = None
@@ -252,17 +281,6 @@ def plan(
     q: Any
     h: Any
     if signal is not None and dim is not None:
-        given = {
-            "hit": hit,
-            "percentile": percentile,
-            "candidate_tail": candidate_tail,
-            "false_positive": false_positive,
-        }
-        for name, value in given.items():
-            if value is not None:
-                raise ValueError(
-                    f"{name} = {value!r} must not be given together with signal and dim, which determine it"
-                )
         from resonance_theory import sphere
 
         if rule == "adaptive":
@@ -279,10 +297,12 @@ def plan(
         if rule == "resonance":
             if (percentile is None) == (h is None):
                 raise ValueError("resonance needs exactly one of percentile, candidate_tail, or signal with dim")
-            if percentile is not None:
+            if h is not None:
+                h = float(arguments.probability("candidate_tail", h))
+                if h > k / n * (1 + 1e-12):
+                    raise ValueError(f"candidate_tail = {h!r} must be at most top/experts = {k / n:.6g}")
+            elif percentile is not None:
                 h = float(arguments.probability("percentile", percentile)) * k / n
-        if rule == "adaptive":
-            raise ValueError("adaptive needs signal with dim: how much affinity a share holds depends on its whole law")
         if rule == "expert_choice" and q is None:
             raise ValueError("expert_choice needs false_positive, or signal with dim")
 

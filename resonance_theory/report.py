@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import zlib
 from collections import Counter
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from resonance_theory import _markup, _results
+from resonance_theory import _markup, _output, _results
 
 __all__ = ["claim_body", "prepare", "read", "write"]
 
@@ -28,21 +27,15 @@ Record = Mapping[str, Any]
 
 def prepare(directory: str | Path) -> Path:
     """Make the report folder, or say in one sentence why it cannot be written; before the work, not after."""
-    folder = Path(directory)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}.part"
-        probe.touch()
-        probe.unlink()
-    except OSError as problem:
-        raise ValueError(f"report folder = {str(directory)!r} must be writable ({problem.strerror})") from None
-    return folder
+    return _output.folder("report folder", directory)
 
 
 def read(path: str | Path) -> dict[str, Any]:
     """A stored ledger record; one sentence if the file is none."""
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise ValueError(f"record = {str(path)!r} cannot be read ({problem.strerror})") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as problem:
         raise ValueError(f"record = {str(path)!r} must be the JSON of `resonance verify --json` ({problem})") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
@@ -68,9 +61,7 @@ def write(record: Record, directory: str | Path, *, audit_report: Any = None) ->
         "ledger.json": json.dumps(record, indent=1, allow_nan=False) + "\n",
     }
     for name, text in contents.items():
-        part = folder / f".{name}.part"
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, folder / name)
+        _output.write(folder / name, text)
     return folder / "index.html"
 
 

@@ -136,7 +136,7 @@ def test_ledger_finds_claims_and_names_the_choices():
     assert "exchangeability_identity" in ids
     assert not any(i.startswith("_") for i in ids)
     assert ledger.select("exchange*") == ["exchangeability_identity"]
-    with pytest.raises(ValueError, match=r"matches no claim: use one of .*exchangeability_identity"):
+    with pytest.raises(ValueError, match=r"matches no claim: .*`resonance claims` lists all"):
         ledger.select("no such claim")
 
 

@@ -192,6 +192,13 @@ def test_plan_writes_a_figure_and_json(capsys, tmp_path):
         ([*PLAN, "--plot", "/tmp"], "is a folder"),
         ([*PLAN, "--plot", "/tmp/x.nonsense"], "must end in .png, .svg or .pdf"),
         (["audit", "/no/such/file.npy", "--plot", "/tmp/x.jpeg"], "must end in .png, .svg or .pdf"),
+        ([*PLAN, "--percentile", "0.3"], "percentile = 0.3 must not be given for token_choice"),
+        ([*PLAN, "--false-positive", "0.3"], "false_positive = 0.3 must not be given for token_choice"),
+        ([*replace("--rule", "resonance"), "--candidate-tail", "0.2"], "candidate_tail = 0.2 must be at most top/exp"),
+        (replace("--tokens", "9" * 23), f"tokens = {'9' * 23} must be a whole number of at least 1 (and below 2^63)"),
+        ([*PLAN, "--plot", "/tmp/x.svg", "--json", "/tmp/./x.svg"], "--plot = '/tmp/x.svg' would overwrite --json"),
+        (["simulate", "success_rate", "--store", "s", "--json", "s"], "--json = 's' would overwrite --store"),
+        (["verify", "cap_lav"], "did you mean cap_law"),
         (["nonsense"], "invalid choice: 'nonsense'"),
         ([], "required"),
         (["verify", "no_such_claim"], "matches no claim"),
@@ -288,7 +295,10 @@ def test_verify_fails_when_a_claim_does(capsys, monkeypatch):
     assert "broken: it is wrong" in out
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": "other"}', b"\xff\xfe\x00", b"null"])
+PARTIAL = b'{"format": "resonance-theory ledger 1", "full": false}'
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": "other"}', b"\xff\xfe\x00", b"null", PARTIAL])
 def test_report_refuses_other_files(capsys, tmp_path, content):
     (tmp_path / "bad.json").write_bytes(content)
     words = refuse(capsys, "report", tmp_path / "bad.json", tmp_path / "out")
@@ -300,6 +310,26 @@ def test_an_earlier_result_survives_a_failed_write(capsys, tmp_path):
     kept.write_text("earlier")
     refuse(capsys, *replace("--target", "2"), "--json", kept)
     assert kept.read_text() == "earlier"
+
+
+def test_outputs_do_not_replace_inputs(capsys, tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((64, 8)))
+    before = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "link.json").symlink_to("x.npy")
+    for name in ("x.npy", "link.json"):
+        words = refuse(capsys, "audit", tmp_path / "x.npy", "--experts", "4", "--json", tmp_path / name)
+        assert "would overwrite FILE" in words
+    assert (tmp_path / "x.npy").read_bytes() == before
+
+
+def test_devices_and_links_are_written_through(capsys, tmp_path):
+    """As a superuser a rename would put a file in the place of /dev/null."""
+    assert run(capsys, *PLAN, "--json", "/dev/null")[0] == 0
+    assert Path("/dev/null").is_char_device()
+    (tmp_path / "link.json").symlink_to("real.json")
+    assert run(capsys, *PLAN, "--json", tmp_path / "link.json")[0] == 0
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "real.json").read_text())["capacity"] == 488
 
 
 # --- audit ------------------------------------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ def _file(source: str | Path) -> Path:
     if path.is_dir():
         raise ValueError(f"{str(source)!r} is a folder but must be a file ending in {' or '.join(ENDINGS)}")
     if not path.exists():
-        raise FileNotFoundError(f"{str(source)!r} does not exist: give a {' or '.join(ENDINGS)} file of hidden states")
+        raise FileNotFoundError(f"{str(source)!r} does not exist: give a {' or '.join(ENDINGS)} file")
     if path.stat().st_size == 0:
         raise ValueError(f"{str(source)!r} is empty but must hold hidden states {WANTED}")
     return path

@@ -256,7 +256,8 @@ def _folder(model: str | Path) -> Path:
     """The folder, if it holds a configuration and safetensors weights alone will be read."""
     folder = Path(model)
     if not folder.is_dir():
-        raise FileNotFoundError(f"--model folder {str(model)!r} does not exist: give the local folder of a model")
+        said = "is a file" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"--model folder {str(model)!r} {said}: give the local folder of a model")
     if not (folder / "config.json").is_file():
         raise ValueError(f"--model folder {str(model)!r} holds no config.json but must hold a Hugging Face model")
     if (folder / "adapter_config.json").exists():

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import sys
 import time
 import tomllib
@@ -21,6 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from resonance_theory import _output
 from resonance_theory.montecarlo import ranks
 from resonance_theory.montecarlo.engine import run
 from resonance_theory.montecarlo.progress import Progress
@@ -112,13 +112,7 @@ class StudyResult:
         record = self.to_json()
         rows = record.pop("rows")
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in [record, *rows])
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        _output.write(path, text)
 
 
 def studies() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import importlib
 import multiprocessing
@@ -49,7 +50,9 @@ def select(pattern: str = "") -> list[str]:
     ids = claim_ids()
     chosen = [i for i in ids if not pattern or i == pattern or pattern in i or fnmatch.fnmatch(i, pattern)]
     if not chosen:
-        raise ValueError(f"pattern = {pattern!r} matches no claim: use one of {', '.join(ids)}")
+        near = difflib.get_close_matches(pattern, ids, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"pattern = {pattern!r} matches no claim: {hint}`resonance claims` lists all {len(ids)}")
     return chosen
 
 

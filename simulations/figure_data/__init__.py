@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from resonance_theory import _output
 from resonance_theory.montecarlo.task import versions
 
 __all__ = ["RESULTS", "compute", "names", "write"]
@@ -49,10 +49,5 @@ def write(name: str) -> Path:
     record = {"provenance": {"command": f"python -m simulations.figure_data {name}", **versions()}, **compute(name)}
     lines = [f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in record.items()]
     target = RESULTS / f"{name}.json"
-    part = target.with_name(f".{name}.{os.getpid()}.part")
-    try:
-        part.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+    _output.write(target, "{\n" + ",\n".join(lines) + "\n}\n")
     return target
