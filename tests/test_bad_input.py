@@ -107,11 +107,11 @@ def in_range(function, value):
             assert ((number >= 0) & (number <= 1)).all()
 
 
-@pytest.mark.parametrize("function", FUNCTIONS, ids=label)
-def test_an_answer_or_one_sentence(function):
+def fuzz(function, examples, check):
+    """Random calls, each answered as `check` wants or refused in one sentence that names an argument."""
     outcomes = {"answer": 0, "refusal": 0}
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=examples, deadline=None)
     @given(arguments(function))
     def attempt(drawn):
         try:
@@ -123,10 +123,15 @@ def test_an_answer_or_one_sentence(function):
             assert any(name in text for name in drawn), text
         else:
             outcomes["answer"] += 1
-            in_range(function, value)
+            check(function, value)
 
     attempt()
     assert min(outcomes.values()) > 0, f"the generator is one-sided: {outcomes}"
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=label)
+def test_an_answer_or_one_sentence(function):
+    fuzz(function, 200, in_range)
 
 
 FLOW = evolution.Evolving(dim=32, experts=3, signal=2.0, background=[[1.0, 0.0, -1.0, 0.5]])
@@ -143,25 +148,12 @@ FEW = {
 def test_affinity_mass_answers_or_refuses(function, monkeypatch):
     for name, sensible in FEW.items():  # laws that take longer than a closed form
         monkeypatch.setitem(GOOD, name, sensible)
-    outcomes = {"answer": 0, "refusal": 0}
 
-    @settings(max_examples=30, deadline=None)
-    @given(arguments(function))
-    def attempt(drawn):
-        try:
-            value = function(**drawn)
-        except (TypeError, ValueError) as problem:
-            text = str(problem)
-            outcomes["refusal"] += 1
-            assert "\n" not in text
-            assert any(name in text for name in drawn), text
-        else:
-            outcomes["answer"] += 1
-            for part in value if isinstance(value, tuple) else (value,):
-                assert ((np.asarray(part) >= 0) & (np.asarray(part) <= 1 + 1e-12)).all()
+    def probabilities(_, value):
+        for part in value if isinstance(value, tuple) else (value,):
+            assert ((np.asarray(part) >= 0) & (np.asarray(part) <= 1 + 1e-12)).all()
 
-    attempt()
-    assert min(outcomes.values()) > 0, f"the generator is one-sided: {outcomes}"
+    fuzz(function, 30, probabilities)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +162,7 @@ def test_affinity_mass_answers_or_refuses(function, monkeypatch):
         (lambda: rt.adaptive.threshold([0.1, 0.2], 8, [2, 3, 4]), "mass (2,), experts (3,)"),
         (lambda: rt.adaptive.success(0.5, [1.0, 2.0], [8, 9, 10], 2, tokens=4), "signal (2,), dim (3,)"),
         (lambda: rt.token_choice.success([10, 20], [2, 4, 8], 3), "tokens (2,), experts (3,)"),
+        (lambda: rt.batch.token_choice_success([1, 2], 9, [2, 4, 8], 3), "samples (2,), experts (3,)"),
         (lambda: rt.sphere.cap([], [2, 2]), "affinity (0,), dim (2,)"),
         (lambda: counts.Blocks([1, 2]).success([10, 20, 30], 8, 3), "tokens (3,), length (2,)"),
         (lambda: counts.Blocks([1, 2]).variance_ratio([10, 20, 30]), "tokens (3,), length (2,)"),

@@ -1,7 +1,5 @@
 """Evolving tokens: exact transitions, the two samplers, the laws, and the stored record of the study."""
 
-import json
-
 import numpy as np
 import pytest
 from scipy import integrate
@@ -9,10 +7,9 @@ from scipy import integrate
 import resonance_theory as rt
 from resonance_theory import sphere
 from resonance_theory.evolution import Evolving, moments, transition
-from resonance_theory.montecarlo import study as study_module
 from resonance_theory.montecarlo.study import settings_of
-from resonance_theory.verification import stats
 from simulations import evolution as study
+from tests import records
 
 
 def test_moments_solve_the_equations_of_the_flow():
@@ -92,24 +89,7 @@ def test_classes_that_look_alike_are_computed_once():
 
 
 def test_the_stored_record_agrees_with_the_laws_of_today():
-    """The record of `resonance simulate evolution --full --record`, judged afresh from its counts alone."""
-    cases = study.cases(settings_of("evolution", full=True))
-    path = study_module.folder("simulations") / "results" / "evolution.jsonl"
-    summary, *rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert summary["provenance"]["command"] == "resonance simulate evolution --full --seed 0 --record"
-    laws = {(case.label, key): law for case in cases for key, law in case.laws.items()}
-    assert {(row["case"], row["key"]) for row in rows} == set(laws)
-    for row in rows:
-        law = laws[row["case"], row["key"]]
-        assert row["law"] == pytest.approx(law, rel=1e-9)
-        assert stats.equal(row["successes"], row["trials"], law, stats.ALPHA / len(rows)).holds
-    counts = {(row["case"], row["key"]): (row["successes"], row["trials"]) for row in rows}
-    for mutant in summary["mutants_rejected"]:
-        assert any(
-            stats.equal(*counts[case.label, key], wrong, stats.ALPHA / len(rows)).fails
-            for case in cases
-            for key, wrong in case.mutants[mutant].items()
-        )
+    records.judged("evolution", study.cases(settings_of("evolution", full=True)))
 
 
 def test_affinity_mass_on_an_isotropic_background_is_that_of_planted_tokens():

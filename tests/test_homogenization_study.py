@@ -1,6 +1,5 @@
 """The study of homogenization: its stored record, its counts by hand, and its power against a broken router."""
 
-import json
 import math
 
 import numpy as np
@@ -8,8 +7,8 @@ import pytest
 
 from resonance_theory.montecarlo import study as study_module
 from resonance_theory.montecarlo.study import run_study, settings_of
-from resonance_theory.verification import stats
 from simulations import homogenization as study
+from tests import records
 
 
 @pytest.fixture(scope="module")
@@ -18,25 +17,9 @@ def cases():
 
 
 def test_the_stored_record_agrees_with_the_laws_of_today(cases):
-    """The record of `resonance simulate homogenization --full --record`, judged afresh from its counts alone."""
-    path = study_module.folder("simulations") / "results" / "homogenization.jsonl"
-    summary, *rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert summary["provenance"]["command"] == "resonance simulate homogenization --full --seed 0 --record"
-    laws = {(case.label, key): law for case in cases for key, law in case.laws.items()}
-    assert {(row["case"], row["key"]) for row in rows} == set(laws)
-    for row in rows:
-        law = laws[row["case"], row["key"]]
-        assert row["law"] == pytest.approx(law, rel=1e-9)
-        assert row["trials"] >= 2_000_000
-        assert stats.equal(row["successes"], row["trials"], law, stats.ALPHA / len(rows)).holds
-    counts = {(row["case"], row["key"]): (row["successes"], row["trials"]) for row in rows}
-    assert len(summary["mutants_rejected"]) == 6
-    for mutant in summary["mutants_rejected"]:
-        assert any(
-            stats.equal(*counts[case.label, key], wrong, stats.ALPHA / len(rows)).fails
-            for case in cases
-            for key, wrong in case.mutants.get(mutant, {}).items()
-        )
+    rows, mutants = records.judged("homogenization", cases)
+    assert all(row["trials"] >= 2_000_000 for row in rows)
+    assert len(mutants) == 6
 
 
 def test_laws_meet_the_closed_forms(cases):

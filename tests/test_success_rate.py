@@ -18,6 +18,7 @@ from resonance_theory.rules import expert_choice, resonance, token_choice
 from resonance_theory.tokens import planted, planted_affinity
 from resonance_theory.verification import stats
 from simulations import _template, success_rate
+from tests import records
 
 
 def drawn(seed, sampler, trials, s, d, n, signal):
@@ -89,23 +90,7 @@ def cases():
 
 
 def test_the_stored_record_agrees_with_the_laws_of_today(cases):
-    """The record of `resonance simulate success_rate --full --record`, judged afresh from its counts alone."""
-    path = study_module.folder("simulations") / "results" / "success_rate.jsonl"
-    summary, *rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert summary["provenance"]["command"] == "resonance simulate success_rate --full --seed 0 --record"
-    laws = {(case.label, key): law for case in cases for key, law in case.laws.items()}
-    assert {(row["case"], row["key"]) for row in rows} == set(laws)
-    for row in rows:
-        law = laws[row["case"], row["key"]]
-        assert row["law"] == pytest.approx(law, rel=1e-9)
-        assert stats.equal(row["successes"], row["trials"], law, stats.ALPHA / len(rows)).holds
-    counts = {(row["case"], row["key"]): (row["successes"], row["trials"]) for row in rows}
-    for mutant in summary["mutants_rejected"]:
-        assert any(
-            stats.equal(*counts[case.label, key], wrong, stats.ALPHA / len(rows)).fails
-            for case in cases
-            for key, wrong in case.mutants[mutant].items()
-        )
+    records.judged("success_rate", cases)
 
 
 def test_every_law_is_a_probability_and_every_mutant_differs(cases):
