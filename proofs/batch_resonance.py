@@ -180,8 +180,7 @@ claim.simulate(
     sample,
     cases=[
         {"samples": 4, "total": 4, "capacity": 1, "top": 1},
-        {"samples": 8, "total": 20, "capacity": 2, "top": 1},
-        {"samples": 4, "total": 6, "capacity": 2, "top": 2},
+        {"samples": 4, "total": 4, "capacity": 1, "top": 2},
     ],
     law=law,
     trials=60_000,
