@@ -187,6 +187,37 @@ def test_inner_product_selection(d, n, f):
     assert hm.resonance_scatter(d, n, f) == pytest.approx(float(expected), rel=1e-11)
 
 
+@pytest.mark.parametrize("shift", [0.0, -3.0])
+@pytest.mark.parametrize(("d", "n"), [(2, 2), (64, 8), (20, 20)])
+def test_skewed_scatter_without_a_mean(d, n, shift):
+    for f in (1.0, 0.9, 0.3, 1e-3):
+        expected = float(hm.resonance_scatter(d, n, f))
+        assert hm.skewed_scatter(np.full(n, shift), d, kept=f) == pytest.approx(expected, rel=1e-12)
+
+
+def test_skewed_scatter_on_sampled_tokens():
+    """Every expert keeps a fraction of its own, of 400,000 tokens; what a wrong share or moment would change is 5 % and more."""
+    gate, dim = np.array([1.0, 0.3, -0.5]), 4
+    x = np.random.default_rng(5).standard_normal((400_000, dim))
+    x[:, :3] += gate
+    best = x[:, :3].argmax(axis=1)
+    kept = np.array([0.2, 0.7, 1.0])
+    chosen = np.zeros(len(x), dtype=bool)
+    for i, f in enumerate(kept):
+        mine = best == i
+        chosen |= mine & (x[:, i] > np.quantile(x[mine, i], 1 - f) - 1e-12)
+    between, within = hm.scatter(x[chosen], best[chosen])
+    assert float(between / within) == pytest.approx(hm.skewed_scatter(gate, dim, kept=kept), rel=0.01)
+    with pytest.raises(ValueError, match="gate has shape"):
+        hm.skewed_scatter([1.0], dim)
+    with pytest.raises(ValueError, match=r"gate\[0\] = 11.0 must be"):
+        hm.skewed_scatter([11.0, 0.0], dim)
+    with pytest.raises(ValueError, match="dim = 2 must be"):
+        hm.skewed_scatter(gate, 2)
+    with pytest.raises(ValueError, match=r"kept has shape \(2,\)"):
+        hm.skewed_scatter(gate, dim, kept=[0.5, 0.5])
+
+
 def test_keeping_everything_is_token_choice():
     for d, n in [(2, 2), (16, 8), (256, 16)]:
         for sphere in (False, True):
