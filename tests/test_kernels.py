@@ -270,6 +270,18 @@ def test_indices_beyond_32_bits_are_refused():
         kernels.route(np.broadcast_to(np.zeros((1, 4), np.float32), (2**32, 4)), 2, 1)
 
 
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="8.6 GB of zeros that take no memory")
+def test_more_than_2_to_the_31_features():
+    pytest.importorskip("numba")
+    x = np.zeros((2**21 + 3, 1024), np.float32)
+    x[-1, 128 * 5 : 128 * 6], x[-2, 3] = 1, 1
+    kept = kernels.route(x, 8, 5)
+    assert kept.token.tolist() == [2**21 + 1, 0, 1, 2, 3, 2**21 + 2]
+    assert kept.expert.tolist() == [0, 0, 0, 0, 0, 5]
+    assert kept.load.tolist() == [2**21 + 2, 0, 0, 0, 0, 1, 0, 0]
+
+
 def test_candidates_that_would_leave_the_buffers():
     pytest.importorskip("numba")
     weight = np.ones((50, 1), np.float32)

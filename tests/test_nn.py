@@ -612,6 +612,26 @@ def test_own_gates():
         router(experts=5, gates=Gate())(x)
 
 
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("rule", ["resonance", "token_choice"])
+def test_layouts_of_the_tokens(rule, fused):
+    m = layer(rule, top=2, normalize=True, statistics=False, fused=fused, capacity_factor=0.7)
+    x = tokens(20, 3, 48)
+    for view in (
+        x[..., ::2].transpose(0, 1),
+        x[:, :1, 24:].transpose(0, 1).expand(3, -1, -1),
+        x[5, 0, :24].expand(20, 24),
+    ):
+        plain = view.contiguous().requires_grad_()
+        assert view.stride() != plain.stride()
+        view = view.detach().requires_grad_()
+        (got, routing), (wanted, same) = (m(v, return_routing=True) for v in (view, plain))
+        assert torch.equal(routing.token, same.token)
+        torch.testing.assert_close(got, wanted)
+        one, other = (torch.autograd.grad(y.square().sum(), v)[0] for y, v in ((got, view), (wanted, plain)))
+        torch.testing.assert_close(one, other)
+
+
 BAD = [
     ({"dim": 25}, ValueError, "dim = 25 is not divisible by experts = 4"),
     ({"experts": 0}, ValueError, "experts = 0"),
@@ -656,6 +676,8 @@ def test_bad_input():
         ((torch.ones(20, 24), mask.long()), TypeError, "padding_mask is of torch.int64"),
         ((torch.ones(20, 24), [False] * 20), TypeError, "padding_mask is of list"),
         ((torch.ones(20, 24), mask[:19]), ValueError, r"padding_mask has shape \(19,\)"),
+        ((torch.ones(20, 24, device="meta"),), ValueError, "x is on device meta but the router is on cpu"),
+        ((torch.ones(20, 24), mask.to("meta")), ValueError, "padding_mask is on device meta but x is on cpu"),
     ]:
         with pytest.raises(kind, match=message):
             r(*arguments)

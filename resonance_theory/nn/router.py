@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -267,6 +268,9 @@ class ResonanceRouter(nn.Module):
             raise ValueError(
                 f"x has shape {tuple(x.shape)} but must be (tokens, {self.dim}) or (samples, tokens, {self.dim})"
             )
+        home = next(itertools.chain(self.parameters(), self.buffers()), x).device
+        if x.device != home:
+            raise ValueError(f"x is on device {x.device} but the router is on {home}: move one of them")
         batched = x.ndim == 3
         if padding_mask is None:
             return (x if batched else x[None]), None, batched
@@ -276,6 +280,10 @@ class ResonanceRouter(nn.Module):
         if padding_mask.shape != x.shape[:-1]:
             raise ValueError(
                 f"padding_mask has shape {tuple(padding_mask.shape)} but must be {tuple(x.shape[:-1])} to match x"
+            )
+        if padding_mask.device != x.device:
+            raise ValueError(
+                f"padding_mask is on device {padding_mask.device} but x is on {x.device}: move one of them"
             )
         # What stands in padding must not matter, not even NaN.
         x = x.masked_fill(padding_mask[..., None], 0.0)
