@@ -14,6 +14,7 @@ from resonance_theory.montecarlo.training import Arm, compare, interval, run_tra
 from resonance_theory.rules import expert_choice, resonance, token_choice
 from simulations import (
     _template,
+    chen_homogenization,
     chen_mixture,
     digits_mosaics,
     digits_scaling,
@@ -560,7 +561,15 @@ def test_counts_of_a_short_planted_training():
 
 @pytest.mark.parametrize(
     "module",
-    [chen_mixture, digits_mosaics, digits_scaling, homogenization_training, planted_phases, planted_training],
+    [
+        chen_homogenization,
+        chen_mixture,
+        digits_mosaics,
+        digits_scaling,
+        homogenization_training,
+        planted_phases,
+        planted_training,
+    ],
 )
 def test_the_stored_record_is_what_its_runs_say(module):
     """Intervals and verdicts of the record of `--full`, computed afresh from its runs under the settings of today."""
