@@ -186,7 +186,8 @@ def dispatch_entropy(load: ArrayLike) -> Floats:
 def dispatch_information(table: ArrayLike) -> float:
     """Mutual information in nats between a token's group (rows) and its expert (columns), from their counts.
 
-    The plug-in estimate: biased upwards by about (rows-1)(columns-1)/(2 N).
+    The plug-in estimate: biased upwards by about (rows-1)(columns-1)/(2 N); where groups have nothing to do with experts its mean
+    is at most log(1 + (rows-1)(columns-1)/(N-1)) (claim dispatch_chance).
     """
     from scipy.special import entr
 
