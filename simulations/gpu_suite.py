@@ -138,6 +138,29 @@ def check_bad_values(device: str, tokens: int) -> dict[str, Any]:
     return {"passed": not silent, "silent": silent}
 
 
+def check_cupy(device: str, tokens: int) -> dict[str, Any]:
+    """CuPy arrays, where CuPy is installed: they share torch's memory, and are routed alike."""
+    if device != "cuda" or importlib.util.find_spec("cupy") is None:
+        return {"passed": True, "note": "not run: needs a CUDA device and CuPy"}
+    import torch
+
+    cupy = importlib.import_module("cupy")
+    x = _tokens((2, tokens, 96), device)
+    lent = cupy.from_dlpack(x)
+    wrong = [] if lent.data.ptr == x.data_ptr() == torch.from_dlpack(lent).data_ptr() else ["the memory is not shared"]
+    capacity = max(1, tokens // 9)
+    for name, got, wanted in (
+        ("kernels", kernels.route(lent, 8, capacity), kernels.route(x, 8, capacity)),
+        ("rules", rt.resonance.route(rt.affinity(lent, 8), capacity), rt.resonance.route(rt.affinity(x, 8), capacity)),
+    ):
+        if not isinstance(got.token, cupy.ndarray):
+            wrong.append(f"{name} returned a {type(got.token).__name__}")
+        if name == "kernels":  # sums of the rules are in single precision, in each library's own order
+            fields = {f: (cupy.asnumpy(getattr(got, f)), _host(getattr(wanted, f))) for f in _FIELDS}
+            wrong += [f"{name} {f}" for f, (one, other) in fields.items() if not np.array_equal(one, other)]
+    return {"passed": not wrong, "wrong": wrong}
+
+
 CHECKS: dict[str, Callable[[str, int], dict[str, Any]]] = {
     name.removeprefix("check_"): value for name, value in list(globals().items()) if name.startswith("check_")
 }

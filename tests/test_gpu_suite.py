@@ -28,7 +28,7 @@ def test_rehearsal_on_the_cpu(tmp_path):
     checks = json.loads((tmp_path / "checks.json").read_text())
     assert checks["status"] == "passed"
     assert checks["provenance"]["device"].startswith("cpu")
-    assert len(checks["checks"]) == 5
+    assert len(checks["checks"]) == 6
     from simulations.gpu_suite import STUDIES
 
     assert all(json.loads((tmp_path / f"{name}.json").read_text())["passed"] for name in STUDIES)

@@ -17,7 +17,7 @@ from resonance_theory import kernels
 FIELDS = ("expert", "token", "slot", "load")
 
 
-@pytest.fixture(params=["numba", "numba-serial", "naive", "torch", "torch-naive", "array_api_strict"])
+@pytest.fixture(params=["numba", "numba-serial", "naive", "torch", "torch-naive", "array_api_strict", "lent"])
 def library(request, monkeypatch):
     """A function from NumPy arrays to the library under test, with the backend that it names."""
     name = request.param
@@ -26,6 +26,11 @@ def library(request, monkeypatch):
     elif name != "array_api_strict":
         pytest.importorskip("numba")
     monkeypatch.setattr(kernels, "_forked", name == "numba-serial")
+    if name == "lent":  # the way of CuPy's arrays, with arrays of another library on the CPU
+        strict = pytest.importorskip("array_api_strict")
+        pytest.importorskip("torch")
+        monkeypatch.setattr(kernels, "_lent", lambda x: isinstance(x, type(strict.asarray(0))))
+        return strict.asarray
     if name.startswith("torch"):
         return pytest.importorskip("torch").asarray
     return pytest.importorskip("array_api_strict").asarray if name == "array_api_strict" else np.asarray
@@ -102,6 +107,23 @@ def test_routes_as_defined(library):
         alone = kernels.route(library(x[-1]), experts, capacity, top=top)
         assert alone.sample is None
         assert entries(alone) == entries(routed, len(x) - 1)
+
+
+def test_lent_arrays_are_not_copied(monkeypatch):
+    strict, torch = pytest.importorskip("array_api_strict"), pytest.importorskip("torch")
+    monkeypatch.setattr(kernels, "_lent", lambda x: isinstance(x, type(strict.asarray(0))))
+    seen, real = [], kernels._route
+    monkeypatch.setattr(
+        kernels, "_route", lambda *arguments: seen.append((arguments[0], real(*arguments))) or seen[-1][1]
+    )
+    x = strict.asarray(np.random.default_rng(1).standard_normal((3, 50, 24)).astype(np.float32))
+    kept = kernels.route(x, 4, 9)
+    ((lent, result),) = seen
+    assert isinstance(lent, torch.Tensor)
+    assert lent.data_ptr() == np.from_dlpack(x).ctypes.data
+    for name in (*FIELDS, "sample"):
+        assert getattr(kept, name).__array_namespace__() is strict
+        assert np.from_dlpack(getattr(kept, name)).ctypes.data == getattr(result, name).data_ptr()
 
 
 def test_the_cases_tell_the_tie_rules_apart():

@@ -5,10 +5,10 @@
     assignment = route(x, experts, capacity, top=1)        # the compact `Assignment` of rules.resonance.route
 
 NumPy arrays and torch tensors on the CPU run on numba kernels; CUDA tensors find affinities with Triton and sort with
-torch; all others (and any machine without these) take the array-agnostic references in `naive.py`. For torch,
-`top_affinity` is differentiable and all three are operators of `torch.library`, so that `torch.compile` takes them
-whole. On the CPU a gradient takes the memory of the last one that was dropped, if it has its size; until then that
-memory, as much as the tokens', is held back.
+torch, and CuPy arrays go the same way where torch and Triton are installed, without a copy in or out; all others (and
+any machine without these) take the array-agnostic references in `naive.py`. For torch, `top_affinity` is differentiable
+and all three are operators of `torch.library`, so that `torch.compile` takes them whole. On the CPU a gradient takes the
+memory of the last one that was dropped, if it has its size; until then that memory, as much as the tokens', is held back.
 
 What is guaranteed. Affinities are sums in float64, rounded once to the type of the result (float64 for float64
 tokens, float32 for all others), and only then compared; ties go to the lower expert, then to the earlier token.
@@ -20,12 +20,13 @@ float32 affinity in 10^6, and always where sums are exact (integers of moderate 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import array_api_compat
 import numpy as np
@@ -38,6 +39,7 @@ from resonance_theory.rules._select import Assignment
 __all__ = ["backend", "route", "slots", "top_affinity"]
 
 Array = Any  # any array that follows the array API standard
+F = TypeVar("F", bound=Callable[..., Any])
 
 _PIECE = 2**21  # entries of x that are converted at a time where its layout or type needs a copy: 8 MB of float32
 _LARGEST = 2**32 - 1  # pairs of one sample that the 32-bit indices of the kernels can name
@@ -54,6 +56,27 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def _by_torch(function: F) -> F:
+    """CuPy arrays as torch tensors of the same memory, and the result back in the same way."""
+
+    @functools.wraps(function)
+    def call(x: Array, *arguments: Any, **options: Any) -> Any:
+        if not _lent(x):
+            return function(x, *arguments, **options)
+        import torch
+
+        library = array_api_compat.array_namespace(x)
+        taken = [torch.from_dlpack(value) if _lent(value) else value for value in arguments]
+        result = function(torch.from_dlpack(x), *taken, **options)
+        if isinstance(result, tuple):
+            return tuple(library.from_dlpack(part) for part in result)
+        back = {name: library.from_dlpack(part) for name, part in vars(result).items() if _is_torch(part)}
+        return dataclasses.replace(result, **back)
+
+    return cast(F, call)
+
+
+@_by_torch
 def top_affinity(x: Array, experts: int, *, top: int = 1) -> tuple[Array, Array]:
     """(weight, expert), each (..., top): the highest GrAP affinities of every token, falling, and whose they are.
 
@@ -72,6 +95,7 @@ def top_affinity(x: Array, experts: int, *, top: int = 1) -> tuple[Array, Array]
     return _top_affinity(x, experts, top)
 
 
+@_by_torch
 def slots(weight: Array, expert: Array, experts: int, capacity: int) -> tuple[Array, Array]:
     """(slot, load): each candidate's slot in its expert's buffer, -1 where dropped, and the candidates of each expert.
 
@@ -86,6 +110,7 @@ def slots(weight: Array, expert: Array, experts: int, capacity: int) -> tuple[Ar
     return _slots(*_candidates(weight, expert, experts, capacity))
 
 
+@_by_torch
 def route(x: Array, experts: int, capacity: int, *, top: int = 1) -> Assignment:
     """Resonance routing of tokens: `rules.resonance.route(affinity(x, experts), capacity, top=top)` in one read of x.
 
@@ -367,6 +392,11 @@ def _like(x: Array, array: np.ndarray) -> Array:
 def _name(dtype: Any) -> str:
     """The name that all libraries share: float32 for torch.float32 as for big-endian float32."""
     return getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
+
+
+def _lent(x: Any) -> bool:
+    """Whether x is a CuPy array that torch and Triton can serve."""
+    return type(x).__module__.partition(".")[0] == "cupy" and _found("torch") and _found("triton")
 
 
 def _is_torch(x: Any) -> bool:
