@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -96,10 +97,20 @@ class TrainingResult(StudyResult):
                 table.append((sides, metric, difference, expected, row["verdict"]))
         lines += _aligned(table)
         runs = len(next(iter(arms[0]["metrics"].values()))["runs"])
-        why = self.provenance.get("no claim")
-        verdict = f"smoke test: no claim ({why})" if why else "passed" if self.passed else "FAILED"
-        lines += ["", f"{runs} runs of each arm; {verdict}"]
+        lines += ["", f"{runs} runs of each arm; {self._summary()}"]
         return "\n".join(lines)
+
+    def _summary(self) -> str:
+        """One line on all expectations; an inconclusive one is neither a success nor a failure."""
+        if why := self.provenance.get("no claim"):
+            return f"smoke test: no claim ({why})"
+        count = Counter(row["verdict"] for row in self.rows if "expect" in row)
+        if not count:
+            return "measured: no expectation to pass or fail"
+        ending = "passed" if self.passed else "FAILED" if count["VIOLATED"] else "undecided"
+        parts = [f"{count['SUPPORTED']} of {count.total()} expectations supported"]
+        parts += [f"{count[verdict]} {verdict.lower()}" for verdict in ("INCONCLUSIVE", "VIOLATED") if count[verdict]]
+        return f"{', '.join(parts)}: {ending}"
 
 
 def _other(row: Mapping[str, Any]) -> str:
