@@ -1,6 +1,8 @@
 """Homogenization along the training of a small language model: its measurements by hand, its closed forms, tiny runs."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,3 +215,22 @@ def test_a_quick_run_claims_nothing(runs, monkeypatch):
     assert "smoke test: no claim" in result.table()
     assert not result.passed
     assert {row["verdict"] for row in result.rows if "expect" in row and "premise" not in row} == {"NO CLAIM"}
+
+
+def test_the_page_shows_the_record():
+    root = Path(study.__file__).parent
+    page = (root / "findings" / "language_homogenization.md").read_text(encoding="utf-8")
+    first, *rows = map(json.loads, (root / "results" / "language_homogenization.jsonl").read_text().splitlines())
+    assert first["provenance"]["seed"] == 0
+    for row in rows:
+        if "arm" in row:
+            for metric in ("calinski-harabasz @0", "byte information @end", "cka @end", "heaviest share @end"):
+                found = row["metrics"][metric]
+                half = (found["high"] - found["low"]) / 2
+                assert f"| {found['mean']:.3f} ± {half:.3f} ".replace("0.", ".") in page, (row["arm"], metric)
+        else:
+            limits = [
+                [f"{row[side]:.{digits}f}".replace("0.", ".") for side in ("low", "high")] for digits in (2, 3, 4)
+            ]
+            assert any(f"[{low}, {high}] | " in page for low, high in limits), row["metric"]
+            assert row["verdict"] in ("MEASURED", "SUPPORTED", "INCONCLUSIVE")
