@@ -21,7 +21,8 @@ E (N_s - C)_+ at s = (nC+1)/5 tends to a positive number and s/n - C/5 = 1/(5n) 
 
 What is true for every n, s and C: (1 - 1/e) min(1, nC/s) <= P_TCR/p <= min(1, nC/s). The upper bound is Jensen's. For the
 lower one, m(λ) = E min(Poi(λ), C) is concave in λ (m' = P(Poi(λ) <= C-1) falls), so m(λ)/λ falls and m rises: for λ <= C,
-m(λ)/λ >= m(C)/C; for λ >= C, m(λ) >= m(C); and m(C) >= C (1 - 1/e) by 2. Both constants are sharp (C = 1, s = n large).
+m(λ)/λ >= m(C)/C; for λ >= C, m(λ) >= m(C); and m(C) >= C (1 - 1/e) by 2. Both constants are sharp (C = 1, s = n large). Nothing
+here asks for π = 1/n: with 1/π in place of n these two bounds hold for Top-ℓ and for any unequal loads.
 """
 
 from __future__ import annotations
@@ -59,7 +60,10 @@ claim = Claim(
     r"$\frac{C\sum p_i}{5s}$ holds if and only if $E\min(N_s,C)\geq C/5$: never if $nC>5s$; if $nC=5s$ only at "
     r"$s=C$; always if $n\leq 5$, if $s\geq nC\ln\frac{5}{4}$, or if "
     r"$s\geq n\{\frac{C}{5}+\frac{3}{10}\rho^C\}$ with $\rho=e^{4/5}/5$",
-    hypotheses=(r"$s,n,C\geq 1$ integers, $C\leq s$, Top-1, uniform loads, $N_s\sim\mathrm{Bin}(s,1/n)$",),
+    hypotheses=(
+        r"$s,n,C\geq 1$ integers, $C\leq s$, Top-1, uniform loads, $N_s\sim\mathrm{Bin}(s,1/n)$",
+        r"the bounds with $1-\frac{1}{e}$ and $1$: for any load $\pi$ (Top-$l$, unequal loads), $\frac{1}{\pi}$ in place of $n$",
+    ),
     source="ETR Theorem 5, eq. 11 (arXiv 2406.00023)",
     kind="bound",
     expected=Verdict.CORRECTED,
@@ -231,6 +235,15 @@ def _(side: SimpleNamespace) -> Outcome:
         return fails(
             f"s={tokens[i]}, n={experts[i]}, C={capacity[i]}: {value[i]:.6f} not in [{low[i]:.6f}, {min(1, share[i]):.6f}]"
         )
+    load = 10 ** rng.uniform(-5, 0, count)  # Top-ℓ and experts of loads of their own
+    load[0], tokens[0] = 1e-5, 10**5
+    share = capacity / (load * tokens)
+    value = token_choice.success(tokens, 2, capacity, load=load)
+    low = np.array([side.lower(v) for v in share])
+    bad = (value < low * (1 - 1e-12)) | (value > np.minimum(1, share) * (1 + 1e-12))
+    if bad.any():
+        i = int(np.argmax(bad))
+        return fails(f"s={tokens[i]}, π={load[i]:.3g}, C={capacity[i]}: {value[i]:.6f}, bound {low[i]:.6f}")
     at = np.maximum(np.ceil(float(side.threshold) * experts * capacity).astype(np.int64), capacity)
     filled = token_choice.kept(at, experts, capacity) / capacity
     if np.any(filled < 0.2 * (1 - 1e-12)):
