@@ -346,7 +346,8 @@ def affinity_tail(affinity: ArrayLike, signal: ArrayLike, dim: ArrayLike) -> Any
 
     With X ~ N(signal, 1) along the gate and R ~ chi_{dim-1} across it, affinity >= a iff X >= R a / sqrt(1 - a^2);
     the expectation of the normal tail over R is integrated over log R. Relative error below 1e-12 for affinity >= 0
-    (absolute below, where the complement is the small one); its rounding enters as in `cap`.
+    (absolute below, where the complement is the small one); its rounding enters as in `cap`. From signals of about 700
+    on low dimensions lose digits, down to three, where the tail lies between 0 and 1: X's is too steep in log R there.
     """
     a, theta, d = np.broadcast_arrays(_affinity(affinity), _signal(signal), _dim(dim).astype(np.float64))
     shape = a.shape
@@ -614,8 +615,9 @@ def candidate_tail(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, t
     (top + 1) a^2 >= 1 and to top / experts at affinity -1.
 
     Error, measured against 34- to 60-digit references: at most 2e-14 relative, in the tails too, for every top in dim
-    2 to 100 and for top <= 25 or experts - top < 20 up to dim 10^4; about experts * 1e-15 relative for top of the order
-    of experts in the thousands. As with any function of the affinity, its rounding enters times dim a^2 / (1 - a^2).
+    2 to 100 and for top <= 25 or experts - top < 20 up to dim 10^4, but 5e-13 in dim 30 to 49 where experts a^2 is just
+    above 1; about experts * 1e-15 relative for top of the order of experts in the thousands. As with any function of
+    the affinity, its rounding enters times dim a^2 / (1 - a^2).
     Raises TypeError or ValueError outside the ranges above.
     """
     shape, (a, d, n, top_) = _candidate_arguments(affinity, dim, experts, top)
@@ -700,8 +702,9 @@ def hit_given_affinity(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, 
     Given affinity a the rest of the direction is sqrt(1 - a^2) times a uniform direction in R^(dim-1), so this is
     P(at most top - 1 of experts - 1 coordinates of that direction exceed b), b = a / sqrt(1 - a^2); 1 for b >= 1.
 
-    The error is 1e-14 absolute (neither tiny hits nor tiny misses carry relative accuracy). In dim 2 it is a step
-    function, 0, 1/2, 1, with jumps at affinity -1/sqrt(2) and 1/sqrt(2).
+    The error is 1e-14 absolute, 3e-12 in dim 14 to 50 (neither tiny hits nor tiny misses carry relative accuracy). The
+    affinity's rounding enters; in dim 3 it takes half of the digits next to affinity -1/sqrt(2) and 1/sqrt(2). In dim 2
+    it is a step function, 0, 1/2, 1, with jumps there.
     """
     shape, (a, d, n, top_) = _candidate_arguments(affinity, dim, experts, top)
     result = np.ones(a.shape)
@@ -803,8 +806,9 @@ def planted(signal: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: Array
 
     Error of such averages. The nodes cover all of the law and of E q but e^-42; hits and false positives average to
     `hit_rate` and `false_positive` within 1e-12. A rule's P(Bin(tokens - 1, h) < capacity) is a step in h of relative
-    width 1/sqrt(capacity), which the nodes must resolve: the default 1024 give 1e-12 for capacities up to 500; above,
-    take nodes >= 128 sqrt(capacity), and compare with twice as many where it matters.
+    width 1/sqrt(capacity), which the nodes must resolve: the default 1024 give 1e-12 for capacities up to 64; above,
+    take nodes >= 128 sqrt(capacity), and compare with twice as many where it matters. (At capacity 500 the default is
+    off by up to 1e-10, and by up to 1e-4 in dim <= 26, where the nodes are shared out between kinks.)
     Raises TypeError or ValueError outside the ranges above.
     """
     whole = check.integer("nodes", nodes, 64)

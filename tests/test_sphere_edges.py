@@ -3,12 +3,13 @@
 What `test_sphere.py` measures against references inside the ranges is not repeated here.
 """
 
+import math
 import tracemalloc
 
 import mpmath as mp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from resonance_theory import sphere
 
@@ -96,9 +97,61 @@ def test_at_affinity_zero_counts_are_binomial(experts, top):
     assert sphere.hit_given_affinity(0.0, experts, experts, top=top) == pytest.approx(hit, abs=experts * 1e-15)
 
 
+def at_most(a, d, n, level):
+    """P(at most `level` of n affinities in R^d are >= a): the inverse Laplace transform on a vertical line, 40 digits."""
+    c, step = mp.mpf(d) / 2, mp.mpf(1) / 40
+    width, total = mp.sqrt(c), mp.mpf(0)
+    for i in range(200):
+        p = c + 1j * width * mp.sinh(i * step)
+        q = mp.erfc(a * mp.sqrt(p)) / 2
+        count = mp.fsum(math.comb(n, j) * q**j * (1 - q) ** (n - j) for j in range(level + 1))
+        value = mp.exp(p - c - c * mp.log(p / c)) * count * mp.cosh(i * step)
+        total += value.real * (1 if i else mp.mpf(1) / 2)
+    return total * step / mp.pi * width * mp.exp(mp.loggamma(c) + c - c * mp.log(c))
+
+
+@pytest.mark.parametrize(("d", "n", "top"), [(51, 51, 2), (51, 51, 1), (52, 30, 1)])
+def test_hits_by_another_contour(d, n, top):
+    with mp.workdps(40):
+        for a in (0.05, 0.14002800840280097, 0.2):
+            b = mp.mpf(a) / mp.sqrt(1 - mp.mpf(a) ** 2)
+            exact = at_most(b, d - 1, n - 1, top - 1)
+            assert abs(float(sphere.hit_given_affinity(a, d, n, top=top) - exact)) < 1e-14
+
+
 def test_percentiles_of_several_choices():
     tail = sphere.candidate_tail(0.1, 64, 8, top=[1, 2, 4])
     np.testing.assert_allclose(sphere.percentile(0.1, 64, 8, top=[1, 2, 4]), tail * [8, 4, 2], rtol=1e-15)
+
+
+@pytest.mark.parametrize("dim", [2, 3, 29, 1000])
+def test_affinity_tails_next_to_the_pole_without_signal_are_caps(dim):
+    affinity = 1 - np.array([1e-3, 1e-6, 1e-10, 1e-13])
+    cap = sphere.cap(affinity, dim)
+    np.testing.assert_allclose(sphere.affinity_tail(affinity, 0.0, dim), cap, rtol=1e-12, atol=1e-290)
+    assert np.all(sphere.affinity_tail(affinity, 10.0, dim) >= cap)
+
+
+def test_log_tails_of_several_choices_far_out_are_log_caps():
+    # where hardly ever two affinities are this large
+    affinity = np.array([0.41, 0.5, 0.6])
+    log_cap = sphere.log_cap(affinity, 10_000)
+    np.testing.assert_allclose(sphere.log_candidate_tail(affinity, 10_000, 10_000, top=2), log_cap, rtol=1e-13)
+
+
+def test_waiting_for_an_affinity_that_every_token_reaches():
+    affinity = np.linspace(-1, -0.19, 82)  # so low that 28 affinities cannot all lie below, and 22 hardly ever do
+    assert sphere.waiting_tokens(affinity, 28, 28, target=0.9).tolist() == [1] * 82
+    assert sphere.waiting_tokens(affinity, 28, 22, target=0.5).tolist() == [1] * 82
+    assert sphere.waiting_tokens(affinity, 28, 28).tolist() == [1] * 82
+
+
+@pytest.mark.parametrize("experts", [10, 1000, 10**6])
+def test_misses_without_signal(experts):
+    for top in (1, 2, 5):
+        # what SciPy's incomplete beta function loses among many experts is 6e-18 of their number
+        miss = sphere.miss_rate(0.0, experts, top=top)
+        assert miss == pytest.approx(1 - top / experts, rel=max(1e-13, experts * 6e-18))
 
 
 def test_an_integral_takes_few_values_of_its_integrand():
@@ -119,9 +172,21 @@ def test_no_probability_exceeds_one():
     assert sphere.hit_rate(signal[:, None], [2, 8, 1000]).max() == 1
     assert sphere.miss_rate(0.0, 10 ** np.arange(19)).max() <= 1
     assert sphere.affinity_tail(np.linspace(-1, 0.5, 40), 20.0, 64).max() == 1
+    assert sphere.hit_given_affinity(np.sqrt(0.5), [5, 6, 7], 5).max() == 1
     experts = np.arange(1, 30)
     top = np.minimum(experts[:, None], experts)
     assert sphere.percentile(-1.0, 64, experts[:, None], top=top).max() == 1
+
+
+@pytest.mark.parametrize(("capacity", "nodes"), [(64, 1024), (250, 2024)])
+@pytest.mark.parametrize(("signal", "dim", "experts"), [(1.0, 26, 3), (0.5, 25, 25), (1.0, 27, 3)])
+def test_nodes_resolve_a_rules_step(signal, dim, experts, capacity, nodes):
+    # P(Bin(8 capacity, q) < capacity) falls from 1 to 0 as q passes 1/8
+    def success(count):
+        law = sphere.planted(signal, dim, experts, nodes=count)
+        return (law.weight * special.bdtr(capacity - 1, 8 * capacity, law.false_positive)).sum()
+
+    assert abs(success(nodes) - success(2 * nodes)) < 1e-12
 
 
 @pytest.mark.parametrize(
