@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import resonance_theory as rt
+from resonance_theory.rules import _select
 
 
 def library(name):
@@ -64,6 +65,29 @@ def test_router_follows_its_definition_in_every_library(name, top):
     single = rt.adaptive.route(xp.asarray(values[0]), 0.5, top=top)
     assert single.sample is None
     check(values[0], 0.5, top, None, single)
+
+
+def test_sums_whose_order_the_width_decides(monkeypatch):
+    """What replaces cumulative sums on devices that add in any order: the same sets, in the rule and in the router."""
+    rng = np.random.default_rng(5)
+    for width in (1, 2, 3, 7, 8, 33):
+        values = rng.integers(-9, 10, (3, width)) / 8
+        assert np.array_equal(_select.running_sums(np, values), values.cumsum(-1))
+    assert _select.running_sums(np, np.ones((2, 0))).shape == (2, 0)
+    used, real = [], _select.running_sums
+    monkeypatch.setattr(_select, "_in_order", lambda device: False)
+    monkeypatch.setattr(_select, "running_sums", lambda xp, values: used.append(xp) or real(xp, values))
+    values = rng.integers(-4, 5, (40, 11, 4)) / 16.0
+    for mass in (0.25, 0.875, 1.0):
+        check(values, mass, 2, None, rt.adaptive.route(values, mass, top=2))
+    assert len(used) == 3
+    torch = pytest.importorskip("torch")
+    x = torch.asarray(rng.standard_normal((3, 40, 24)))
+    router = rt.nn.ResonanceRouter(24, 4, mass=0.7)
+    wanted, got = rt.adaptive.route(router(x).score.numpy(), 0.7), router(x).assignment()
+    assert np.array_equal(got.token, wanted.token)
+    assert np.array_equal(got.expert, wanted.expert)
+    assert len(used) > 4
 
 
 @settings(max_examples=150, deadline=None)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import array_api_compat.torch as compat
 import torch
 from torch import Tensor
+
+from resonance_theory.rules import _select
 
 __all__ = ["Candidates", "Table", "all_tokens", "line_up", "seat", "top_experts"]
 
@@ -83,11 +86,13 @@ def seat(line: Candidates, slots: int, limit: Tensor | None, mass: float | None)
     if mass is not None:
         ranked = line.value.gather(1, line.order).double()
         ranked = torch.where(ranked == -torch.inf, 0.0, ranked)
-        sums = torch.nn.functional.pad(ranked.cumsum(1), (1, 0))
+        running = ranked.cumsum(1) if _select._in_order(ranked.device) else _select.running_sums(compat, ranked)
+        sums = torch.nn.functional.pad(running, (1, 0))
         edge = sums.gather(1, line.start)
         base, total = edge[:, :-1, None], (edge[:, 1:] - edge[:, :-1])[..., None]
         before = sums.gather(1, flat).reshape(place.shape) - base
-        filled = filled & (before < mass * total) & (total > 0)
+        short = filled & (before < mass * total) & (total > 0)
+        filled = slot < short.sum(-1, keepdim=True)  # rounding of the sums must leave no gap
         token = torch.where(filled, token, 0)
     return Table(token, filled, line.load)
 

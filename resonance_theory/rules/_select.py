@@ -180,8 +180,28 @@ def keep_mass(scores: Scores, expert: Array, mass: float) -> Assignment:
 
 def _running(xp: Any, values: Array) -> Array:
     """Sums of each row's first 0, 1, ... entries."""
-    zero = xp.zeros((values.shape[0], 1), dtype=values.dtype, device=array_api_compat.device(values))
-    return xp.concat([zero, xp.cumulative_sum(values, axis=-1)], axis=-1)
+    device = array_api_compat.device(values)
+    zero = xp.zeros((values.shape[0], 1), dtype=values.dtype, device=device)
+    exact = xp.isdtype(values.dtype, "integral")
+    sums = xp.cumulative_sum(values, axis=-1) if exact or _in_order(device) else running_sums(xp, values)
+    return xp.concat([zero, sums], axis=-1)
+
+
+def _in_order(device: Any) -> bool:
+    """Whether cumulative sums on the device are added in a fixed order."""
+    return "cpu" in str(device).lower()
+
+
+def running_sums(xp: Any, values: Array) -> Array:
+    """Cumulative sums of each row, in an order of additions that the width alone decides.
+
+    The cumulative sums of GPU libraries leave that order to chance, and with it which token is the last to be kept.
+    """
+    step = 1
+    while step < values.shape[-1]:
+        values = xp.concat([values[:, :step], values[:, step:] + values[:, :-step]], axis=-1)
+        step *= 2
+    return values
 
 
 def _by_affinity(scores: Scores, expert: Array) -> tuple[Array, Array, Array]:
