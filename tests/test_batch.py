@@ -175,6 +175,31 @@ def test_own_tokens_of_the_evolving_model():
         rt.evolution.Evolving(32, 3, 2.5, start=0.0).rival(0.0, 0.1)
 
 
+def test_pooled_slots_on_evolving_tokens_with_unequal_loads():
+    """Both laws, class by class, against batches of three samples through the routers; loads .52, .31 and .17."""
+    flow = rt.evolution.Evolving(32, 3, 2.5, background=[[1.0, 0.5, 0.0, 2.0]])
+    samples, tokens, trials = 3, 4, 60_000
+    drawn = flow.affinity(np.random.Generator(np.random.Philox(4)), samples * trials, tokens, 1.0)
+    scores = drawn.values.reshape(trials, samples * tokens, 3)
+    asked = np.random.Generator(np.random.Philox(5)).integers(samples, size=trials)  # a random sample of each batch
+    row = np.arange(trials) * samples + asked
+    law, load = flow.law(1.0), flow.load(1.0)
+    token, expert = asked * tokens + drawn.position[row], drawn.expert[row]
+    done = [rule.route(scores, samples).contains(token, expert) for rule in (rt.token_choice, rt.resonance)]
+    for i in range(3):
+        mine, weight = law.expert == i, 3 * law.weight[law.expert == i]
+        first = batch.token_choice_success(
+            samples, tokens, 3, 1, hit=weight @ law.hit[mine], load=load[i], rival=flow.rival(1.0, -1.0, i)
+        )
+        best = batch.resonance_success(
+            samples, tokens, 1, hit=law.hit[mine], candidate_tail=law.candidate_tail[mine], weight=weight,
+            rival=flow.rival(1.0, law.affinity[mine], i),
+        )  # fmt: skip
+        for rate, seen in zip((first, best), done):
+            of_class = seen[expert == i]
+            assert abs(of_class.mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / of_class.size)
+
+
 def test_rival_of_many_affinities_is_interpolated():
     a = np.linspace(-0.5, 0.95, 130).reshape(2, 65)
     whole = batch.rival(a, 2.5, 64, 8)
