@@ -304,19 +304,19 @@ def test_more_than_2_to_the_31_features():
     assert kept.load.tolist() == [2**21 + 2, 0, 0, 0, 0, 1, 0, 0]
 
 
-def test_candidates_that_would_leave_the_buffers():
-    pytest.importorskip("numba")
+def test_candidates_that_would_leave_the_buffers(library):
     weight = np.ones((50, 1), np.float32)
     for wrong in (-1, 4, 2**40):
         expert = np.zeros((50, 1), np.int64)
         expert[30] = wrong
         with pytest.raises(ValueError, match=f"expert holds {wrong} but must lie in 0 to 3"):
-            kernels.slots(weight, expert, 4, 3)
-    weight[3] = np.nan
-    with pytest.raises(ValueError, match="weight holds NaN"):
-        kernels.slots(weight, np.zeros((50, 1), np.int64), 4, 3)
+            kernels.slots(library(weight), library(expert), 4, 3)
+    for wrong in (np.nan, np.inf, -np.inf):
+        weight[3] = wrong
+        with pytest.raises(ValueError, match="weight holds NaN"):
+            kernels.slots(library(weight), library(np.zeros((50, 1), np.int64)), 4, 3)
     with pytest.raises(ValueError, match="have shapes"):
-        kernels.slots(weight, np.zeros((50, 2), np.int64), 4, 3)
+        kernels.slots(library(weight), library(np.zeros((50, 2), np.int64)), 4, 3)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

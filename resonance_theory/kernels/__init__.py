@@ -247,6 +247,7 @@ def _assignment(
 
 def _slots(weight: Array, expert: Array, experts: int, capacity: int) -> tuple[Array, Array]:
     if backend(weight) != "numba":
+        _check_values(weight, expert, experts)
         return naive.slots(weight, expert, experts, capacity)
     load, slot = _selected(weight, expert, experts, capacity)
     load = load if weight.ndim == 3 else load[0]
@@ -262,11 +263,19 @@ def _selected(weight: Array, expert: Array, experts: int, capacity: int) -> tupl
     *_, keys, places = _cpu().scratch(bits.size, 1, flat[0].dtype)
     bad, load, slot = _run("select", 64 * bits.size, flat[0], bits, flat[1], top, experts, capacity, keys, places)
     if bad >= 0:
-        wrong, number = (array.reshape(-1)[bad] for array in flat)
-        if not np.isfinite(wrong):
-            raise ValueError("weight holds NaN or infinite values but must be finite")
-        raise ValueError(f"expert holds {number} but must lie in 0 to {experts - 1}")
+        wrong = slice(bad, bad + 1)
+        _check_values(flat[0].reshape(-1)[wrong], flat[1].reshape(-1)[wrong], experts)
     return load, slot
+
+
+def _check_values(weight: Array, expert: Array, experts: int) -> None:
+    xp = array_api_compat.array_namespace(weight)
+    outside = (expert < 0) | (expert >= experts)
+    if not bool(xp.any(outside | ~xp.isfinite(weight))):
+        return
+    if bool(xp.any(outside)):
+        raise ValueError(f"expert holds {int(expert[outside][0])} but must lie in 0 to {experts - 1}")
+    raise ValueError("weight holds NaN or infinite values but must be finite")
 
 
 def _tokens(x: Array, experts: Any, top: Any) -> tuple[Array, int, int]:
