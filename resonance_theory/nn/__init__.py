@@ -6,8 +6,8 @@
     layer.router.statistics.summary()       # load, drops, dead experts, q, h, Calinski-Harabasz, ...
 
 `replace_router(model)` puts such layers into a Hugging Face model of Mixtral's kind.
-No step loops over tokens or experts, all shapes follow from those of x, and nothing waits for the device, so that
-torch.compile takes a layer whole. Torch is needed here and nowhere else in the package.
+No step loops over tokens or experts, all shapes follow from those of x, and nothing waits for the device (but `fused`
+routers on a GPU), so that torch.compile takes a layer whole. Torch is needed here and nowhere else in the package.
 """
 
 from __future__ import annotations

@@ -132,7 +132,8 @@ class ResonanceRouter(nn.Module):
     fused: find each token's top experts and their slots with `rt.kernels`, in one read of x and without the scores of the
         other experts: for gates "grap", token choice and resonance, `normalize`, and neither mass, target nor
         statistics. Affinities are then sums in float64: kept sets differ from the others' only where two scores agree
-        to rounding. The losses, which need all probabilities, are not available.
+        to rounding. The losses, which need all probabilities, are not available. On a GPU the kernels check values, and
+        so wait for the device.
     nonfinite: "raise" (ValueError; on other devices than the CPU, and compiled, an assertion of the device) or "drop":
         tokens with NaN or infinite features are treated as padding.
 
