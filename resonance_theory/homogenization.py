@@ -275,9 +275,8 @@ def _mean_radius(d: Floats) -> Floats:
 
     d = np.asarray(d, dtype=np.float64)
     small, y = np.minimum(d, 60.0) / 2, 2.0 / np.maximum(d, 60.0)
-    series = 1 + y * (
-        -1 / 8 + y * (1 / 128 + y * (5 / 1024 + y * (-21 / 32768 + y * (-399 / 262144 + y * 869 / 4194304))))
-    )
+    last = -399 / 262144 + y * (869 / 4194304 + y * 39325 / 33554432)
+    series = 1 + y * (-1 / 8 + y * (1 / 128 + y * (5 / 1024 + y * (-21 / 32768 + y * last))))
     return math.sqrt(2) * np.where(d < 60, gamma(small + 0.5) / gamma(small), np.sqrt(1 / y) * series)
 
 

@@ -107,11 +107,31 @@ def test_rival_against_the_planted_law_and_sampled_tokens():
 
 @pytest.mark.parametrize(("dim", "experts", "signal", "top"), [(64, 8, 2.5, 2), (64, 8, 1.0, 3), (32, 4, 2.0, 4)])
 def test_rival_of_the_best_few_against_the_law_of_tokens_with_means(dim, experts, signal, top):
-    """Another route: a token of each class by a Laplace inversion in other variables."""
-    a = np.array([-0.3, 0.0, 0.05, 0.2, 0.6])
-    classes = [rt.projected.Gaussian(tuple(signal * row), 0.0, dim) for row in np.eye(experts)]
-    wanted = np.mean([token.candidate_tail(a, top=top) for token in classes], axis=0)
-    np.testing.assert_allclose(batch.rival(a, signal, dim, experts, top=top), wanted, atol=1e-8, rtol=0)
+    """The two routes, Laplace inversions in different variables: one serves below dim 32, the other from there on."""
+    a = [-0.3, 0.0, 1e-9, 0.05, 0.2, 0.6]
+
+    def below(value):
+        own, other = (batch._wins(value, mine, one, dim, experts, top) for mine, one in ((signal, 0.0), (0.0, signal)))
+        return (own + (experts - 1) * other) / experts
+
+    wanted = [below(value) for value in a]
+    np.testing.assert_allclose(batch.rival(a, signal, dim, experts, top=top), wanted, atol=1e-7, rtol=0)
+
+
+def test_rival_of_tokens_that_stand_out():
+    """Strong signals: own tokens are candidates for certain; of the others, at top 2, one competes for the second place."""
+    dim, experts, signal, draws = 64, 8, 30.0, 400_000
+    a = np.array([-0.1, 0.0, 0.02, 0.05, 0.5, 0.95])
+    own = np.asarray(rt.sphere.affinity_tail(a, signal, dim))
+    np.testing.assert_allclose(batch.rival(a, signal, dim, experts), own / experts, atol=1e-12)
+    rng = np.random.Generator(np.random.Philox(4))
+    x = rng.standard_normal((draws, experts)) + signal * np.eye(experts)[0]
+    norm = np.sqrt(np.square(x).sum(axis=1) + rng.chisquare(dim - experts, draws))
+    second = x[:, 1:].argmax(axis=1) == 0
+    seen = np.array([np.mean(second & (x[:, 1] >= v * norm)) for v in a])
+    other = (experts * batch.rival(a, signal, dim, experts, top=2) - own) / (experts - 1)
+    assert np.all(np.abs(seen - other) < 6 * np.sqrt(0.12 / draws))
+    assert seen[0] > 0.12
 
 
 def ahead(samples, tokens, capacity, load, rival):
@@ -202,8 +222,8 @@ def test_pooled_slots_on_evolving_tokens_with_unequal_loads():
 
 def test_rival_of_many_affinities_is_interpolated():
     a = np.linspace(-0.5, 0.95, 130).reshape(2, 65)
-    whole = batch.rival(a, 2.5, 64, 8)
-    some = [batch.rival(v, 2.5, 64, 8) for v in a[:, ::30].ravel()]
+    whole = batch.rival(a, 2.5, 24, 8)
+    some = [batch.rival(v, 2.5, 24, 8) for v in a[:, ::30].ravel()]
     np.testing.assert_allclose(whole[:, ::30].ravel(), some, atol=1e-5, rtol=0)
     assert np.all(np.diff(whole.ravel()) < 1e-8)
 
@@ -229,6 +249,7 @@ def test_rival_of_many_affinities_is_interpolated():
         (ValueError, "dim = 4 must be", lambda: batch.rival(0.5, 1.0, 4, 2)),
         (ValueError, "experts = 9 must be", lambda: batch.rival(0.5, 1.0, 8, 9)),
         (ValueError, "affinity = 1.0 must be", lambda: batch.rival(1.0, 1.0, 8, 4)),
+        (ValueError, r"signal = 7.0 must be a finite number in \[0, 6\]", lambda: batch.rival(0.5, 7.0, 16, 4)),
     ],
 )
 def test_bad_arguments(kind, pattern, call):

@@ -160,6 +160,14 @@ def test_expected_max(n):
     assert hm.expected_max(n) == pytest.approx(float(mp_expected_max(n)), rel=1e-12)
 
 
+def test_mean_radius():
+    """Where the ratio of gamma functions hands over to its expansion, and far from there."""
+    with mpmath.workdps(40):
+        for d in (1, 2, 59, 60, 61, 64, 80, 10**4, 10**9):
+            ratio = mpmath.exp(mpmath.loggamma((d + mpmath.mpf(1)) / 2) - mpmath.loggamma(mpmath.mpf(d) / 2))
+            assert float(hm._mean_radius(float(d))) == pytest.approx(float(mpmath.sqrt(2) * ratio), rel=1e-15, abs=0)
+
+
 def test_published_values():
     assert hm.expected_max(8) == pytest.approx(1.42360030604528, rel=1e-14)
     assert hm.token_choice_scatter(64, 8) == pytest.approx(0.03754885280, rel=1e-9)
