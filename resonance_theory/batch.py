@@ -278,10 +278,10 @@ def rival(affinity: ArrayLike, signal: float, dim: int, experts: int, *, top: in
     1 <= top <= experts. Absolute error below 1e-11 from dim 32 on (`projected`), and 1e-6 below, where more than 64
     affinities are interpolated, to 1e-5. For tokens with other means: `Evolving.rival`.
 
-    Below dim 32: with probability 1/n the token's mean θ lies on gate i, else on another one. Given its projection u on gate i, expert
-    i is chosen if fewer than `top` other projections exceed u, and the affinity is >= a if T, the squared norm of all that
-    is orthogonal to the gate, is at most u²(1/a²-1) (u > 0). With q = 1+2p each projection of mean μ gives E[e^{-px²}; x < u]
-    = q^{-1/2} exp(-pμ²/q) Φ(√q (u - μ/q)), so the joint law of both comes by Laplace inversion, as in G4.
+    Below dim 32: with probability 1/n the token's mean θ lies on gate i, else on another one. Given its projection u on
+    gate i, expert i is chosen if fewer than `top` other projections exceed u, and the affinity is >= a if T, the squared
+    norm of all that is orthogonal to the gate, is at most u²(1/a²-1) (u > 0). With q = 1+2p each projection of mean μ gives
+    E[e^{-px²}; x < u] = q^{-1/2} exp(-pμ²/q) Φ(√q (u - μ/q)), so the joint law of both comes by Laplace inversion, as in G4.
     """
     a = arguments.real("affinity", affinity, -1.0, 1.0, open_low=True, open_high=True)
     d = int(arguments.integer("dim", dim, 8))

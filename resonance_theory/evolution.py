@@ -34,14 +34,16 @@ Integers = NDArray[np.int64]
 def moments(time: ArrayLike, rate: ArrayLike, noise: ArrayLike, start: ArrayLike = 1.0) -> tuple[Floats, Floats]:
     """(memory, variance) of the flow at `time`: the weight e^{-rate t} of the start, and v(t) per coordinate.
 
-    time, rate, noise, start >= 0; broadcasts. rate = 0 is Brownian motion, v = start² + noise² t.
+    time, rate >= 0; noise, start in [0, 1e150]; broadcasts. rate = 0 is Brownian motion, v = start² + noise² t.
     """
     t, k = arguments.real("time", time, 0.0), arguments.real("rate", rate, 0.0)
-    s, b = arguments.real("noise", noise, 0.0), arguments.real("start", start, 0.0)
-    memory = np.exp(-k * t)
-    positive = k > 0
-    spread = np.where(positive, -np.expm1(-2 * k * t) / np.where(positive, 2 * k, 1.0), t)
-    return memory, (b * memory) ** 2 + s * s * spread
+    s, b = arguments.real("noise", noise, 0.0, 1e150), arguments.real("start", start, 0.0, 1e150)
+    k = np.minimum(k, 1e300)  # twice that is finite still
+    with np.errstate(over="ignore"):  # long after the start is forgotten, and a variance beyond all numbers
+        memory = np.exp(-k * t)
+        positive = k > 0
+        spread = np.where(positive, -np.expm1(-2 * k * t) / np.where(positive, 2 * k, 1.0), t)
+        return memory, (b * memory) ** 2 + s * s * spread
 
 
 def transition(rng: np.random.Generator, x: Floats, mean: Floats, step: float, *, rate: float, noise: float) -> Floats:

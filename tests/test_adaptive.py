@@ -174,6 +174,12 @@ def test_tiny_shares(mass):
     assert flow.adaptive(1.0, mass).threshold[0] > 0.6
 
 
+def test_all_of_the_affinity_of_many_experts():
+    """No candidate is left out to 14 digits, though the place of the cut is lost in rounding."""
+    assert rt.adaptive.kept_fraction(1.0, [10**5, 10**7], [1000, 64]) == pytest.approx([1, 1], abs=1e-14)
+    assert rt.adaptive.success(1.0, 1e5, 64, 8, tokens=3) <= 1
+
+
 def test_law_broadcasts_and_tends_to_gaussian_scores():
     mass = np.array([[0.3], [0.9]])
     got = rt.adaptive.kept_fraction(mass, [16, 10_000], 4)

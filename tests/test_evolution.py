@@ -20,6 +20,7 @@ def test_moments_solve_the_equations_of_the_flow():
         np.testing.assert_allclose(moments(1.7, rate, noise, start), solved, rtol=1e-8)
     assert moments(2.0, 1e-12, 1.0, 0.0)[1] == pytest.approx(2.0, rel=1e-10)
     assert np.shape(moments(np.zeros((3, 1)), np.ones(2), 1.0)[1]) == (3, 2)
+    assert moments(1e308, 1e308, 1.0, 1e150) == (0.0, pytest.approx(0.5e-300, rel=1e-7))
 
 
 def test_transitions_compose():

@@ -61,8 +61,9 @@ def threshold(mass: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: Array
     """The affinity down to which an expert keeps its candidates, for isotropic tokens in the limit of many tokens (N12).
 
     mass in (0, 1], dim >= 2 (inf: scores that are independent standard normals), 1 <= experts <= dim orthonormal gates,
-    1 <= top < experts; broadcasts. The result is positive: candidates of negative affinity are never kept. Error, against
-    integrals of the joint density: 1e-14 for dim >= 6, 1e-11 for dim 3 to 5, 1e-7 for dim 2, whose law is not smooth.
+    1 <= top < experts; broadcasts. Candidates of negative affinity are never kept: the result is at least 0. Error, against
+    integrals of the joint density: 1e-14 for dim >= 6, 1e-11 for dim 3 to 5, 1e-7 for dim 2, whose law is not smooth; for
+    mass = 1 that of the kept fraction only: of many experts' candidates too few lie near 0 to tell where the cut is.
     Raises TypeError or ValueError outside the ranges above (top = experts leaves a total that vanishes).
     """
     return _solve(mass, dim, experts, top)[0]
@@ -174,7 +175,8 @@ def _finite(s: int, share: float, theta: float, d: int, n: int, k: int, load: fl
     kept = finite.chance(candidates, share, s - 1)
     far = min(float(np.arcsinh(theta / np.sqrt(d - 1))) + high, 18.0)
     success = finite.average(lambda y: density(y, theta), kept, candidates.edges, beyond=far)
-    return success, finite.average(density, kept, candidates.edges) * n / k
+    fraction = finite.average(density, kept, candidates.edges) * n / k
+    return min(success, 1.0), min(fraction, 1.0)
 
 
 def _solve(mass: ArrayLike, dim: ArrayLike, experts: ArrayLike, top: ArrayLike) -> tuple[Any, Any]:
@@ -241,6 +243,8 @@ def _root(share: float, d: int, n: int, k: int) -> tuple[float, float]:
 
     if excess(edges[i + 1]) >= 0:  # a share beyond the last affinity that is resolved, where h is 1e-20
         a = float(edges[i + 1])
+    elif excess(edges[i]) <= 0:  # by rounding: mass = 1 where hardly a candidate has an affinity near 0
+        a = float(edges[i])
     else:
         a = float(optimize.brentq(excess, edges[i], edges[i + 1], xtol=1e-15, rtol=1e-14))
     return a, float(tail(np.asarray(a))) * n / k
