@@ -28,9 +28,9 @@ from scipy.stats import binom
 from resonance_theory import facets, homogenization, sphere
 from resonance_theory.montecarlo.training import Arm
 from resonance_theory.rules import expert_choice, token_choice
-from simulations.digits_mosaics import descend, keep, one_thread
+from simulations.digits_mosaics import descend, keep
 from simulations.homogenization_training import SAME_TOKENS, auxiliary, distances, routing, spread
-from simulations.planted_phases import network, pushed
+from simulations.planted_phases import background_of, each_run, network, pushed
 from simulations.planted_training import draw, weigh
 
 PACKAGES = ("torch",)
@@ -241,11 +241,7 @@ def train(
                 values |= {f"{name} @{at}": value for name, value in measure(edge).items()}
         return values
 
-    counts: dict[str, int] = {}
-    with one_thread():
-        for run, stream in enumerate(rng.spawn(trials)):
-            counts |= {f"{name}/{run}": round(value * PER) for name, value in one(stream).items()}
-    return counts
+    return each_run(rng, trials, PER, one)
 
 
 def arms(settings: dict[str, Any]) -> list[Arm]:
@@ -263,11 +259,7 @@ def arms(settings: dict[str, Any]) -> list[Arm]:
         "scale",
     )
     fixed = {key: settings[key] for key in common}
-    backgrounds = {
-        "independent": {"shared": 0.0, "mean": 0.0},
-        "skewed": {"shared": 0.0, "mean": settings["mean"]},
-        "correlated": {"shared": settings["shared"], "mean": 0.0},
-    }
+    backgrounds = background_of(settings)
     result: list[Arm] = []
     for gate, background, rule, change in settings["arms"]:
         label = f"{gate}, {background}, {rule}" + (f", {change}" if change else "")

@@ -17,6 +17,7 @@ the exact one from the counts. When hit rate and accuracy have made half their w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -218,11 +219,27 @@ def train(
             values[f"half way {name}"], values[f"moved {name}"] = half_way(np.array(curve))
         return values
 
+    return each_run(rng, trials, PER, one)
+
+
+def each_run(
+    rng: np.random.Generator, trials: int, per: int, one: Callable[[np.random.Generator], dict[str, float]]
+) -> dict[str, int]:
+    """Measurements of runs, one after the other, each on its own stream, in units of 1/per."""
     counts: dict[str, int] = {}
     with one_thread():
         for run, stream in enumerate(rng.spawn(trials)):
-            counts |= {f"{name}/{run}": round(value * PER) for name, value in one(stream).items()}
+            counts |= {f"{name}/{run}": round(value * per) for name, value in one(stream).items()}
     return counts
+
+
+def background_of(settings: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Arguments `shared` and `mean` of each kind of background."""
+    return {
+        "independent": {"shared": 0.0, "mean": 0.0},
+        "skewed": {"shared": 0.0, "mean": settings["mean"]},
+        "correlated": {"shared": settings["shared"], "mean": 0.0},
+    }
 
 
 def arms(settings: dict[str, Any]) -> list[Arm]:
@@ -240,11 +257,7 @@ def arms(settings: dict[str, Any]) -> list[Arm]:
         "samples",
     )
     fixed = {key: settings[key] for key in common}
-    backgrounds = {
-        "independent": {"shared": 0.0, "mean": 0.0},
-        "skewed": {"shared": 0.0, "mean": settings["mean"]},
-        "correlated": {"shared": settings["shared"], "mean": 0.0},
-    }
+    backgrounds = background_of(settings)
     return [
         Arm(f"{gate}, {background}, {rule}", train, fixed | backgrounds[background] | {"gate": gate, "rule": rule}, PER)
         for gate, background, rule in settings["arms"]
