@@ -119,6 +119,13 @@ def test_hits_by_another_contour(d, n, top):
             assert abs(float(sphere.hit_given_affinity(a, d, n, top=top) - exact)) < 1e-14
 
 
+def test_candidate_tails_by_another_contour():
+    with mp.workdps(40):
+        for a, d, n in ((0.5334636788737467, 51, 40), (0.2, 51, 51), (1 / np.sqrt(50), 50, 50)):
+            exact = (1 - at_most(mp.mpf(a), d, n, 0)) / n
+            assert abs(float(sphere.candidate_tail(a, d, n) / exact - 1)) < 2e-14
+
+
 def test_percentiles_of_several_choices():
     tail = sphere.candidate_tail(0.1, 64, 8, top=[1, 2, 4])
     np.testing.assert_allclose(sphere.percentile(0.1, 64, 8, top=[1, 2, 4]), tail * [8, 4, 2], rtol=1e-15)
@@ -172,7 +179,7 @@ def test_no_probability_exceeds_one():
     assert sphere.hit_rate(signal[:, None], [2, 8, 1000]).max() == 1
     assert sphere.miss_rate(0.0, 10 ** np.arange(19)).max() <= 1
     assert sphere.affinity_tail(np.linspace(-1, 0.5, 40), 20.0, 64).max() == 1
-    assert sphere.hit_given_affinity(np.sqrt(0.5), [5, 6, 7], 5).max() == 1
+    assert sphere.hit_given_affinity(1 / np.sqrt(2), [5, 6, 7], 5).max() == 1
     experts = np.arange(1, 30)
     top = np.minimum(experts[:, None], experts)
     assert sphere.percentile(-1.0, 64, experts[:, None], top=top).max() == 1
