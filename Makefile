@@ -63,6 +63,7 @@ formal: $(STAMP)
 	$(BIN)/python proofs/formal/check.py
 
 # keeps its results in out/mutants and goes on from there; one module: $(BIN)/python -m tests.mutants _law
+# (the geometry, 40 minutes on one core, only so: $(BIN)/python -m tests.mutants sphere)
 mutants: $(STAMP)
 	$(BIN)/python -m tests.mutants
 
