@@ -130,19 +130,20 @@ def _junit(record: Record) -> str:
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def _inline_svg(text: str) -> str:
-    """An SVG file's element alone, with identifiers that cannot collide with another picture on the page."""
+def _inline_svg(text: str, title: str) -> str:
+    """An SVG file's element alone, one picture of that title to screen readers, its identifiers unlike any other's."""
     body = text[text.index("<svg") :]
     prefix = f"f{zlib.crc32(body.encode()):08x}-"
     body = re.sub(r'\bid="', f'id="{prefix}', body)
     body = re.sub(r"url\(#", f"url(#{prefix}", body)
-    return re.sub(r'href="#', f'href="#{prefix}', body)
+    body = re.sub(r'href="#', f'href="#{prefix}', body)
+    return body.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
 
 
 def _drawn(figure: _results.Figure) -> str:
     """A stored figure; where its data cannot be read, one sentence in its place, so that the rest is still reported."""
     try:
-        return _inline_svg(figure.svg())
+        return _inline_svg(figure.svg(), figure.title)
     except ValueError as problem:
         return f'<p class="verdict">This figure could not be drawn: {escape(str(problem))}</p>'
 

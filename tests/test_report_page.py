@@ -198,6 +198,15 @@ def test_every_other_figure_and_the_benchmark_are_on_theirs(page):
     assert f" to {slowest:.2f})" in table.split("Switch")[1]
 
 
+def test_every_picture_has_a_name_or_is_decoration(page):
+    """For screen readers: an SVG is one picture with a name, or hidden."""
+    for name in ("index.html", "training.html", "figures.html"):
+        pictures = re.findall(r"<svg[^>]*>", page.with_name(name).read_text(encoding="utf-8"))
+        assert pictures
+        for picture in pictures:
+            assert 'aria-hidden="true"' in picture or re.search(r'role="img" aria-label="[^"]', picture), picture
+
+
 def test_the_pages_load_nothing_and_their_links_lead_somewhere(page):
     html = {name: page.with_name(name).read_text(encoding="utf-8") for name, _ in report.PAGES}
     anchors = {name: set(re.findall(r'\bid="([^"]+)"', text)) for name, text in html.items()}
