@@ -282,12 +282,14 @@ def plan(
     h: Any
     if signal is not None and dim is not None:
         from resonance_theory import sphere
+        from resonance_theory.tokens import Planted
 
         if rule == "adaptive":
             return _adaptive(s, n, k, goal, signal, dim)
-        # varying loads take nodes * tokens tails for each capacity
-        nodes = 1024 if correlation is None else int(np.clip(2**19 // s, 256, 1024))
-        law = sphere.planted(signal, dim, n, top=k, nodes=nodes)
+        if correlation is None:
+            law = Planted(signal, dim, n).law(top=k, capacity=s)
+        else:  # varying loads take nodes * tokens tails for each capacity
+            law = sphere.planted(signal, dim, n, top=k, nodes=int(np.clip(2**19 // s, 256, 1024)))
         p, q, h, weight = law.hit, law.false_positive, law.candidate_tail, law.weight
         mean_hit = float(np.sum(weight * p))
     else:
@@ -385,7 +387,7 @@ def _counts(rule: str, block_length: int | None, correlation: float | None) -> A
 def _adaptive(s: int, n: int, k: int, goal: float, signal: float, dim: int) -> AdaptivePlan:
     from scipy.optimize import brentq
 
-    from resonance_theory import sphere
+    from resonance_theory.tokens import Planted
 
     def success(mass: float) -> float:
         return float(adaptive.success(mass, signal, dim, n, top=k, tokens=s))
@@ -400,7 +402,7 @@ def _adaptive(s: int, n: int, k: int, goal: float, signal: float, dim: int) -> A
     mass = low if success(low) >= goal else float(brentq(lambda x: success(x) - goal, low, 1.0, xtol=1e-7))
     if success(mass) < goal:
         mass = min(mass + 1e-6, 1.0)
-    law = sphere.planted(signal, dim, n, top=k)
+    law = Planted(signal, dim, n).law(top=k, capacity=s)
     hit = float(np.sum(law.weight * law.hit))
     try:
         fixed = int(

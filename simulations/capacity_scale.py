@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from resonance_theory import sphere
 from resonance_theory.montecarlo.study import Case
 from resonance_theory.rules import expert_choice, resonance, token_choice
+from resonance_theory.tokens import Planted
 from simulations import success_rate
 from simulations.router_scale import BACKENDS, sample
 
@@ -20,7 +20,7 @@ __all__ = ["BACKENDS", "cases", "least"]
 
 def least(s: int, d: int, n: int, signal: float, target: float) -> dict[str, int]:
     """C* of each rule for a success rate of target times the hit rate."""
-    law = sphere.planted(signal, d, n)
+    law = Planted(signal, d, n).law(capacity=s)
     hit = float(law.weight @ law.hit)
     goal = target * hit
     h = {"candidate_tail": law.candidate_tail, "weight": law.weight}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from resonance_theory import sphere, tokens
+from resonance_theory import tokens
 from resonance_theory.extractor import affinity
 from resonance_theory.montecarlo.study import Case
 from resonance_theory.rules import expert_choice, resonance, token_choice
@@ -66,7 +66,7 @@ def laws(
     s: int, d: int, n: int, signal: float, top: int, capacities: list[int]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Success rate of each rule over the capacities, {rule: array}, and the wrong laws, {name: {rule: array}}."""
-    law = sphere.planted(signal, d, n, top=top)
+    law = tokens.Planted(signal, d, n).law(top=top, capacity=max(capacities))
     hit = float(law.weight @ law.hit)
     q, h = float(law.weight @ law.false_positive), float(law.weight @ law.candidate_tail)
     c = np.asarray(capacities)

@@ -1,6 +1,7 @@
 """The study of success rates: its router, its laws and its power; and the frame that runs any study."""
 
 import json
+import os
 from io import StringIO
 from itertools import pairwise
 
@@ -198,7 +199,7 @@ def test_the_record_is_json_lines(small, tmp_path, monkeypatch):
     assert [row["key"] for row in rows] == [row["key"] for row in result.rows]
     assert list(tmp_path.iterdir()) == [path]
     before = path.read_text()
-    monkeypatch.setattr(study_module.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk"):
         result.write(path)
     assert list(tmp_path.iterdir()) == [path]

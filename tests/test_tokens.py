@@ -14,7 +14,8 @@ import pytest
 from scipy import integrate, special, stats
 
 import resonance_theory as rt
-from resonance_theory import tokens
+from resonance_theory import sphere, tokens
+from resonance_theory.rules import resonance
 from resonance_theory.verification.stats import clopper_pearson
 
 FALSE_ALARM = 1e-9
@@ -258,3 +259,18 @@ def test_bad_input(case):
     with pytest.raises(error) as caught:
         function(*arguments)
     assert words in str(caught.value)
+
+
+def test_the_law_resolves_the_step_of_a_rule_at_its_capacity():
+    """Mutant: the nodes that do for small capacities."""
+
+    def success(law):
+        return resonance.success(4096, 488, hit=law.hit, candidate_tail=law.candidate_tail, weight=law.weight)
+
+    model = tokens.Planted(1.0, 26, 3)
+    want = success(sphere.planted(1.0, 26, 3, nodes=9001))
+    assert success(model.law(capacity=488)) == pytest.approx(want, rel=1e-12)
+    assert abs(success(model.law()) - want) > 1e-6
+    assert tokens.Planted(1.0, 64, 3).law(capacity=10**9).weight.size == 2**14
+    with pytest.raises(ValueError, match="capacity"):
+        model.law(capacity=0)

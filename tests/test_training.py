@@ -273,7 +273,7 @@ def test_the_command_runs_a_study_that_defines_arms(monkeypatch, capsys, tmp_pat
     monkeypatch.setattr(_template, "arms", lambda _: arms, raising=False)
     file = tmp_path / "record.json"
     assert cli.main(["simulate", "_template", "--seed", "4", "--json", str(file)]) == 0
-    assert "3 runs of each arm; passed" in capsys.readouterr().out
+    assert "3 runs of each arm; 1 of 1 expectations supported: passed" in capsys.readouterr().out
     record = json.loads(file.read_text())
     assert record["provenance"]["command"] == "resonance simulate _template --seed 4 --record"
     settings["comparisons"] = rows("equal")
