@@ -29,7 +29,7 @@ def folder(name: str, path: str | Path) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as problem:
-        raise ValueError(f"{name} = {str(path)!r} must be writable ({problem.strerror})") from None
+        raise ValueError(f"{name} = {str(path)!r} must be writable ({problem.strerror or problem})") from None
     return target
 
 
@@ -51,4 +51,4 @@ def write(path: str | Path, content: str | bytes) -> None:
         finally:
             part.unlink(missing_ok=True)
     except OSError as problem:
-        raise OSError(f"{str(path)!r} cannot be written ({problem.strerror})") from None
+        raise OSError(f"{str(path)!r} cannot be written ({problem.strerror or problem})") from None
