@@ -21,19 +21,12 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 import resonance_theory as rt  # noqa: E402
-from resonance_theory import _markup, _results, report  # noqa: E402
-from resonance_theory.verification import coverage, ledger  # noqa: E402
-from resonance_theory.verification.claim import Claim  # noqa: E402
+from resonance_theory.evidence.claims import coverage, ledger  # noqa: E402
+from resonance_theory.evidence.claims.claim import Claim  # noqa: E402
+from resonance_theory.evidence.pages import markup, report, results  # noqa: E402
 
 RECORD = ROOT / "out" / "report" / "ledger.json"
-TOPICS = (
-    "Routing rules and capacity",
-    "Geometry",
-    "Evolving tokens",
-    "Homogenization",
-    "Published statements",
-    "Not reproducible here",
-)
+TOPICS = ledger.topics()
 
 
 # --- claims -----------------------------------------------------------------------------------------------------------
@@ -80,7 +73,7 @@ def quoted(text: str) -> str:
 def claim_page(claim: Claim, run: Mapping[str, Any] | None, ids: Iterable[str]) -> str:
     """The Markdown of one claim: its card as in the report, then the code of every check and the whole file."""
     known = set(ids)
-    findings = {finding.name for finding in _results.findings()}
+    findings = {finding.name for finding in results.findings()}
     body = report.claim_body(
         claim_record(claim, run),
         lambda i: f"{i}.html" if i in known else None,
@@ -103,19 +96,16 @@ def claim_page(claim: Claim, run: Mapping[str, Any] | None, ids: Iterable[str]) 
             inspect.getsource(f) for f in (simulation.sample, simulation.law) if f.__name__ != "<lambda>"
         )
         lines.append(fenced(quoted(f"simulation: {simulation.name}"), sources))
-    whole = (ledger.folder("proofs") / f"{claim.id}.py").read_text(encoding="utf-8")
-    lines.append(fenced(f"the whole file, proofs/{claim.id}.py", whole))
+    whole = (ledger.folder("proofs") / claim.topic / f"{claim.id}.py").read_text(encoding="utf-8")
+    lines.append(fenced(f"the whole file, proofs/{claim.topic}/{claim.id}.py", whole))
     if not (claim.checks or claim.simulations):
         lines.remove("## The checks, as they run")
     return "\n\n".join(lines) + "\n"
 
 
 def group(claim: Claim) -> str:
-    """Where a claim stands in the list: published statements by paper, new ones by the topic of their tag."""
-    if claim.expected.value == "NOT REPRODUCIBLE HERE":
-        return TOPICS[-1]
-    tag = re.search(r"\b([NGVH])\d+", claim.source)
-    return TOPICS["NGVH".index(tag[1])] if tag else TOPICS[-2]
+    """Where a claim stands in the list: the title of its folder."""
+    return TOPICS[claim.topic]
 
 
 def claims_index(claims: Sequence[Claim], runs: Mapping[str, Mapping[str, Any]]) -> str:
@@ -132,7 +122,7 @@ def claims_index(claims: Sequence[Claim], runs: Mapping[str, Mapping[str, Any]])
         word = earned(claim, runs.get(claim.id))
         return f'<span class="verdict {word}">{word}</span>'
 
-    for name in sorted(groups, key=TOPICS.index):
+    for name in sorted(groups, key=list(TOPICS.values()).index):
         rows = [f"| [{cell(c.title)}]({c.id}.md)<br>`{c.id}` | {verdict(c)} |" for c in groups[name]]
         lines += [f"## {name}", "\n".join(["| claim | verdict |", "|---|---|", *rows])]
     rows = []
@@ -162,7 +152,7 @@ def tour() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def picture(figure: _results.Figure, folder: str) -> str:
+def picture(figure: results.Figure, folder: str) -> str:
     """The figure, a link to itself at full size, and its caption."""
     address = f"{folder}{figure.name}.svg"
     return f"[![{figure.title}]({address})]({address})\n\n{figure.caption}\n{{ .caption }}"
@@ -175,7 +165,7 @@ def result_links(text: str) -> str:
         words, file = match[1], Path(match[2])
         if file.suffix == ".md":
             return f"[{words}]({file.name})"
-        known = file.suffix == ".py" and file.parent.name == "proofs"
+        known = file.suffix == ".py" and file.parent.parent.name == "proofs"
         return f"[{words}](../theory/{file.stem}.md)" if known else words
 
     return re.sub(r"\[([^]]+)\]\((?!https?:)([^)#]+)[^)]*\)", address, text)
@@ -183,12 +173,12 @@ def result_links(text: str) -> str:
 
 def result_pages() -> dict[str, str]:
     """Training results, one page a study, and all figures with the benchmark."""
-    title, text = _results.overview()
+    title, text = results.overview()
     out = {"results/index.md": f"# {title}\n\n{result_links(text)}\n"}
-    for finding in _results.findings():
+    for finding in results.findings():
         parts = [f"# {finding.title}", *(picture(figure, "../figures/") for figure in finding.figures)]
         out[f"results/{finding.name}.md"] = "\n\n".join([*parts, result_links(finding.text)]) + "\n"
-    drawn = [f"## {figure.title}\n\n{picture(figure, 'figures/')}" for figure in _results.figures()]
+    drawn = [f"## {figure.title}\n\n{picture(figure, 'figures/')}" for figure in results.figures()]
     start = "# Figures\n\nDrawn from stored results alone; `resonance figures` writes each as SVG and PNG."
     return {**out, "figures.md": "\n\n".join([start, *drawn]) + "\n"}
 
@@ -244,7 +234,7 @@ def api_index() -> str:
 
 def site_links(text: str) -> str:
     """Links of the checkout as links of the site: a claim's file is its page."""
-    text = re.sub(r"\((?:\.\./)?proofs/(\w+)\.py\)", r"(theory/\1.md)", text)
+    text = re.sub(r"\((?:\.\./)?proofs/\w+/(\w+)\.py\)", r"(theory/\1.md)", text)
     text = text.replace("](proofs)", "](theory/index.md)").replace("](../proofs)", "](theory/index.md)")
     return (
         text.replace("](docs/", "](")
@@ -259,7 +249,7 @@ def formulas(html: str) -> str:
     def convert(match: re.Match[str]) -> str:
         latex = unescape(match[2]).strip()
         block = match[1] == "div"
-        return _markup.mathml(latex[2:-2].strip(), "block" if block else "inline")
+        return markup.mathml(latex[2:-2].strip(), "block" if block else "inline")
 
     return re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', convert, html, flags=re.S)
 
@@ -289,11 +279,16 @@ def on_config(config: Any) -> Any:
         {
             "Results": [
                 "results/index.md",
-                *(f"results/{f.name}.md" for f in _results.findings()),
+                *(f"results/{f.name}.md" for f in results.findings()),
                 {"Figures": "figures.md"},
             ]
         },
-        {"Claims": ["theory/index.md", *({name: claims[name]} for name in sorted(claims, key=TOPICS.index))]},
+        {
+            "Claims": [
+                "theory/index.md",
+                *({name: claims[name]} for name in sorted(claims, key=list(TOPICS.values()).index)),
+            ]
+        },
         {"Reference": ["api/index.md", *({f"rt.{name}": f"api/{name}.md"} for name in modules())]},
     ]
     return config
@@ -306,7 +301,7 @@ def on_files(files: Any, config: Any) -> Any:
     generated = pages()
     for path, content in {**generated, "assets/claim.css": style}.items():
         files.append(File.generated(config, path, content=content))
-    for figure in _results.figures():
+    for figure in results.figures():
         files.append(File.generated(config, f"figures/{figure.name}.svg", content=figure.svg()))
     for path in re.findall(r"!\[[^]]*\]\((?!http)([^)]+)\)", generated["index.md"]):
         files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 import sympy as sp
 
-from resonance_theory.verification.certify import nonnegative_polynomial
-from resonance_theory.verification.claim import Claim, Verdict
-from resonance_theory.verification.outcome import Outcome
+from resonance_theory.evidence.claims.certify import nonnegative_polynomial
+from resonance_theory.evidence.claims.claim import Claim, Verdict
+from resonance_theory.evidence.outcome import Outcome
 
 p = sp.symbols("p", real=True)
 

@@ -20,26 +20,21 @@ _MODULES = {
     "expert_choice": "resonance_theory.rules.expert_choice",
     "resonance": "resonance_theory.rules.resonance",
     "adaptive": "resonance_theory.rules.adaptive",
-    "sphere": "resonance_theory.sphere",
-    "projected": "resonance_theory.projected",
+    "dependence": "resonance_theory.rules.dependence",
+    "pooling": "resonance_theory.rules.pooling",
     "tokens": "resonance_theory.tokens",
-    "evolution": "resonance_theory.evolution",
-    "counts": "resonance_theory.counts",
-    "batch": "resonance_theory.batch",
-    "extractor": "resonance_theory.extractor",
+    "gates": "resonance_theory.gates",
     "audit": "resonance_theory.audit",
     "losses": "resonance_theory.losses",
     "step_time": "resonance_theory.step_time",
-    "facets": "resonance_theory.facets",
     "homogenization": "resonance_theory.homogenization",
-    "verification": "resonance_theory.verification",
-    "montecarlo": "resonance_theory.montecarlo",
+    "evidence": "resonance_theory.evidence",
     "kernels": "resonance_theory.kernels",
     "nn": "resonance_theory.nn",
 }
 _FUNCTIONS = {
-    "grap_gates": "resonance_theory.extractor",
-    "affinity": "resonance_theory.extractor",
+    "grap_gates": "resonance_theory.gates",
+    "affinity": "resonance_theory.gates",
 }
 
 __all__ = ["__version__", *_FUNCTIONS, *_MODULES]

@@ -125,10 +125,10 @@ def _verify_line(result: dict[str, Any], done: int, total: int, width: int) -> s
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from resonance_theory.verification import ledger
+    from resonance_theory.evidence.claims import ledger
 
     if options.report is not None:
-        from resonance_theory import report
+        from resonance_theory.evidence.pages import report
 
         report.prepare(options.report)
     ids = ledger.select(options.pattern)
@@ -163,7 +163,7 @@ def _verify(options: argparse.Namespace) -> int:
     audit_report = None
     if not options.pattern:
         from resonance_theory import audit
-        from resonance_theory.verification import coverage
+        from resonance_theory.evidence.claims import coverage
 
         record["published"] = coverage.records()
         audit_report = audit.audit(audit.example())
@@ -172,7 +172,7 @@ def _verify(options: argparse.Namespace) -> int:
         lines.append(f"\nAudit of real encoder hidden states (the embedded example)\n{record['audit_table']}")
     _emit(record, options.json, "\n".join(lines))
     if options.report is not None:
-        from resonance_theory import report
+        from resonance_theory.evidence.pages import report
 
         page = report.write(record, options.report, audit_report=audit_report)
         if not quiet:
@@ -207,7 +207,7 @@ def report_record(book: Any, seconds: float) -> dict[str, Any]:
 
 
 def _claims(options: argparse.Namespace) -> int:
-    from resonance_theory.verification import ledger
+    from resonance_theory.evidence.claims import ledger
 
     claims = [ledger.load(i) for i in ledger.select(options.pattern)]
     if options.published:
@@ -230,7 +230,7 @@ def _claims(options: argparse.Namespace) -> int:
 
 def _published(claims: Sequence[Any], options: argparse.Namespace) -> int:
     """Every published statement with the claims that speak of it, in the order of the papers."""
-    from resonance_theory.verification import coverage
+    from resonance_theory.evidence.claims import coverage
 
     record = coverage.records(claims)
     verdicts = {claim.id: claim.expected.value for claim in claims}
@@ -288,7 +288,7 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    from resonance_theory.montecarlo.study import run_study
+    from resonance_theory.evidence.studies.study import run_study
 
     if options.all:
         return _simulate_all(options)
@@ -304,13 +304,13 @@ def _simulate(options: argparse.Namespace) -> int:
         store=options.store,
         resume=options.resume,
     )
-    from resonance_theory.montecarlo import ranks
+    from resonance_theory.evidence.sampling import ranks
 
     if ranks.rank():  # rank 0 alone reports
         return 0 if result.passed else 1
     _emit(result.to_json(), options.json, result.table())
     if options.record:
-        from resonance_theory.verification.ledger import folder
+        from resonance_theory.evidence.claims.ledger import folder
 
         path = folder("simulations") / "results" / f"{options.study}.jsonl"
         path.parent.mkdir(exist_ok=True)
@@ -319,7 +319,7 @@ def _simulate(options: argparse.Namespace) -> int:
 
 
 def _simulate_all(options: argparse.Namespace) -> int:
-    from resonance_theory.montecarlo.evidence import run_all
+    from resonance_theory.evidence.studies.evidence import run_all
 
     if options.record or options.backend != "numpy" or options.device != "cpu":
         raise ValueError("--all runs every study as it stands: leave --record, --backend and --device out")
@@ -348,7 +348,7 @@ def _simulate_all(options: argparse.Namespace) -> int:
 def _figures(options: argparse.Namespace) -> int:
     import importlib
 
-    from resonance_theory.verification.ledger import folder
+    from resonance_theory.evidence.claims.ledger import folder
 
     folder("paper_figures")
     gallery = importlib.import_module("paper_figures._gallery")
@@ -370,7 +370,7 @@ def _figures(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from resonance_theory import report
+    from resonance_theory.evidence.pages import report
 
     record = report.read(options.record)
     report.prepare(options.directory)

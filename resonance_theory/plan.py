@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from resonance_theory import _arguments as arguments
-from resonance_theory import counts
-from resonance_theory.rules import adaptive, expert_choice, resonance, token_choice
+from resonance_theory.rules import adaptive, dependence, expert_choice, resonance, token_choice
 
 __all__ = ["RULES", "AdaptivePlan", "Plan", "plan"]
 
@@ -281,15 +280,15 @@ def plan(
     q: Any
     h: Any
     if signal is not None and dim is not None:
-        from resonance_theory import sphere
-        from resonance_theory.tokens import Planted
+        from resonance_theory.tokens import planted
+        from resonance_theory.tokens.samplers import Planted
 
         if rule == "adaptive":
             return _adaptive(s, n, k, goal, signal, dim)
         if correlation is None:
             law = Planted(signal, dim, n).law(top=k, capacity=s)
         else:  # varying loads take nodes * tokens tails for each capacity
-            law = sphere.planted(signal, dim, n, top=k, nodes=int(np.clip(2**19 // s, 256, 1024)))
+            law = planted.planted(signal, dim, n, top=k, nodes=int(np.clip(2**19 // s, 256, 1024)))
         p, q, h, weight = law.hit, law.false_positive, law.candidate_tail, law.weight
         mean_hit = float(np.sum(weight * p))
     else:
@@ -377,17 +376,17 @@ def _counts(rule: str, block_length: int | None, correlation: float | None) -> A
         length = arguments.integer("block_length", block_length, 1, 2**52)
         if length.ndim:
             raise TypeError(f"block_length has shape {length.shape} but must be one whole number")
-        return counts.Blocks(int(length))
+        return dependence.Blocks(int(length))
     kappa = arguments.probability("correlation", correlation if correlation is not None else 0.0)
     if kappa.ndim:
         raise TypeError(f"correlation has shape {kappa.shape} but must be one number")
-    return counts.BetaBinomial(float(kappa))
+    return dependence.BetaBinomial(float(kappa))
 
 
 def _adaptive(s: int, n: int, k: int, goal: float, signal: float, dim: int) -> AdaptivePlan:
     from scipy.optimize import brentq
 
-    from resonance_theory.tokens import Planted
+    from resonance_theory.tokens.samplers import Planted
 
     def success(mass: float) -> float:
         return float(adaptive.success(mass, signal, dim, n, top=k, tokens=s))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from resonance_theory.montecarlo.study import Case
+from resonance_theory.evidence.studies.study import Case
 
 
 def sample(rng: np.random.Generator, trials: int, *, sides: int) -> dict[str, int]:

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from resonance_theory.evolution import Evolving
-from resonance_theory.extractor import affinity
-from resonance_theory.montecarlo.study import Case
+from resonance_theory.evidence.studies.study import Case
+from resonance_theory.gates import affinity
 from resonance_theory.rules import adaptive
+from resonance_theory.tokens.evolving import Evolving
 
 _CHUNK = 1 << 21  # numbers drawn at a time
 

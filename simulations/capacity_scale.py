@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from resonance_theory.montecarlo.study import Case
+from resonance_theory.evidence.studies.study import Case
 from resonance_theory.rules import expert_choice, resonance, token_choice
-from resonance_theory.tokens import Planted
+from resonance_theory.tokens.samplers import Planted
 from simulations import success_rate
 from simulations.router_scale import BACKENDS, sample
 

@@ -8,7 +8,7 @@ same at every checkpoint and in every arm; a run that has stopped early keeps it
 
 Before the first step the router is 0, so noise alone chooses: `chance` sets that against closed forms. Each expert's examples are
 then a random sample, and the standard index is 1, or 1 - C/N under expert choice, whose experts overlap (ratio of the mean
-scatters, `proofs/calinski_harabasz_chance.py`). The entropy of the clusters in a sample of m of N is less than that of all by
+scatters, claim `calinski_harabasz_chance`). The entropy of the clusters in a sample of m of N is less than that of all by
 about (clusters - 1)/2 (1/m - 1/N). Token choice keeps by position: of one data set not a random sample.
 """
 
@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from resonance_theory import homogenization
-from resonance_theory.montecarlo.training import Arm
+from resonance_theory.evidence.studies.training import Arm
 from resonance_theory.rules import token_choice
-from resonance_theory.rules._select import Assignment
+from resonance_theory.rules.select import Assignment
 from simulations import chen_mixture
 from simulations.digits_mosaics import one_thread
 from simulations.homogenization_training import distances, spread

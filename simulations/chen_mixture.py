@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from resonance_theory.montecarlo import generator
-from resonance_theory.montecarlo.training import Arm
+from resonance_theory.evidence.sampling import generator
+from resonance_theory.evidence.studies.training import Arm
 from resonance_theory.rules import expert_choice, resonance, token_choice
-from resonance_theory.rules._select import Assignment
+from resonance_theory.rules.select import Assignment
 from simulations.digits_mosaics import one_thread
 
 PACKAGES = ("torch",)

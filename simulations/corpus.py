@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from resonance_theory.montecarlo.study import Unavailable
+from resonance_theory.evidence.studies.study import Unavailable
 
 __all__ = ["SPLITS", "check", "collect", "digest", "load", "split"]
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from resonance_theory.extractor import grap_gates
-from resonance_theory.montecarlo.training import Arm
+from resonance_theory.evidence.studies.training import Arm
+from resonance_theory.gates import grap_gates
 from resonance_theory.rules import expert_choice, resonance, token_choice
 
 PACKAGES = ("torch", "scikit-learn")

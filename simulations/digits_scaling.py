@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from resonance_theory.montecarlo.training import Arm
+from resonance_theory.evidence.studies.training import Arm
 from simulations.digits_mosaics import PACKAGES, train
 
 __all__ = ["PACKAGES", "arms"]

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from resonance_theory.evolution import Evolving
-from resonance_theory.extractor import affinity
-from resonance_theory.montecarlo.study import Case
-from resonance_theory.projected import Law
+from resonance_theory.evidence.studies.study import Case
+from resonance_theory.gates import affinity
 from resonance_theory.rules import expert_choice, resonance, token_choice
+from resonance_theory.tokens.evolving import Evolving
+from resonance_theory.tokens.gaussian import Law
 
 _CHUNK = 1 << 21  # numbers drawn at a time
 

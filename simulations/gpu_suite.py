@@ -24,8 +24,8 @@ import numpy as np
 
 import resonance_theory as rt
 from resonance_theory import kernels
+from resonance_theory.evidence.studies.study import run_study
 from resonance_theory.kernels import naive
-from resonance_theory.montecarlo.study import run_study
 from simulations.router_benchmark import contenders, provenance
 
 __all__ = ["CHECKS", "main"]

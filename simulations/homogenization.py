@@ -20,11 +20,12 @@ import numpy as np
 from scipy.optimize import brentq
 
 from proofs._isotropic import coin
-from resonance_theory import homogenization, sphere, tokens
-from resonance_theory.extractor import affinity
-from resonance_theory.montecarlo.study import Case
+from resonance_theory import homogenization
+from resonance_theory.evidence.studies.study import Case
+from resonance_theory.gates import affinity
 from resonance_theory.rules import resonance, token_choice
-from resonance_theory.rules._select import Assignment
+from resonance_theory.rules.select import Assignment
+from resonance_theory.tokens import candidates, planted, samplers
 
 _CHUNK = 1 << 20  # numbers drawn at a time
 
@@ -67,10 +68,10 @@ def routed(
     for start in range(0, trials, step):
         count = min(step, trials - start)
         if sampler == "vectors":
-            x = tokens.isotropic(rng, count, s, dim)
+            x = samplers.isotropic(rng, count, s, dim)
             scores = affinity(x, experts)
         else:
-            scores = tokens.isotropic_affinity(rng, count, s, dim, experts)
+            scores = samplers.isotropic_affinity(rng, count, s, dim, experts)
         rows = np.arange(count)
         position = rng.integers(s, size=count)
         mine = np.concatenate([scores[rows, position], np.zeros((count, 1))], axis=1)  # no expert: cosine 0
@@ -98,7 +99,7 @@ def scaled(
     step = max(1, _CHUNK // experts)
     for start in range(0, trials, step):
         count = min(step, trials - start)
-        scores = tokens.isotropic_affinity(rng, 1, count, dim, experts)[0]
+        scores = samplers.isotropic_affinity(rng, 1, count, dim, experts)[0]
         routed = token_choice.route(scores, count)
         top = scores[routed.token, routed.expert]
         # one losing gate's mean is lost in its noise when there are many: all of them together, at their own size
@@ -118,7 +119,7 @@ def _routed_laws(s: int, d: int, n: int, capacities: list[int], vectors: bool) -
     e = float(homogenization.expected_max(n))
     radius = e / float(homogenization.kept_means(d, n, 1.0, select="cosine")[0])
     winner = e / radius
-    law = sphere.planted(0.0, d, n)
+    law = planted.planted(0.0, d, n)
     right: dict[str, float] = {}
     wrong: dict[str, dict[str, float]] = {
         name: {}
@@ -158,7 +159,7 @@ def _scaled_laws(d: int, n: int, fractions: list[float]) -> tuple[dict, dict, di
         thresholds[name] = (
             -1.0
             if f == 1
-            else float(brentq(lambda a, f=f: float(sphere.candidate_tail(a, d, n)) * n - f, -0.99, 0.9999))
+            else float(brentq(lambda a, f=f: float(candidates.candidate_tail(a, d, n)) * n - f, -0.99, 0.9999))
         )
         winner, loser = homogenization.kept_means(d, n, f, select="cosine")
         inner = float(homogenization.kept_means(d, n, f, select="inner")[0]) / math.sqrt(d)

@@ -18,10 +18,11 @@ import array_api_compat
 import numpy as np
 from scipy.optimize import brentq
 
-from resonance_theory import homogenization, sphere
-from resonance_theory.extractor import affinity
-from resonance_theory.montecarlo.study import Case
+from resonance_theory import homogenization
+from resonance_theory.evidence.studies.study import Case
+from resonance_theory.gates import affinity
 from resonance_theory.rules import token_choice
+from resonance_theory.tokens import candidates
 from simulations.router_scale import BACKENDS, draw
 
 __all__ = ["BACKENDS", "cases", "pairs", "tokens"]
@@ -123,7 +124,7 @@ def _token_case(d: int, n: int, fractions: list[float]) -> Case:
         name, threshold = f"f={f:g}", -1.0  # which no affinity is below
         if f < 1:
             # h(a) = f/n is the threshold that keeps the fraction f
-            threshold = float(brentq(lambda a, f=f: float(sphere.candidate_tail(a, d, n)) * n - f, -0.99, 0.9999))
+            threshold = float(brentq(lambda a, f=f: float(candidates.candidate_tail(a, d, n)) * n - f, -0.99, 0.9999))
             at_random[f"winning {name}"] = _heads(f * everyone, d)
         else:
             by_root[f"winning {name}"] = _heads(e / math.sqrt(d), d)

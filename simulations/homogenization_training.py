@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from resonance_theory import facets, homogenization, losses
-from resonance_theory.montecarlo.training import Arm
+from resonance_theory import homogenization, losses
+from resonance_theory.evidence.studies.training import Arm
+from resonance_theory.homogenization import cells
 from simulations import digits_mosaics
 from simulations.digits_mosaics import affinities, cross_entropy, descend, forward, gates_of, one_thread
 
@@ -217,7 +218,7 @@ def laws(gates: np.ndarray, covariance: np.ndarray) -> dict[str, float]:
     """
     value, vector = np.linalg.eigh(covariance)
     root = (vector * np.sqrt(np.maximum(value, 0))) @ vector.T
-    found = facets.cells(gates @ root)
+    found = cells.cells(gates @ root)
     moment = found.mean @ root
     between = float(((moment**2).sum(axis=1) / found.share).sum())
     unit = moment / np.linalg.norm(moment, axis=1, keepdims=True)

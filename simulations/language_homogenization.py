@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resonance_theory import grap_gates, homogenization
-from resonance_theory.montecarlo.study import settings_of
-from resonance_theory.montecarlo.training import Arm
+from resonance_theory.evidence.studies.study import settings_of
+from resonance_theory.evidence.studies.training import Arm
 from simulations import language_model
 from simulations.digits_mosaics import one_thread
 from simulations.homogenization_training import distances, laws, spread

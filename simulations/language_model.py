@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resonance_theory import homogenization
-from resonance_theory.montecarlo.training import Arm
+from resonance_theory.evidence.studies.training import Arm
 from resonance_theory.rules import token_choice
 from simulations import corpus, ngram
 

@@ -25,9 +25,11 @@ import numpy as np
 from scipy.special import entr, gammaln
 from scipy.stats import binom
 
-from resonance_theory import facets, homogenization, sphere
-from resonance_theory.montecarlo.training import Arm
+from resonance_theory import homogenization
+from resonance_theory.evidence.studies.training import Arm
+from resonance_theory.homogenization import cells
 from resonance_theory.rules import expert_choice, token_choice
+from resonance_theory.tokens import planted
 from simulations.digits_mosaics import descend, keep
 from simulations.homogenization_training import SAME_TOKENS, auxiliary, distances, routing, spread
 from simulations.planted_phases import background_of, each_run, network, pushed
@@ -85,13 +87,13 @@ def centroids(gates: np.ndarray, rule: str, tokens: int, capacity: int) -> tuple
     experts, dim = gates.shape
     even = np.full(experts, 1 / experts)
     if rule == "expert_choice":
-        law = sphere.planted(0.0, dim, experts)  # a background token's affinity with one gate
+        law = planted.planted(0.0, dim, experts)  # a background token's affinity with one gate
         kept = law.weight * expert_choice.success(tokens, capacity, false_positive=law.false_positive)
         return mean_length(dim) * float(kept @ law.affinity / kept.sum()) * gates, even
     if rule == "resonance":
         own, other = resonance_means(tokens, dim, experts, capacity)
         return mean_length(dim) * ((own - other) * gates + other * gates.sum(axis=0)), even
-    cell = facets.cells(gates)
+    cell = cells.cells(gates)
     kept = cell.share * token_choice.success(tokens, experts, capacity, hit=1.0, load=cell.share)
     return cell.mean / cell.share[:, None], kept / kept.sum()
 
@@ -102,7 +104,7 @@ def laws(gates: np.ndarray, rule: str, tokens: int, capacity: int) -> dict[str, 
     centre, share = centroids(gates, rule, tokens, capacity)
     square, grand = float(share @ (centre**2).sum(axis=1)), share @ centre
     unit = (centre - grand) / np.linalg.norm(centre - grand, axis=1, keepdims=True)
-    load = facets.cells(gates).share  # before the capacity
+    load = cells.cells(gates).share  # before the capacity
     found = {
         "calinski-harabasz law": (square - float(grand @ grand)) / (dim - square),
         "centroid distance law": 1 - float((unit @ unit.T)[~np.eye(experts, dtype=bool)].mean()),

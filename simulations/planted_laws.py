@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from resonance_theory import counts
-from resonance_theory.rules import expert_choice, resonance, token_choice
+from resonance_theory.rules import dependence, expert_choice, resonance, token_choice
 
 RULES = {"token_choice": token_choice, "expert_choice": expert_choice, "resonance": resonance}
 NODES = 48  # of each class
@@ -149,7 +148,9 @@ def repaired(rule: str, law: Law, verb: str, tokens: int, experts: int, **at: An
     """The same where the counts are beta-binomial with the measured correlation (N11)."""
     ahead = {} if rule == "token_choice" else {"percentile": 1.0}  # its tail counts only the tokens that go before
     values: dict[str, Any] = {"hit": law.hit, "load": law.tail, "weight": law.weight, **ahead}
-    return float(getattr(counts.BetaBinomial(law.correlation), verb)(tokens=tokens, experts=experts, **at, **values))
+    return float(
+        getattr(dependence.BetaBinomial(law.correlation), verb)(tokens=tokens, experts=experts, **at, **values)
+    )
 
 
 def at_mean(found: Foretold, tail: Floats) -> Law:

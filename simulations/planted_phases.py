@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from resonance_theory.montecarlo.training import Arm
+from resonance_theory.evidence.studies.training import Arm
 from simulations import planted_laws
 from simulations.digits_mosaics import descend, one_thread
 from simulations.planted_laws import RULES, binomial, least, repaired

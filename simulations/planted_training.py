@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from resonance_theory.montecarlo.training import Arm
+from resonance_theory.evidence.studies.training import Arm
 from resonance_theory.rules import expert_choice, resonance, token_choice
 from simulations.digits_mosaics import cross_entropy, descend, keep, one_thread
 

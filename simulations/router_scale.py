@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from resonance_theory.extractor import affinity
-from resonance_theory.montecarlo.study import Case
+from resonance_theory.evidence.studies.study import Case
+from resonance_theory.gates import affinity
 from resonance_theory.rules import expert_choice, resonance, token_choice
 from simulations import success_rate
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from resonance_theory import tokens
-from resonance_theory.extractor import affinity
-from resonance_theory.montecarlo.study import Case
+from resonance_theory.evidence.studies.study import Case
+from resonance_theory.gates import affinity
 from resonance_theory.rules import expert_choice, resonance, token_choice
+from resonance_theory.tokens import samplers
 
 _CHUNK = 1 << 21  # numbers drawn at a time
 
@@ -41,10 +41,10 @@ def sample(
     for start in range(0, trials, step):
         size = (min(step, trials - start), tokens_per_sample, dim, experts, signal)
         if sampler == "vectors":
-            drawn = tokens.planted(rng, *size)
+            drawn = samplers.planted(rng, *size)
             scores = affinity(drawn.values, experts)
         else:
-            drawn = tokens.planted_affinity(rng, *size)
+            drawn = samplers.planted_affinity(rng, *size)
             scores = drawn.values
         largest = max(capacities)
         for rule, routed in (
@@ -66,7 +66,7 @@ def laws(
     s: int, d: int, n: int, signal: float, top: int, capacities: list[int]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Success rate of each rule over the capacities, {rule: array}, and the wrong laws, {name: {rule: array}}."""
-    law = tokens.Planted(signal, d, n).law(top=top, capacity=max(capacities))
+    law = samplers.Planted(signal, d, n).law(top=top, capacity=max(capacities))
     hit = float(law.weight @ law.hit)
     q, h = float(law.weight @ law.false_positive), float(law.weight @ law.candidate_tail)
     c = np.asarray(capacities)

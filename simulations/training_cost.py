@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from resonance_theory.montecarlo.study import settings_of
+from resonance_theory.evidence.studies.study import settings_of
 from simulations import language_model, router_benchmark
 
 SIZES = ("dim", "hidden", "layers", "heads", "experts", "tokens", "grams", "table")

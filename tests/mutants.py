@@ -49,10 +49,10 @@ MODULES = {
     "expert_choice": ("resonance_theory/rules/expert_choice.py", LAWS),
     "resonance": ("resonance_theory/rules/resonance.py", LAWS),
     "_law": ("resonance_theory/rules/_law.py", LAWS),
-    "_beta": ("resonance_theory/_beta.py", LAWS),
+    "_beta": ("resonance_theory/rules/_beta.py", LAWS),
     # without the two slowest tests, half of the time: a survivor costs all the others
     "sphere": (
-        "resonance_theory/sphere.py",
+        "resonance_theory/tokens/sphere.py",
         (
             (
                 "tests/test_sphere.py",

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from resonance_theory.montecarlo import study
-from resonance_theory.verification import stats
+from resonance_theory.evidence import statistics
+from resonance_theory.evidence.studies import study
 
 
 def judged(name, cases, *, rel=1e-9):
@@ -16,15 +16,15 @@ def judged(name, cases, *, rel=1e-9):
     assert summary["provenance"]["command"] == f"resonance simulate {name} --full --seed 0 --record"
     laws = {(case.label, key): law for case in cases for key, law in case.laws.items()}
     assert {(row["case"], row["key"]) for row in rows} == set(laws)
-    alpha = stats.ALPHA / len(rows)
+    alpha = statistics.ALPHA / len(rows)
     for row in rows:
         law = laws[row["case"], row["key"]]
         assert row["law"] == pytest.approx(law, rel=rel)
-        assert stats.equal(row["successes"], row["trials"], law, alpha).holds
+        assert statistics.equal(row["successes"], row["trials"], law, alpha).holds
     counts = {(row["case"], row["key"]): (row["successes"], row["trials"]) for row in rows}
     for mutant in summary["mutants_rejected"]:
         assert any(
-            stats.equal(*counts[case.label, key], wrong, alpha).fails
+            statistics.equal(*counts[case.label, key], wrong, alpha).fails
             for case in cases
             for key, wrong in case.mutants.get(mutant, {}).items()
         )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import resonance_theory as rt
-from resonance_theory.rules import _select
+from resonance_theory.rules import select
 
 
 def library(name):
@@ -72,11 +72,11 @@ def test_sums_whose_order_the_width_decides(monkeypatch):
     rng = np.random.default_rng(5)
     for width in (1, 2, 3, 7, 8, 33):
         values = rng.integers(-9, 10, (3, width)) / 8
-        assert np.array_equal(_select.running_sums(np, values), values.cumsum(-1))
-    assert _select.running_sums(np, np.ones((2, 0))).shape == (2, 0)
-    used, real = [], _select.running_sums
-    monkeypatch.setattr(_select, "_in_order", lambda device: False)
-    monkeypatch.setattr(_select, "running_sums", lambda xp, values: used.append(xp) or real(xp, values))
+        assert np.array_equal(select.running_sums(np, values), values.cumsum(-1))
+    assert select.running_sums(np, np.ones((2, 0))).shape == (2, 0)
+    used, real = [], select.running_sums
+    monkeypatch.setattr(select, "_in_order", lambda device: False)
+    monkeypatch.setattr(select, "running_sums", lambda xp, values: used.append(xp) or real(xp, values))
     values = rng.integers(-4, 5, (40, 11, 4)) / 16.0
     for mass in (0.25, 0.875, 1.0):
         check(values, mass, 2, None, rt.adaptive.route(values, mass, top=2))
@@ -109,7 +109,7 @@ def test_single_precision_is_summed_in_double_precision():
 
 
 def test_keeping_more_mass_keeps_more_and_never_other_tokens():
-    scores = rt.tokens.isotropic_affinity(np.random.default_rng(3), 20, 200, 16, 4)
+    scores = rt.tokens.samplers.isotropic_affinity(np.random.default_rng(3), 20, 200, 16, 4)
     kept = [rt.adaptive.route(scores, mass) for mass in (0.1, 0.4, 0.7, 1.0)]
     everything = rt.resonance.route(scores, 200)
     for less, more in zip(kept, [*kept[1:], everything]):
@@ -118,7 +118,7 @@ def test_keeping_more_mass_keeps_more_and_never_other_tokens():
 
 
 def test_no_expert_keeps_a_candidate_of_negative_affinity():
-    scores = rt.tokens.isotropic_affinity(np.random.default_rng(4), 300, 20, 3, 2)
+    scores = rt.tokens.samplers.isotropic_affinity(np.random.default_rng(4), 300, 20, 3, 2)
     routed = rt.adaptive.route(scores, 1.0)
     assert routed.token.size
     assert scores[routed.sample, routed.token, routed.expert].min() > 0
@@ -170,7 +170,7 @@ def test_tiny_shares(mass):
         kept = rt.adaptive.kept_fraction(mass, dim, 2)
         assert 0 <= kept <= 10 * mass + 1e-18
         assert rt.adaptive.threshold(mass, dim, 2) >= rt.adaptive.threshold(1e-9, dim, 2)
-    flow = rt.evolution.Evolving(dim=64, experts=2, signal=1.0)
+    flow = rt.tokens.evolving.Evolving(dim=64, experts=2, signal=1.0)
     assert flow.adaptive(1.0, mass).threshold[0] > 0.6
 
 
@@ -191,7 +191,7 @@ def test_law_broadcasts_and_tends_to_gaussian_scores():
 
 @pytest.mark.parametrize(("mass", "dim", "experts", "top"), [(0.5, 16, 4, 1), (0.8, 8, 4, 2), (1.0, 6, 3, 1)])
 def test_law_against_the_router_at_many_tokens(mass, dim, experts, top):
-    scores = rt.tokens.isotropic_affinity(np.random.default_rng(5), 8, 60_000, dim, experts)
+    scores = rt.tokens.samplers.isotropic_affinity(np.random.default_rng(5), 8, 60_000, dim, experts)
     routed = rt.adaptive.route(scores, mass, top=top)
     measured = routed.kept.sum() / routed.load.sum()
     # the cut's noise: about sqrt(1/(480000 top)) in the fraction; a wrong top or dim moves it by .01 or more
@@ -204,9 +204,9 @@ def test_success_is_the_hit_rate_above_the_cut():
     # two experts in the plane: P(hit, affinity >= a) for a > 1/sqrt(2) is the affinity's own tail
     a = rt.adaptive.threshold(0.3, 2, 2)
     assert a > 0.75
-    assert rt.adaptive.success(0.3, 1.5, 2, 2) == pytest.approx(rt.sphere.affinity_tail(a, 1.5, 2), abs=1e-10)
+    assert rt.adaptive.success(0.3, 1.5, 2, 2) == pytest.approx(rt.tokens.affinity_tail(a, 1.5, 2), abs=1e-10)
     a = rt.adaptive.threshold(0.6, 64, 8)
-    law = rt.sphere.planted(2.5, 64, 8, nodes=16384)
+    law = rt.tokens.planted.planted(2.5, 64, 8, nodes=16384)
     expected = law.weight @ (law.hit * (law.affinity >= a))
     assert rt.adaptive.success(0.6, 2.5, 64, 8) == pytest.approx(expected, abs=2e-4)
 
@@ -221,9 +221,9 @@ def sums_by_convolution(mass, dim, experts, tokens, signal):
     """
     step = 1 / 400
     grid = (np.arange(800) + 0.5) * step - 1
-    chosen = rt.sphere.hit_given_affinity(grid, dim, experts) * step
-    background = chosen * rt.sphere.affinity_density(grid, 0.0, dim)
-    hit = chosen * rt.sphere.affinity_density(grid, signal, dim)
+    chosen = rt.tokens.hit_given_affinity(grid, dim, experts) * step
+    background = chosen * rt.tokens.affinity_density(grid, 0.0, dim)
+    hit = chosen * rt.tokens.affinity_density(grid, signal, dim)
     load, others = 1 / experts, tokens - 1
     index = np.arange(grid.size)
     kept = np.zeros(grid.size)
@@ -259,10 +259,10 @@ def test_finite_law_against_convolutions(mass, dim, experts, tokens):
 )
 def test_finite_law_against_the_router(mass, dim, experts, top, tokens):
     rng, samples = np.random.default_rng(8), 40_000
-    drawn = rt.tokens.planted_affinity(rng, samples, tokens, dim, experts, 1.5)
+    drawn = rt.tokens.samplers.planted_affinity(rng, samples, tokens, dim, experts, 1.5)
     rate = rt.adaptive.route(drawn.values, mass, top=top).contains(drawn.position, drawn.expert).mean()
     assert abs(rate - rt.adaptive.success(mass, 1.5, dim, experts, top=top, tokens=tokens)) < 6 * 0.5 / samples**0.5
-    routed = rt.adaptive.route(rt.tokens.isotropic_affinity(rng, samples, tokens, dim, experts), mass, top=top)
+    routed = rt.adaptive.route(rt.tokens.samplers.isotropic_affinity(rng, samples, tokens, dim, experts), mass, top=top)
     part = routed.kept.sum(axis=-1) / (tokens * top)  # of one sample
     error = part.std() / samples**0.5
     assert abs(part.mean() - rt.adaptive.kept_fraction(mass, dim, experts, top=top, tokens=tokens)) < 6 * error
@@ -278,7 +278,7 @@ def test_finite_law_tends_to_the_limit_and_broadcasts():
         rt.adaptive.success(0.8, 2.5, 64, 8), abs=1e-4
     )
     # alone, a candidate is kept iff its affinity is positive
-    law = rt.sphere.planted(1.5, 16, 4, nodes=16384)
+    law = rt.tokens.planted.planted(1.5, 16, 4, nodes=16384)
     positive = law.weight @ (law.hit * (law.affinity > 0))
     assert rt.adaptive.success(0.3, 1.5, 16, 4, tokens=1) == pytest.approx(positive, abs=2e-4)
 
@@ -286,7 +286,7 @@ def test_finite_law_tends_to_the_limit_and_broadcasts():
 def test_unequal_loads_against_the_router():
     """A heavy and a light expert: numbers kept, and the planted token's success, at five tokens."""
     loads = [0.6, 0.3, 0.1]
-    model = rt.tokens.Dependent(1.5, 12, 3, load=loads)
+    model = rt.tokens.samplers.Dependent(1.5, 12, 3, load=loads)
     rng = np.random.Generator(np.random.Philox(8))
     routed = rt.adaptive.route(model.background(rng, 100_000, 5), 0.5)
     kept = rt.adaptive.kept_fraction(0.5, 12, 3, tokens=5, load=loads)

@@ -1,6 +1,6 @@
 """The study of affinity mass along evolving tokens: its stored record against the laws of today."""
 
-from resonance_theory.montecarlo.study import settings_of
+from resonance_theory.evidence.studies.study import settings_of
 from simulations import adaptive_evolution as study
 from tests import records
 

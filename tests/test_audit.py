@@ -301,7 +301,7 @@ def test_a_fit_predicts_and_asks_for_the_least_capacity():
 
 
 def test_a_new_load_varies_about_the_estimated_share_as_the_fit_for_new_says():
-    model = rt.tokens.Dependent(0.0, 8, 4, correlation=0.05)
+    model = rt.tokens.samplers.Dependent(0.0, 8, 4, correlation=0.05)
     load = (model.routes(RNG(1), 40_000, 64)[..., None] == np.arange(4)).sum(axis=1).reshape(8000, 5, 4)
     fitted, new = load[:, :4], load[:, 4]
     square = np.square(new - fitted.mean(axis=1)).mean() / (64 * 0.25 * 0.75)
@@ -329,7 +329,7 @@ def test_held_out_judgement_against_its_definition():
             laws = {
                 "uniform": rt.token_choice.failure(40, 4, np.arange(1, 41)),
                 "measured_load": rt.token_choice.failure(40, 4, np.arange(1, 41)[:, None], load=share) @ share,
-                "beta_binomial": rt.counts.BetaBinomial((ratio - 1) / 39).drop(
+                "beta_binomial": rt.dependence.BetaBinomial((ratio - 1) / 39).drop(
                     40, 4, np.arange(1, 41)[:, None], load=share
                 )
                 @ share,
@@ -365,7 +365,7 @@ def test_errors_of_the_predictions_against_their_definition():
         if model == "measured_load":
             return rt.token_choice.failure(40, 4, capacity[:, None], load=share) @ share - lost
         ratio = counts.fit(fitted, 40, 1).ratio * (1 + 1 / len(fitted) if new else 1)
-        law = rt.counts.BetaBinomial((ratio - 1) / 39)
+        law = rt.dependence.BetaBinomial((ratio - 1) / 39)
         return law.drop(40, 4, capacity[:, None], load=share) @ share - lost
 
     halves = measure._halves(measure.Layer("x", "x", x.shape, "float64", x), np.arange(7))
@@ -412,9 +412,9 @@ def test_held_out_errors_tell_the_true_model(model, best):
     """Tokens of a known dependence: the over-dispersed laws cover the measured drop, and where tokens are dependent the
     binomial law does not; capacities fitted on half of the sequences hold on the others."""
     load = [0.4, 0.3, 0.2, 0.1]
-    drawn = rt.tokens.Dependent(0.0, 8, 4, load=load, **model)
+    drawn = rt.tokens.samplers.Dependent(0.0, 8, 4, load=load, **model)
     route = drawn.routes(RNG(5), 60, 128)
-    x = rt.tokens.isotropic(RNG(6), 60, 128, 8) * 0.01
+    x = rt.tokens.samplers.isotropic(RNG(6), 60, 128, 8) * 0.01
     x.reshape(60, 128, 4, 2)[np.arange(60)[:, None], np.arange(128), route] += 1.0  # GrAP sends it there
     report = audit.audit(x, experts=4, center=False, capacity_factors=(1.0, 1.5, 2.0), target_loss=0.02)
     r = report.layers[0].routings[0]

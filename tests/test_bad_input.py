@@ -10,8 +10,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import resonance_theory as rt
-from resonance_theory import counts, evolution, facets, homogenization, projected, step_time
+from resonance_theory import homogenization, step_time
 from resonance_theory.cli import main
+from resonance_theory.homogenization import cells
+from resonance_theory.rules import dependence
+from resonance_theory.tokens import evolving, gaussian
 
 GOOD = {
     "tokens": st.integers(1, 300),
@@ -59,9 +62,9 @@ GEOMETRY = [
     "candidate_tail",
     "log_candidate_tail",
 ]
-MODELS = (counts.Blocks(3), counts.BetaBinomial(0.1))
+MODELS = (dependence.Blocks(3), dependence.BetaBinomial(0.1))
 SCATTER = ("token_choice_scatter", "resonance_scatter", "kept_means", "expected_max", "simplex_norm")
-TOKEN = projected.Gaussian((1.0, 2.0, 0.5), 3.0, 64)
+TOKEN = gaussian.Gaussian((1.0, 2.0, 0.5), 3.0, 64)
 FUNCTIONS = [
     *(getattr(rule, verb) for rule in RULES for verb in VERBS),
     *(getattr(rt.sphere, name) for name in GEOMETRY),
@@ -134,7 +137,7 @@ def test_an_answer_or_one_sentence(function):
     fuzz(function, 200, in_range)
 
 
-FLOW = evolution.Evolving(dim=32, experts=3, signal=2.0, background=[[1.0, 0.0, -1.0, 0.5]])
+FLOW = evolving.Evolving(dim=32, experts=3, signal=2.0, background=[[1.0, 0.0, -1.0, 0.5]])
 MASS = (rt.adaptive.threshold, rt.adaptive.kept_fraction, rt.adaptive.success, FLOW.adaptive)
 FEW = {
     "experts": st.integers(1, 6),
@@ -162,21 +165,24 @@ def test_affinity_mass_answers_or_refuses(function, monkeypatch):
         (lambda: rt.adaptive.threshold([0.1, 0.2], 8, [2, 3, 4]), "mass (2,), experts (3,)"),
         (lambda: rt.adaptive.success(0.5, [1.0, 2.0], [8, 9, 10], 2, tokens=4), "signal (2,), dim (3,)"),
         (lambda: rt.token_choice.success([10, 20], [2, 4, 8], 3), "tokens (2,), experts (3,)"),
-        (lambda: rt.batch.token_choice_success([1, 2], 9, [2, 4, 8], 3), "samples (2,), experts (3,)"),
-        (lambda: rt.sphere.cap([], [2, 2]), "affinity (0,), dim (2,)"),
-        (lambda: counts.Blocks([1, 2]).success([10, 20, 30], 8, 3), "tokens (3,), length (2,)"),
-        (lambda: counts.Blocks([1, 2]).variance_ratio([10, 20, 30]), "tokens (3,), length (2,)"),
-        (lambda: counts.BetaBinomial(0.1).kept([10, 20, 30], [2, 4], 3), "tokens (3,), experts (2,)"),
+        (lambda: rt.pooling.token_choice_success([1, 2], 9, [2, 4, 8], 3), "samples (2,), experts (3,)"),
+        (lambda: rt.tokens.cap([], [2, 2]), "affinity (0,), dim (2,)"),
+        (lambda: dependence.Blocks([1, 2]).success([10, 20, 30], 8, 3), "tokens (3,), length (2,)"),
+        (lambda: dependence.Blocks([1, 2]).variance_ratio([10, 20, 30]), "tokens (3,), length (2,)"),
+        (lambda: dependence.BetaBinomial(0.1).kept([10, 20, 30], [2, 4], 3), "tokens (3,), experts (2,)"),
         (
-            lambda: counts.BetaBinomial(0.1).failure(9, 8, [3, 4], percentile=[0.1, 0.2, 0.3]),
+            lambda: dependence.BetaBinomial(0.1).failure(9, 8, [3, 4], percentile=[0.1, 0.2, 0.3]),
             "capacity (2,), percentile (3,)",
         ),
-        (lambda: counts.BetaBinomial([0.1, 0.2]).least_capacity(0.9, [10, 20, 30], 8), "tokens (3,), correlation (2,)"),
+        (
+            lambda: dependence.BetaBinomial([0.1, 0.2]).least_capacity(0.9, [10, 20, 30], 8),
+            "tokens (3,), correlation (2,)",
+        ),
         (lambda: homogenization.token_choice_scatter([2, 3], [2, 2, 2]), "dim (2,), experts (3,)"),
         (lambda: homogenization.resonance_scatter([2, 3], 2, [0.1, 0.2, 0.3]), "dim (2,), kept (3,)"),
         (lambda: homogenization.kept_means(9, [2, 3], [0.1, 0.2, 0.3]), "experts (2,), kept (3,)"),
         (lambda: homogenization.load_cv_rms([1, 2, 3], [[0.5, 0.5]] * 2), "tokens (3,), share (2, 2)"),
-        (lambda: evolution.moments([1, 2], [1, 2, 3], 1), "time (2,), rate (3,)"),
+        (lambda: evolving.moments([1, 2], [1, 2, 3], 1), "time (2,), rate (3,)"),
         (lambda: step_time.required_cut([0.1, 0.2], [0.1, 0.2, 0.3]), "reduction (2,), share (3,)"),
     ],
 )
@@ -190,12 +196,12 @@ def test_shapes_that_do_not_broadcast_are_named(call, named):
     [
         (lambda: TOKEN.load(top=[1, 2]), "top"),
         (lambda: TOKEN.candidate_tail(0.1, [0, 1]), "expert"),
-        (lambda: projected.law([TOKEN], [TOKEN], nodes=[64, 128]), "nodes"),
+        (lambda: gaussian.law([TOKEN], [TOKEN], nodes=[64, 128]), "nodes"),
         (
-            lambda: projected.sampled_rates(0.1, np.ones(40), np.eye(2, 40), np.random.default_rng(0), draws=[9, 9]),
+            lambda: gaussian.sampled_rates(0.1, np.ones(40), np.eye(2, 40), np.random.default_rng(0), draws=[9, 9]),
             "draws",
         ),
-        (lambda: facets.cells(np.eye(6), rng=np.random.default_rng(0), draws=[999, 999]), "draws"),
+        (lambda: cells.cells(np.eye(6), rng=np.random.default_rng(0), draws=[999, 999]), "draws"),
     ],
 )
 def test_single_numbers_are_single(call, name):

@@ -4,8 +4,8 @@ import flint
 import pytest
 import sympy as sp
 
-from resonance_theory.verification import certify
-from resonance_theory.verification.outcome import Status
+from resonance_theory.evidence.claims import certify
+from resonance_theory.evidence.outcome import Status
 
 x, y = sp.symbols("x y")
 n, k = sp.symbols("n k", integer=True, positive=True)

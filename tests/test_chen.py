@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from resonance_theory.montecarlo import generator
-from resonance_theory.montecarlo import study as study_module
-from resonance_theory.montecarlo.study import run_study, settings_of, studies
+from resonance_theory.evidence.sampling import generator
+from resonance_theory.evidence.studies import study as study_module
+from resonance_theory.evidence.studies.study import run_study, settings_of, studies
 from simulations import chen_mixture as chen
 
 torch = pytest.importorskip(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from resonance_theory import homogenization
-from resonance_theory.montecarlo import generator
-from resonance_theory.montecarlo.study import settings_of, studies
+from resonance_theory.evidence.sampling import generator
+from resonance_theory.evidence.studies.study import settings_of, studies
 
 torch = pytest.importorskip(
     "torch", reason="networks are trained with PyTorch: pip install 'resonance-theory[training]'"

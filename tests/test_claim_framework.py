@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from resonance_theory.verification import ledger
-from resonance_theory.verification.claim import Claim, Verdict
-from resonance_theory.verification.outcome import every, fails, holds, undecided
+from resonance_theory.evidence.claims import ledger
+from resonance_theory.evidence.claims.claim import Claim, Verdict
+from resonance_theory.evidence.outcome import every, fails, holds, undecided
 
 
 def biased(rng: np.random.Generator, trials: int, *, p: float) -> dict[str, int]:

@@ -2,8 +2,9 @@
 
 import pytest
 
-from resonance_theory.verification import ledger, stats
-from resonance_theory.verification.claim import Verdict
+from resonance_theory.evidence import statistics
+from resonance_theory.evidence.claims import ledger
+from resonance_theory.evidence.claims.claim import Verdict
 
 
 @pytest.mark.parametrize("claim_id", ledger.claim_ids())
@@ -14,7 +15,7 @@ def test_claim(claim_id):
     assert claim.source
     if claim.expected is not Verdict.NOT_REPRODUCIBLE:
         assert claim.mutation, "say in words what the mutant changes"
-    result = claim.evaluate(alpha=stats.ALPHA / len(ledger.claim_ids()))
+    result = claim.evaluate(alpha=statistics.ALPHA / len(ledger.claim_ids()))
     assert result.passed, result.problem
     for check in result.checks:
         assert check.truth.evidence != check.mutant.evidence, f"{check.name} does not look at its side"

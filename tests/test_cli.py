@@ -128,7 +128,7 @@ def test_plan_for_adaptive_capacity(capsys, tmp_path):
     assert record["success"] == pytest.approx(0.7, abs=1e-5)
     assert record["kept"] + record["drop"] * 8 == pytest.approx(8)
     rng, samples = np.random.default_rng(3), 60_000
-    drawn = rt.tokens.planted_affinity(rng, samples, 32, 16, 4, 2.0)
+    drawn = rt.tokens.samplers.planted_affinity(rng, samples, 32, 16, 4, 2.0)
     for mass, holds in ((record["mass"], True), (record["mass"] - 0.05, False)):
         rate = rt.adaptive.route(drawn.values, mass).contains(drawn.position, drawn.expert).mean()
         assert (abs(rate - 0.7) < 6 * 0.46 / samples**0.5) == holds
@@ -283,8 +283,8 @@ def test_verify_writes_every_format(capsys, tmp_path):
 
 
 def test_verify_fails_when_a_claim_does(capsys, monkeypatch):
-    from resonance_theory.verification import ledger
-    from resonance_theory.verification.outcome import fails
+    from resonance_theory.evidence.claims import ledger
+    from resonance_theory.evidence.outcome import fails
 
     claim = ledger.load("exchangeability_identity")
     check = claim.checks[0]

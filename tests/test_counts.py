@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import resonance_theory as rt
-from resonance_theory.counts import BetaBinomial, Blocks
-from resonance_theory.tokens import Dependent
+from resonance_theory.rules.dependence import BetaBinomial, Blocks
+from resonance_theory.tokens.samplers import Dependent
 
 RNG = np.random.default_rng
 
@@ -112,7 +112,7 @@ def test_without_dependence_the_laws_are_the_old_ones(model):
     )
     np.testing.assert_allclose(model.kept(128, 8, capacity), rt.token_choice.kept(128, 8, capacity), rtol=1e-13)
     np.testing.assert_allclose(model.drop(128, 8, capacity), rt.token_choice.failure(128, 8, capacity), rtol=1e-12)
-    law = rt.sphere.planted(2.5, 64, 8)
+    law = rt.tokens.planted.planted(2.5, 64, 8)
     joint = {"hit": law.hit, "weight": law.weight}
     np.testing.assert_allclose(
         model.success(128, 8, capacity, percentile=np.minimum(8 * law.candidate_tail, 1), **joint),
@@ -187,6 +187,6 @@ def test_background_percentiles_do_not_depend_on_the_route():
     best, winner = scores.argmax(axis=-1), scores.max(axis=-1)
     for expert in range(4):
         mine = winner[best == expert]
-        level = rt.sphere.percentile(np.array([0.2]), 32, 4)
+        level = rt.tokens.percentile(np.array([0.2]), 32, 4)
         # runs share the route only, so tokens count as independent here: six standard errors
         assert abs((mine >= 0.2).mean() - level) < 6 * 0.5 / np.sqrt(mine.size)

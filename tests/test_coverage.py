@@ -5,11 +5,11 @@ import re
 
 import pytest
 
-from resonance_theory import report
 from resonance_theory.cli import main
-from resonance_theory.verification.claim import Claim, Verdict
-from resonance_theory.verification.coverage import Statement, coverage, published, records
-from resonance_theory.verification.ledger import claim_ids, load
+from resonance_theory.evidence.claims.claim import Claim, Verdict
+from resonance_theory.evidence.claims.coverage import Statement, coverage, published, records
+from resonance_theory.evidence.claims.ledger import claim_ids, load
+from resonance_theory.evidence.pages import report
 
 STATEMENTS = published()
 

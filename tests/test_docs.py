@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from resonance_theory.verification import ledger
+from resonance_theory.evidence.claims import ledger
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -79,9 +79,7 @@ def test_every_public_name_is_in_the_reference(build, pages):
 
 
 def test_links_of_the_checkout_become_links_of_the_site(build):
-    text = (
-        "[all](proofs) [a](proofs/cap_law.py) [b](../proofs/loads.py) [c](docs/faq.md) [d](https://example.org/docs/)"
-    )
+    text = "[all](proofs) [a](proofs/geometry/cap_law.py) [b](../proofs/exact_laws/loads.py) [c](docs/faq.md) [d](https://example.org/docs/)"
     assert (
         build.site_links(text)
         == "[all](theory/index.md) [a](theory/cap_law.md) [b](theory/loads.md) [c](faq.md) [d](https://example.org/docs/)"
@@ -97,7 +95,7 @@ def test_results_and_tour_have_their_pages(build, pages):
             assert f"](../figures/{file.stem}.svg)" in page
     assert "](figures/router_speed.svg)" in pages["figures.md"]
     assert "```text\nhit rate 0." in pages["tour.md"]
-    text = "[a](findings/x.md) [b](../../proofs/cap_law.py) [c](../results/x.jsonl) [d](https://example.org)"
+    text = "[a](findings/x.md) [b](../../proofs/geometry/cap_law.py) [c](../results/x.jsonl) [d](https://example.org)"
     assert build.result_links(text) == "[a](x.md) [b](../theory/cap_law.md) c [d](https://example.org)"
 
 

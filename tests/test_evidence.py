@@ -8,18 +8,18 @@ import pytest
 
 import simulations
 from resonance_theory import cli
-from resonance_theory.montecarlo import study as study_module
-from resonance_theory.montecarlo import task
-from resonance_theory.montecarlo.evidence import Evidence
-from resonance_theory.montecarlo.study import StudyResult
-from resonance_theory.montecarlo.training import TrainingResult
+from resonance_theory.evidence.sampling import task
+from resonance_theory.evidence.studies import study as study_module
+from resonance_theory.evidence.studies.evidence import Evidence
+from resonance_theory.evidence.studies.study import StudyResult
+from resonance_theory.evidence.studies.training import TrainingResult
 
 ROOT = Path(__file__).resolve().parents[1]
 COIN = '''"""A coin of chance {chance}, claimed to be fair."""
 
 import numpy as np
 
-from resonance_theory.montecarlo.study import Case
+from resonance_theory.evidence.studies.study import Case
 
 
 def sample(rng, trials):
@@ -108,7 +108,7 @@ def test_trainings_that_few_runs_leave_open_are_undecided(verdicts, status):
 )
 def test_what_a_machine_lacks_is_not_a_failure(stubs, capsys, raised, status):
     file = study_module.folder("simulations") / "stub_fair.py"
-    use = f"from resonance_theory.montecarlo.study import Unavailable\n    raise {raised}"
+    use = f"from resonance_theory.evidence.studies.study import Unavailable\n    raise {raised}"
     file.write_text(COIN.format(chance=0.5, first=use, log=str(stubs)))
     assert cli.main(["simulate", "--all", "*fair"]) == status
     last = capsys.readouterr().out.splitlines()[-1]

@@ -5,9 +5,9 @@ import pytest
 from scipy import integrate
 
 import resonance_theory as rt
-from resonance_theory import sphere
-from resonance_theory.evolution import Evolving, moments, transition
-from resonance_theory.montecarlo.study import settings_of
+from resonance_theory.evidence.studies.study import settings_of
+from resonance_theory.tokens import planted
+from resonance_theory.tokens.evolving import Evolving, moments, transition
 from simulations import evolution as study
 from tests import records
 
@@ -57,7 +57,7 @@ def test_paths_have_the_flow_s_covariance():
 
 def test_planted_tokens_are_the_end_of_the_flow():
     flow = Evolving(dim=64, experts=8, signal=2.5, noise=np.sqrt(2))
-    got, want = flow.law(60.0), sphere.planted(2.5, 64, 8)
+    got, want = flow.law(60.0), planted.planted(2.5, 64, 8)
     for name in ("hit", "false_positive", "candidate_tail"):
         assert got.weight @ getattr(got, name) == pytest.approx(want.weight @ getattr(want, name), abs=1e-12)
     at_start = flow.law(0.0)
@@ -173,4 +173,4 @@ def test_bad_calls():
         flow.load(-1.0)
     with pytest.raises(TypeError, match="rng is a int"):
         flow.affinity(0, 1, 1, 1.0)
-    assert rt.evolution.Evolving is Evolving
+    assert rt.tokens.evolving.Evolving is Evolving

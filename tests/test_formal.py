@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resonance_theory.verification import ledger
+from resonance_theory.evidence.claims import ledger
 
 FOLDER = Path(__file__).resolve().parents[1] / "proofs" / "formal"
 spec = importlib.util.spec_from_file_location("formal_check", FOLDER / "check.py")

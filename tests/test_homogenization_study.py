@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from resonance_theory.montecarlo import study as study_module
-from resonance_theory.montecarlo.study import run_study, settings_of
+from resonance_theory.evidence.studies import study as study_module
+from resonance_theory.evidence.studies.study import run_study, settings_of
 from simulations import homogenization as study
 from tests import records
 

@@ -9,8 +9,8 @@ torch = pytest.importorskip("torch", reason="networks are trained: pip install '
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn: pip install 'resonance-theory[training]'")
 
 from resonance_theory import affinity, homogenization  # noqa: E402
-from resonance_theory.montecarlo import generator  # noqa: E402
-from resonance_theory.montecarlo.study import settings_of  # noqa: E402
+from resonance_theory.evidence.sampling import generator  # noqa: E402
+from resonance_theory.evidence.studies.study import settings_of  # noqa: E402
 from simulations import digits_mosaics, digits_scaling  # noqa: E402
 from simulations import homogenization_training as study  # noqa: E402
 

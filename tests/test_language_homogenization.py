@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from resonance_theory import affinity, homogenization
-from resonance_theory.montecarlo import generator
-from resonance_theory.montecarlo import study as study_module
-from resonance_theory.montecarlo.study import run_study, settings_of
+from resonance_theory.evidence.sampling import generator
+from resonance_theory.evidence.studies import study as study_module
+from resonance_theory.evidence.studies.study import run_study, settings_of
 from simulations import corpus, language_model
 from simulations import language_homogenization as study
 

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from resonance_theory import _beta
-from resonance_theory.rules import _law, expert_choice, resonance, token_choice
+from resonance_theory.rules import _beta, _law, expert_choice, resonance, token_choice
 
 LARGEST = 2**52
 

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resonance_theory.montecarlo import SamplerError, Store, Tally, Task, generator, run
-from resonance_theory.montecarlo import store as store_module
-from resonance_theory.montecarlo import task as task_module
-from resonance_theory.montecarlo.progress import Progress
+from resonance_theory.evidence.sampling import SamplerError, Store, Tally, Task, generator, run
+from resonance_theory.evidence.sampling import store as store_module
+from resonance_theory.evidence.sampling import task as task_module
+from resonance_theory.evidence.sampling.progress import Progress
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -346,7 +346,7 @@ def test_versions_are_recorded_and_a_change_is_noted(tmp_path, monkeypatch):
 
 FULL_DISK = """
 import resource, sys
-from resonance_theory.montecarlo import Store
+from resonance_theory.evidence.sampling import Store
 from tests.test_montecarlo import run, task
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 try:
@@ -375,7 +375,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path):
 
 PROGRAM = """
 import sys
-from resonance_theory.montecarlo import Store, Task, run
+from resonance_theory.evidence.sampling import Store, Task, run
 task = Task("coin", "tests.test_montecarlo:coin", {"p": 0.3, "slow": 0.03}, 1000, 7)
 if __name__ == "__main__":
     with Store(sys.argv[1], resume=True) as store:
@@ -409,7 +409,7 @@ def test_a_killed_run_resumes_to_the_same_totals(tmp_path, workers):
 
 ORPHANS = """
 import os, sys
-from resonance_theory.montecarlo import Task, run
+from resonance_theory.evidence.sampling import Task, run
 if __name__ == "__main__":
     run([Task("pids", "tests.test_montecarlo:pid", {"file": sys.argv[1]}, 1000, 7)], 10**6, workers=2)
 """

@@ -7,9 +7,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="networks are trained: pip install 'resonance-theory[training]'")
 
-from resonance_theory import facets, homogenization  # noqa: E402
-from resonance_theory.montecarlo import generator  # noqa: E402
-from resonance_theory.montecarlo.study import settings_of  # noqa: E402
+from resonance_theory import homogenization  # noqa: E402
+from resonance_theory.evidence.sampling import generator  # noqa: E402
+from resonance_theory.evidence.studies.study import settings_of  # noqa: E402
+from resonance_theory.homogenization import cells  # noqa: E402
 from simulations import digits_mosaics, planted_homogenization, planted_training  # noqa: E402
 from simulations import homogenization_training as homogenization_study  # noqa: E402
 
@@ -64,7 +65,7 @@ def test_laws_in_known_cases():
     assert planted_homogenization.laws(frame, "resonance", 20, 20)["calinski-harabasz law"] == pytest.approx(by_cells)
     free = unit(rng, 4, 16, False)
     law = planted_homogenization.laws(free, "token_choice", 20, 20)
-    assert law["calinski-harabasz law"] == pytest.approx(facets.scatter(free).ratio)
+    assert law["calinski-harabasz law"] == pytest.approx(cells.scatter(free).ratio)
     # expert choice: in proportion to the gates' distance
     near = planted_homogenization.centroids(frame, "expert_choice", 20, 3)[0]
     square = float((near[0] ** 2).sum())

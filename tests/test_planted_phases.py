@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from resonance_theory import sphere
-from resonance_theory.counts import BetaBinomial
-from resonance_theory.montecarlo import generator
-from resonance_theory.montecarlo.study import settings_of
+from resonance_theory.evidence.sampling import generator
+from resonance_theory.evidence.studies.study import settings_of
 from resonance_theory.rules import expert_choice, resonance, token_choice
-from resonance_theory.tokens import Dependent
+from resonance_theory.rules.dependence import BetaBinomial
+from resonance_theory.tokens import planted as planted_
+from resonance_theory.tokens.samplers import Dependent
 from simulations import planted_laws, planted_phases, planted_training
 from simulations.planted_laws import RULES, binomial, foretell, least, observe, repaired
 
@@ -84,7 +84,7 @@ def test_foretold_laws_by_hand():
 @pytest.fixture(scope="module")
 def exact():
     """Planted isotropic tokens, whose laws are known without samples."""
-    law = sphere.planted(2.0, 8, 3)
+    law = planted_.planted(2.0, 8, 3)
     return {
         "token_choice": token_choice.success(16, 3, 3, hit=float(law.weight @ law.hit)),
         "expert_choice": expert_choice.success(16, 3, false_positive=law.false_positive, weight=law.weight),

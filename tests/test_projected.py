@@ -5,9 +5,9 @@ import pytest
 from scipy import integrate, special, stats
 
 import resonance_theory as rt
-from resonance_theory import sphere
-from resonance_theory.projected import Gaussian, law, sampled_rates
-from resonance_theory.verification.stats import equal
+from resonance_theory.evidence.statistics import equal
+from resonance_theory.tokens import candidates, caps
+from resonance_theory.tokens.gaussian import Gaussian, law, sampled_rates
 
 
 def test_without_a_mean_the_isotropic_laws():
@@ -15,9 +15,9 @@ def test_without_a_mean_the_isotropic_laws():
         token = Gaussian((0.0,) * experts, 0.0, dim)
         a = np.linspace(-6, 7, 27) / np.sqrt(dim)
         a = np.clip(a, -0.99, 0.99)
-        np.testing.assert_allclose(token.false_positive(a), sphere.cap(a, dim), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(token.false_positive(a), caps.cap(a, dim), rtol=0, atol=1e-12)
         for top in (1, 3):
-            want = sphere.candidate_tail(a, dim, experts, top=top)
+            want = candidates.candidate_tail(a, dim, experts, top=top)
             np.testing.assert_allclose(token.candidate_tail(a, top=top), want, rtol=0, atol=1e-12)
         np.testing.assert_allclose(token.load(top=2), 2 / experts, rtol=1e-14)
 

@@ -66,7 +66,7 @@ def test_audit_table(capsys):
 
 
 def test_named_claims_and_files_exist():
-    from resonance_theory.verification import ledger
+    from resonance_theory.evidence.claims import ledger
 
     links = re.findall(r"\[`?(\w+)`?\]\((?:\.\./)?proofs/(\w+)\.py\)", "".join(PAGES.values()))
     assert len(links) > 20

@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from resonance_theory import _markup, _results, report
 from resonance_theory.cli import report_record
-from resonance_theory.montecarlo.study import studies
-from resonance_theory.verification import coverage, ledger
+from resonance_theory.evidence.claims import coverage, ledger
+from resonance_theory.evidence.pages import markup, report, results
+from resonance_theory.evidence.studies.study import studies
 
 IDS = ["cluster_timings", "exchangeability_identity", "token_choice_published"]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -181,7 +181,7 @@ def test_every_finding_is_on_its_page_with_its_figures(page):
         for line in file.read_text(encoding="utf-8").splitlines()[1:]:
             for cell in re.split(r"\||\$[^$]+\$|\[|\]\([^)]+\)|\]", re.sub(r"^[-#]+ |[`*\\]", "", line)):
                 assert set(cell) <= set("-: ") or re.sub(r"\s+", " ", cell).strip() in text, (file.stem, cell)
-        drawn = [f for f in _results.figures() if f"{file.stem}.jsonl" in f.data]
+        drawn = [f for f in results.figures() if f"{file.stem}.jsonl" in f.data]
         assert section.count("<svg") == len(drawn)
         assert all(figure.caption in text for figure in drawn)
 
@@ -189,7 +189,7 @@ def test_every_finding_is_on_its_page_with_its_figures(page):
 def test_every_other_figure_and_the_benchmark_are_on_theirs(page):
     html, training = (page.with_name(f"{name}.html").read_text(encoding="utf-8") for name in ("figures", "training"))
     text = plain(html)
-    for figure in _results.figures():
+    for figure in results.figures():
         assert (figure.caption in text) != (figure.caption in plain(training)), figure.name
     table = re.search(r'<table class="speed">(.*?)</table>', html, re.S)[1]
     runs = json.loads((ledger.folder("simulations") / "results/router_benchmark.json").read_text())["runs"]
@@ -225,7 +225,7 @@ def test_an_installation_without_the_folders_says_so_in_one_sentence(page, tmp_p
     def absent(name):
         raise FileNotFoundError(name)
 
-    monkeypatch.setattr(_results, "folder", absent)
+    monkeypatch.setattr(results, "folder", absent)
     record = report.read(page.with_name("ledger.json"))
     index = report.write(record, tmp_path)
     assert IDS[0] in index.read_text(encoding="utf-8")
@@ -239,12 +239,12 @@ def test_a_figure_without_its_data_is_missed_in_one_sentence(page, tmp_path, mon
     def unreadable(name):
         raise ValueError("stored result x.json cannot be read")
 
-    monkeypatch.setattr(_results, "_svg", unreadable)
+    monkeypatch.setattr(results, "_svg", unreadable)
     report.write(report.read(page.with_name("ledger.json")), tmp_path)
     text = (tmp_path / "figures.html").read_text(encoding="utf-8")
     sentence = "This figure could not be drawn: stored result x.json cannot be read"
     training = (tmp_path / "training.html").read_text(encoding="utf-8")
-    assert text.count(sentence) + training.count(sentence) == len(_results.figures())
+    assert text.count(sentence) + training.count(sentence) == len(results.figures())
 
 
 def test_markdown():
@@ -253,7 +253,7 @@ def test_markdown():
     text = (
         "## Cap_law & *x*\n\ncap_law, `cap_law`, [cap_law](a.md), [gone](b.md), <i> $x_1*y*$ `$`\n\n| a |\n|---|\n| 1 |"
     )
-    html = _markup.markdown(text, link, page)
+    html = markup.markdown(text, link, page)
     assert "<h3>Cap_law &amp; <em>x</em></h3>" in html
     assert html.count('<a href="#cap_law">cap_law</a>') == 2
     assert '<a href="#a">cap_law</a>, gone, &lt;i&gt; <math' in html
@@ -263,12 +263,12 @@ def test_markdown():
 
 def test_markup():
     link = {"cap_law": "#cap_law"}.get
-    assert _markup.rich_text("see cap_law & no_claim, `a < b`", link) == (
+    assert markup.rich_text("see cap_law & no_claim, `a < b`", link) == (
         'see <a href="#cap_law">cap_law</a> &amp; no_claim, <code>a &lt; b</code>'
     )
-    assert "<mfrac>" in _markup.rich_text(r"half is $\frac{1}{2}$.")
+    assert "<mfrac>" in markup.rich_text(r"half is $\frac{1}{2}$.")
     text = "N1. First\nflows.\n\nThen\n    a  <= b\n    c\nso.\n1. one\n   more\n2. two\n- last"
-    assert _markup.proof(text).splitlines() == [
+    assert markup.proof(text).splitlines() == [
         '<p class="prose">N1. First flows.</p>',
         '<p class="prose">Then</p>',
         "<pre>a  ≤ b",

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resonance_theory import sphere
-from resonance_theory.montecarlo import Task, ranks, run
-from resonance_theory.montecarlo.study import run_study
-from resonance_theory.verification import stats
+from resonance_theory.evidence import statistics
+from resonance_theory.evidence.sampling import Task, ranks, run
+from resonance_theory.evidence.studies.study import run_study
+from resonance_theory.tokens import signals
 from simulations import capacity_scale, homogenization_scale, router_scale
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,11 +30,11 @@ def test_every_library_follows_the_laws(backend):
     assert counts.keys() == case.laws.keys()
     rejected = set()
     for key, law in case.laws.items():
-        assert stats.equal(counts[key], trials, law, 1e-8).holds, (key, counts[key] / trials, law)
+        assert statistics.equal(counts[key], trials, law, 1e-8).holds, (key, counts[key] / trials, law)
         rejected |= {
             name
             for name, wrong in case.mutants.items()
-            if stats.equal(counts[key], trials, wrong.get(key, law), 1e-8).fails
+            if statistics.equal(counts[key], trials, wrong.get(key, law), 1e-8).fails
         }
     assert rejected == case.mutants.keys()
 
@@ -50,11 +50,11 @@ def test_homogenization_of_token_vectors_on_every_library(backend):
         assert counts.keys() == case.laws.keys()
         named |= case.mutants.keys()
         for key, law in case.laws.items():
-            assert stats.equal(counts[key], trials, law, 1e-8).holds, (key, counts[key] / trials, law)
+            assert statistics.equal(counts[key], trials, law, 1e-8).holds, (key, counts[key] / trials, law)
             rejected |= {
                 name
                 for name, wrong in case.mutants.items()
-                if stats.equal(counts[key], trials, wrong.get(key, law), 1e-8).fails
+                if statistics.equal(counts[key], trials, wrong.get(key, law), 1e-8).fails
             }
     assert rejected == named
     assert len(named) == 4
@@ -79,7 +79,7 @@ def test_the_studies_pass(study):
 
 def test_measured_capacities_are_the_least():
     (case,) = capacity_scale.cases({"grid": [{"tokens": 64, "dim": 16, "experts": 4, "signal": 2.0, "targets": [0.8]}]})
-    goal = 0.8 * float(sphere.hit_rate(2.0, 4))
+    goal = 0.8 * float(signals.hit_rate(2.0, 4))
     for rule, c in capacity_scale.least(64, 16, 4, 2.0, 0.8).items():
         assert case.laws[f"{rule} C={c}"] >= goal
         assert all(law < goal for key, law in case.laws.items() if key.startswith(rule) and int(key.split("=")[1]) < c)
@@ -95,8 +95,8 @@ def test_a_device_needs_its_library():
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from resonance_theory import sphere
-from resonance_theory.montecarlo import Task, ranks, run
+from resonance_theory.tokens import signals
+from resonance_theory.evidence.sampling import Task, ranks, run
 case = json.loads(sys.argv[2])
 tasks = [Task("a", "simulations.router_scale:sample", case, 40), Task("b", "simulations.router_scale:sample", case, 30)]
 blocks = {tasks[0].id: 5, tasks[1].id: 1}  # the second rank meets no block of the second task

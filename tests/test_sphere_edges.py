@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from resonance_theory import sphere
+from resonance_theory.tokens import _integration, candidates, caps, planted, signals
 
 ABOVE = float(np.nextafter(1.0, 2.0))
 LARGEST = float(np.nextafter(1e150, np.inf))
@@ -20,12 +20,12 @@ LARGEST = float(np.nextafter(1e150, np.inf))
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: sphere.cap(-ABOVE, 3), r"affinity = -1.0000000000000002 must be a finite number in \[-1, 1\]"),
-        (lambda: sphere.cap(ABOVE, 3), "affinity = 1.0000000000000002"),
-        (lambda: sphere.cap_bound(ABOVE, 3), r"affinity = 1.0000000000000002 must be a finite number in \[0, 1\]"),
-        (lambda: sphere.hit_rate(LARGEST, 8), r"signal = 1.000000000000000.e\+150"),
-        (lambda: sphere.waiting_tokens(0.1, 4, 3, target=ABOVE), r"target = .* in \[0, 1\)"),
-        (lambda: sphere.planted(1, 4, 3, nodes=63), "nodes = 63 must be a whole number of at least 64"),
+        (lambda: caps.cap(-ABOVE, 3), r"affinity = -1.0000000000000002 must be a finite number in \[-1, 1\]"),
+        (lambda: caps.cap(ABOVE, 3), "affinity = 1.0000000000000002"),
+        (lambda: caps.cap_bound(ABOVE, 3), r"affinity = 1.0000000000000002 must be a finite number in \[0, 1\]"),
+        (lambda: signals.hit_rate(LARGEST, 8), r"signal = 1.000000000000000.e\+150"),
+        (lambda: candidates.waiting_tokens(0.1, 4, 3, target=ABOVE), r"target = .* in \[0, 1\)"),
+        (lambda: planted.planted(1, 4, 3, nodes=63), "nodes = 63 must be a whole number of at least 64"),
     ],
 )
 def test_just_outside_a_range(call, words):
@@ -34,11 +34,13 @@ def test_just_outside_a_range(call, words):
 
 
 def test_the_ends_of_the_ranges():
-    assert sphere.planted(1.0, 4, 3, nodes=64).weight.shape == (64,)
-    assert sphere.planted(1.0, 2, 1).weight.shape == (1024,)
+    assert planted.planted(1.0, 4, 3, nodes=64).weight.shape == (64,)
+    assert planted.planted(1.0, 2, 1).weight.shape == (1024,)
 
 
-@pytest.mark.parametrize("function", [sphere.candidate_tail, sphere.log_candidate_tail, sphere.hit_given_affinity])
+@pytest.mark.parametrize(
+    "function", [candidates.candidate_tail, candidates.log_candidate_tail, candidates.hit_given_affinity]
+)
 def test_many_parameters_at_once_are_each_alone(function):
     dim, experts, top = np.array([(64, 8, 1), (5, 4, 2), (64, 8, 2), (49, 20, 3), (5, 5, 5), (64, 8, 1), (7, 7, 6)]).T
     affinity = np.array([0.1, 0.2, -0.3, 0.15, 0.4, 0.3, -0.2])
@@ -48,8 +50,8 @@ def test_many_parameters_at_once_are_each_alone(function):
 
 def test_densities_of_many_dims_at_once():
     affinity, signal, dim = np.array([0.1, 0.2, -0.3, 0.5]), np.array([1.0, 0.0, 3.0, 2.0]), np.array([64, 3, 2, 7])
-    alone = [sphere.affinity_density(*each) for each in zip(affinity, signal, dim)]
-    np.testing.assert_allclose(sphere.affinity_density(affinity, signal, dim), alone, rtol=1e-15)
+    alone = [signals.affinity_density(*each) for each in zip(affinity, signal, dim)]
+    np.testing.assert_allclose(signals.affinity_density(affinity, signal, dim), alone, rtol=1e-15)
 
 
 def test_cap_bounds_are_as_stated():
@@ -63,27 +65,27 @@ def test_cap_bounds_are_as_stated():
                     if bound > 1e-300:
                         # the exponent's own rounding
                         tolerance = 4e-16 * max(1, float(-mp.log(bound)))
-                        assert abs(sphere.cap_bound(a, d, kind=kind) / bound - 1) < tolerance
-    assert sphere.cap_bound(1.0, 3) == 0
+                        assert abs(caps.cap_bound(a, d, kind=kind) / bound - 1) < tolerance
+    assert caps.cap_bound(1.0, 3) == 0
 
 
 def test_quantiles_next_to_one_half_have_the_right_sign():
     probability = np.array([0.4999, 0.49, 0.51, 0.5001])
     for d in (2, 3, 64):
-        affinity = sphere.cap_quantile(probability, d)
+        affinity = caps.cap_quantile(probability, d)
         assert np.sign(affinity).tolist() == [1, 1, -1, -1]
-        np.testing.assert_allclose(sphere.cap(affinity, d), probability, rtol=1e-14)
+        np.testing.assert_allclose(caps.cap(affinity, d), probability, rtol=1e-14)
 
 
 @pytest.mark.parametrize("signal", [1e8, 1e50, 1e150])
 def test_false_positives_of_the_strongest_signals(signal):
     # with B ~ Beta((dim-1)/2, (dim-1)/2) near 0, E Q(signal sqrt B) to a relative 1 / signal^2
-    assert sphere.false_positive(signal, 2) * signal * np.pi**1.5 / np.sqrt(2) == pytest.approx(1, rel=1e-12)
-    assert sphere.false_positive(signal, 3) * signal * 2 * signal == pytest.approx(1, rel=1e-12)
+    assert signals.false_positive(signal, 2) * signal * np.pi**1.5 / np.sqrt(2) == pytest.approx(1, rel=1e-12)
+    assert signals.false_positive(signal, 3) * signal * 2 * signal == pytest.approx(1, rel=1e-12)
 
 
 def test_false_positives_below_the_smallest_double_are_zero():
-    assert sphere.false_positive([[1e100], [1e150]], [24, 64, 1000, 10_000]).tolist() == [[0] * 4] * 2
+    assert signals.false_positive([[1e100], [1e150]], [24, 64, 1000, 10_000]).tolist() == [[0] * 4] * 2
 
 
 @pytest.mark.parametrize(("experts", "top"), [(4000, 2010), (4000, 1990), (1000, 501), (300, 140)])
@@ -92,9 +94,9 @@ def test_at_affinity_zero_counts_are_binomial(experts, top):
     signs = stats.binom(experts, 0.5)
     counts = np.arange(experts + 1)
     kept = (signs.pmf(counts) * np.minimum(counts, top)).sum() / experts
-    assert sphere.candidate_tail(0.0, experts, experts, top=top) == pytest.approx(kept, rel=experts * 1e-15)
+    assert candidates.candidate_tail(0.0, experts, experts, top=top) == pytest.approx(kept, rel=experts * 1e-15)
     hit = stats.binom(experts - 1, 0.5).cdf(top - 1)
-    assert sphere.hit_given_affinity(0.0, experts, experts, top=top) == pytest.approx(hit, abs=experts * 1e-15)
+    assert candidates.hit_given_affinity(0.0, experts, experts, top=top) == pytest.approx(hit, abs=experts * 1e-15)
 
 
 def at_most(a, d, n, level):
@@ -116,48 +118,48 @@ def test_hits_by_another_contour(d, n, top):
         for a in (0.05, 0.14002800840280097, 0.2):
             b = mp.mpf(a) / mp.sqrt(1 - mp.mpf(a) ** 2)
             exact = at_most(b, d - 1, n - 1, top - 1)
-            assert abs(float(sphere.hit_given_affinity(a, d, n, top=top) - exact)) < 1e-14
+            assert abs(float(candidates.hit_given_affinity(a, d, n, top=top) - exact)) < 1e-14
 
 
 def test_candidate_tails_by_another_contour():
     with mp.workdps(40):
         for a, d, n in ((0.5334636788737467, 51, 40), (0.2, 51, 51), (1 / np.sqrt(50), 50, 50)):
             exact = (1 - at_most(mp.mpf(a), d, n, 0)) / n
-            assert abs(float(sphere.candidate_tail(a, d, n) / exact - 1)) < 2e-14
+            assert abs(float(candidates.candidate_tail(a, d, n) / exact - 1)) < 2e-14
 
 
 def test_percentiles_of_several_choices():
-    tail = sphere.candidate_tail(0.1, 64, 8, top=[1, 2, 4])
-    np.testing.assert_allclose(sphere.percentile(0.1, 64, 8, top=[1, 2, 4]), tail * [8, 4, 2], rtol=1e-15)
+    tail = candidates.candidate_tail(0.1, 64, 8, top=[1, 2, 4])
+    np.testing.assert_allclose(candidates.percentile(0.1, 64, 8, top=[1, 2, 4]), tail * [8, 4, 2], rtol=1e-15)
 
 
 @pytest.mark.parametrize("dim", [2, 3, 29, 1000])
 def test_affinity_tails_next_to_the_pole_without_signal_are_caps(dim):
     affinity = 1 - np.array([1e-3, 1e-6, 1e-10, 1e-13])
-    cap = sphere.cap(affinity, dim)
-    np.testing.assert_allclose(sphere.affinity_tail(affinity, 0.0, dim), cap, rtol=1e-12, atol=1e-290)
-    assert np.all(sphere.affinity_tail(affinity, 10.0, dim) >= cap)
+    cap = caps.cap(affinity, dim)
+    np.testing.assert_allclose(signals.affinity_tail(affinity, 0.0, dim), cap, rtol=1e-12, atol=1e-290)
+    assert np.all(signals.affinity_tail(affinity, 10.0, dim) >= cap)
 
 
 def test_log_tails_of_several_choices_far_out_are_log_caps():
     # where hardly ever two affinities are this large
     affinity = np.array([0.41, 0.5, 0.6])
-    log_cap = sphere.log_cap(affinity, 10_000)
-    np.testing.assert_allclose(sphere.log_candidate_tail(affinity, 10_000, 10_000, top=2), log_cap, rtol=1e-13)
+    log_cap = caps.log_cap(affinity, 10_000)
+    np.testing.assert_allclose(candidates.log_candidate_tail(affinity, 10_000, 10_000, top=2), log_cap, rtol=1e-13)
 
 
 def test_waiting_for_an_affinity_that_every_token_reaches():
     affinity = np.linspace(-1, -0.19, 82)  # so low that 28 affinities cannot all lie below, and 22 hardly ever do
-    assert sphere.waiting_tokens(affinity, 28, 28, target=0.9).tolist() == [1] * 82
-    assert sphere.waiting_tokens(affinity, 28, 22, target=0.5).tolist() == [1] * 82
-    assert sphere.waiting_tokens(affinity, 28, 28).tolist() == [1] * 82
+    assert candidates.waiting_tokens(affinity, 28, 28, target=0.9).tolist() == [1] * 82
+    assert candidates.waiting_tokens(affinity, 28, 22, target=0.5).tolist() == [1] * 82
+    assert candidates.waiting_tokens(affinity, 28, 28).tolist() == [1] * 82
 
 
 @pytest.mark.parametrize("experts", [10, 1000, 10**6])
 def test_misses_without_signal(experts):
     for top in (1, 2, 5):
         # what SciPy's incomplete beta function loses among many experts is 6e-18 of their number
-        miss = sphere.miss_rate(0.0, experts, top=top)
+        miss = signals.miss_rate(0.0, experts, top=top)
         assert miss == pytest.approx(1 - top / experts, rel=max(1e-13, experts * 6e-18))
 
 
@@ -169,20 +171,20 @@ def test_an_integral_takes_few_values_of_its_integrand():
         count += y.size
         return -0.5 * y * y
 
-    value = sphere._log_integral(log_f, np.array([[-40.0]]), np.array([[50.0]]))
+    value = _integration.log_integral(log_f, np.array([[-40.0]]), np.array([[50.0]]))
     assert value[0] == pytest.approx(0.5 * np.log(2 * np.pi), rel=1e-14)
     assert count < 600  # of them 232 to find the peak and 80 for the ends
 
 
 def test_no_probability_exceeds_one():
     signal = np.linspace(14, 17, 41)
-    assert sphere.hit_rate(signal[:, None], [2, 8, 1000]).max() == 1
-    assert sphere.miss_rate(0.0, 10 ** np.arange(19)).max() <= 1
-    assert sphere.affinity_tail(np.linspace(-1, 0.5, 40), 20.0, 64).max() == 1
-    assert sphere.hit_given_affinity(1 / np.sqrt(2), [5, 6, 7], 5).max() == 1
+    assert signals.hit_rate(signal[:, None], [2, 8, 1000]).max() == 1
+    assert signals.miss_rate(0.0, 10 ** np.arange(19)).max() <= 1
+    assert signals.affinity_tail(np.linspace(-1, 0.5, 40), 20.0, 64).max() == 1
+    assert candidates.hit_given_affinity(1 / np.sqrt(2), [5, 6, 7], 5).max() == 1
     experts = np.arange(1, 30)
     top = np.minimum(experts[:, None], experts)
-    assert sphere.percentile(-1.0, 64, experts[:, None], top=top).max() == 1
+    assert candidates.percentile(-1.0, 64, experts[:, None], top=top).max() == 1
 
 
 @pytest.mark.parametrize(("capacity", "nodes"), [(64, 1024), (250, 2024)])
@@ -190,7 +192,7 @@ def test_no_probability_exceeds_one():
 def test_nodes_resolve_a_rules_step(signal, dim, experts, capacity, nodes):
     # P(Bin(8 capacity, q) < capacity) falls from 1 to 0 as q passes 1/8
     def success(count):
-        law = sphere.planted(signal, dim, experts, nodes=count)
+        law = planted.planted(signal, dim, experts, nodes=count)
         return (law.weight * special.bdtr(capacity - 1, 8 * capacity, law.false_positive)).sum()
 
     assert abs(success(nodes) - success(2 * nodes)) < 1e-12
@@ -199,9 +201,9 @@ def test_nodes_resolve_a_rules_step(signal, dim, experts, capacity, nodes):
 @pytest.mark.parametrize(
     ("function", "low", "high", "count", "megabytes"),
     [
-        (lambda signal: sphere.false_positive(signal, 64), 0, 10, 4000, 4),
-        (lambda a: sphere.affinity_density(a, 2.0, 64), -1, 1, 20_000, 18),
-        (lambda a: sphere.candidate_tail(a, 64, 8), -0.3, 0.5, 12_000, 18),
+        (lambda signal: signals.false_positive(signal, 64), 0, 10, 4000, 4),
+        (lambda a: signals.affinity_density(a, 2.0, 64), -1, 1, 20_000, 18),
+        (lambda a: candidates.candidate_tail(a, 64, 8), -0.3, 0.5, 12_000, 18),
     ],
 )
 def test_long_arrays_are_worked_in_pieces(function, low, high, count, megabytes):

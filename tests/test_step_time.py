@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from resonance_theory import step_time as st
-from resonance_theory.verification.ledger import folder
+from resonance_theory.evidence.claims.ledger import folder
 
 
 def plain(factor, shape, hardware):

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resonance_theory import cli
-from resonance_theory.extractor import affinity
-from resonance_theory.montecarlo import generator
-from resonance_theory.montecarlo import study as study_module
-from resonance_theory.montecarlo.study import Case, StudyResult, run_study, settings_of, studies
+from resonance_theory.evidence import statistics
+from resonance_theory.evidence.sampling import generator
+from resonance_theory.evidence.studies import study as study_module
+from resonance_theory.evidence.studies.study import Case, StudyResult, run_study, settings_of, studies
+from resonance_theory.gates import affinity
 from resonance_theory.rules import expert_choice, resonance, token_choice
-from resonance_theory.tokens import planted, planted_affinity
-from resonance_theory.verification import stats
+from resonance_theory.tokens.samplers import planted, planted_affinity
 from simulations import _template, success_rate
 from tests import records
 
@@ -133,7 +133,7 @@ def test_the_study_passes_and_rejects_every_wrong_law(small):
         assert row["trials"] == 30_000
         assert 0 < row["detectable"] < 0.05
         # the suite's budget, shared by the fifteen rates
-        limits = stats.clopper_pearson(row["successes"], row["trials"], 1e-6 / 15)
+        limits = statistics.clopper_pearson(row["successes"], row["trials"], 1e-6 / 15)
         assert [row["low"], row["high"]] == pytest.approx([float(v) for v in limits], rel=1e-12)
     table = result.table()
     assert "15 of 15 rates agree with their law; passed" in table

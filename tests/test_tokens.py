@@ -14,9 +14,9 @@ import pytest
 from scipy import integrate, special, stats
 
 import resonance_theory as rt
-from resonance_theory import sphere, tokens
+from resonance_theory.evidence.statistics import clopper_pearson
 from resonance_theory.rules import resonance
-from resonance_theory.verification.stats import clopper_pearson
+from resonance_theory.tokens import planted, samplers
 
 FALSE_ALARM = 1e-9
 N = 100_000
@@ -74,12 +74,12 @@ def hit_rate(signal, experts):
 
 
 def full(rng, samples, size, dim=DIM, experts=EXPERTS, signal=SIGNAL):
-    x, position, expert = tokens.planted(rng, samples, size, dim, experts, signal)
+    x, position, expert = samplers.planted(rng, samples, size, dim, experts, signal)
     return rt.affinity(x, experts), position, expert
 
 
 def reduced(rng, samples, size, dim=DIM, experts=EXPERTS, signal=SIGNAL):
-    return tokens.planted_affinity(rng, samples, size, dim, experts, signal)
+    return samplers.planted_affinity(rng, samples, size, dim, experts, signal)
 
 
 def wrong_degrees_of_freedom(rng, samples, size, dim=DIM, experts=EXPERTS, signal=SIGNAL):
@@ -162,8 +162,8 @@ def test_planted_samplers_follow_the_exact_laws(sampler):
 
 def test_isotropic_samplers_follow_the_cap_law():
     rng = np.random.default_rng(5)
-    vectors = rt.affinity(tokens.isotropic(rng, 1000, 100, DIM), EXPERTS)
-    direct = tokens.isotropic_affinity(rng, 1000, 100, DIM, EXPERTS)
+    vectors = rt.affinity(samplers.isotropic(rng, 1000, 100, DIM), EXPERTS)
+    direct = samplers.isotropic_affinity(rng, 1000, 100, DIM, EXPERTS)
     for delta in (vectors, direct):
         assert delta.shape == (1000, 100, EXPERTS)
         assert follows(delta[..., 0].ravel(), lambda a: cap_cdf(a, DIM))
@@ -176,15 +176,15 @@ def test_as_many_experts_as_features_leaves_no_residual():
     rng = np.random.default_rng(6)
     for delta in (reduced(rng, 50, 20, dim=5, experts=5)[0], full(rng, 50, 20, dim=5, experts=5)[0]):
         np.testing.assert_allclose(np.sum(delta**2, axis=-1), 1.0, rtol=1e-13)
-    np.testing.assert_allclose(np.abs(tokens.isotropic_affinity(rng, 3, 4, 1, 1)), 1.0, rtol=1e-15)
+    np.testing.assert_allclose(np.abs(samplers.isotropic_affinity(rng, 3, 4, 1, 1)), 1.0, rtol=1e-15)
 
 
 def test_no_signal_means_isotropic_tokens():
-    _, position, expert = tokens.planted(np.random.default_rng(7), 5, 4, 6, 3, 0.0)
-    x = tokens.planted(np.random.default_rng(7), 5, 4, 6, 3, 0.0).values
-    np.testing.assert_array_equal(x, tokens.isotropic(np.random.default_rng(7), 5, 4, 6))
+    _, position, expert = samplers.planted(np.random.default_rng(7), 5, 4, 6, 3, 0.0)
+    x = samplers.planted(np.random.default_rng(7), 5, 4, 6, 3, 0.0).values
+    np.testing.assert_array_equal(x, samplers.isotropic(np.random.default_rng(7), 5, 4, 6))
     # The signal moves one token of each sample, along its own gate, by its own length.
-    moved = tokens.planted(np.random.default_rng(7), 5, 4, 6, 3, 1.5).values - x
+    moved = samplers.planted(np.random.default_rng(7), 5, 4, 6, 3, 1.5).values - x
     gates = rt.grap_gates(6, 3)
     want = np.zeros_like(x)
     want[np.arange(5), position] = 1.5 * gates[expert] / np.linalg.norm(gates[expert], axis=1, keepdims=True)
@@ -209,17 +209,17 @@ def test_success_rates_through_the_router(sampler):
 
 def test_streams_are_addressable():
     for draw in (
-        lambda rng: tokens.isotropic(rng, 3, 4, 6),
-        lambda rng: tokens.planted(rng, 3, 4, 6, 3, 1.0).values,
-        lambda rng: tokens.planted_affinity(rng, 3, 4, 6, 3, 1.0).values,
+        lambda rng: samplers.isotropic(rng, 3, 4, 6),
+        lambda rng: samplers.planted(rng, 3, 4, 6, 3, 1.0).values,
+        lambda rng: samplers.planted_affinity(rng, 3, 4, 6, 3, 1.0).values,
     ):
         np.testing.assert_array_equal(draw(np.random.default_rng(9)), draw(np.random.default_rng(9)))
         assert np.any(draw(np.random.default_rng(9)) != draw(np.random.default_rng(10)))
 
 
 def test_the_distribution_as_one_object():
-    model = tokens.Planted(signal=1.5, dim=6, experts=3)
-    for method, function in ((model.sample, tokens.planted), (model.affinity, tokens.planted_affinity)):
+    model = samplers.Planted(signal=1.5, dim=6, experts=3)
+    for method, function in ((model.sample, samplers.planted), (model.affinity, samplers.planted_affinity)):
         got = method(np.random.default_rng(11), 5, 4)
         want = function(np.random.default_rng(11), 5, 4, 6, 3, 1.5)
         for a, b in zip(got, want):
@@ -229,7 +229,7 @@ def test_the_distribution_as_one_object():
 
 
 def test_the_law_belongs_to_the_sampler():
-    law = tokens.Planted(SIGNAL, DIM, EXPERTS).law()
+    law = samplers.Planted(SIGNAL, DIM, EXPERTS).law()
     weight = np.asarray(law.weight)
     hits = features(reduced, 12)["margin over the other experts"] > 0
     assert rate_is(hits, float(np.sum(weight * law.hit)))
@@ -238,18 +238,18 @@ def test_the_law_belongs_to_the_sampler():
 
 RNG = np.random.default_rng(0)
 BAD = {
-    "legacy generator": (tokens.isotropic, (np.random.RandomState(0), 1, 1, 1), TypeError, "rng is a RandomState"),
-    "a seed": (tokens.planted_affinity, (0, 1, 1, 2, 1, 0.0), TypeError, "rng is a int"),
-    "no sample": (tokens.isotropic, (RNG, 0, 1, 1), ValueError, "samples = 0 must be"),
-    "half a token": (tokens.isotropic, (RNG, 1, 0.5, 1), TypeError, "tokens = 0.5 must be"),
-    "negative dim": (tokens.isotropic_affinity, (RNG, 1, 1, -2, 1), ValueError, "dim = -2 must be"),
-    "several": (tokens.isotropic, (RNG, [1, 2], 1, 1), ValueError, "samples = [1, 2] must be one whole number"),
-    "indivisible": (tokens.planted, (RNG, 1, 1, 10, 4, 1.0), ValueError, "dim = 10 is not divisible by experts = 4"),
-    "too many": (tokens.planted_affinity, (RNG, 1, 1, 4, 5, 1.0), ValueError, "experts = 5 must be at most dim = 4"),
-    "negative signal": (tokens.planted, (RNG, 1, 1, 4, 2, -1.0), ValueError, "signal = -1.0 must be"),
-    "nan signal": (tokens.planted_affinity, (RNG, 1, 1, 4, 2, math.nan), ValueError, "signal = nan must be"),
-    "signals": (tokens.planted_affinity, (RNG, 1, 1, 4, 2, [1.0]), ValueError, "signal has shape (1,)"),
-    "text": (tokens.planted, (RNG, 1, 1, 4, 2, "strong"), TypeError, "signal = 'strong' must be"),
+    "legacy generator": (samplers.isotropic, (np.random.RandomState(0), 1, 1, 1), TypeError, "rng is a RandomState"),
+    "a seed": (samplers.planted_affinity, (0, 1, 1, 2, 1, 0.0), TypeError, "rng is a int"),
+    "no sample": (samplers.isotropic, (RNG, 0, 1, 1), ValueError, "samples = 0 must be"),
+    "half a token": (samplers.isotropic, (RNG, 1, 0.5, 1), TypeError, "tokens = 0.5 must be"),
+    "negative dim": (samplers.isotropic_affinity, (RNG, 1, 1, -2, 1), ValueError, "dim = -2 must be"),
+    "several": (samplers.isotropic, (RNG, [1, 2], 1, 1), ValueError, "samples = [1, 2] must be one whole number"),
+    "indivisible": (samplers.planted, (RNG, 1, 1, 10, 4, 1.0), ValueError, "dim = 10 is not divisible by experts = 4"),
+    "too many": (samplers.planted_affinity, (RNG, 1, 1, 4, 5, 1.0), ValueError, "experts = 5 must be at most dim = 4"),
+    "negative signal": (samplers.planted, (RNG, 1, 1, 4, 2, -1.0), ValueError, "signal = -1.0 must be"),
+    "nan signal": (samplers.planted_affinity, (RNG, 1, 1, 4, 2, math.nan), ValueError, "signal = nan must be"),
+    "signals": (samplers.planted_affinity, (RNG, 1, 1, 4, 2, [1.0]), ValueError, "signal has shape (1,)"),
+    "text": (samplers.planted, (RNG, 1, 1, 4, 2, "strong"), TypeError, "signal = 'strong' must be"),
 }
 
 
@@ -267,10 +267,10 @@ def test_the_law_resolves_the_step_of_a_rule_at_its_capacity():
     def success(law):
         return resonance.success(4096, 488, hit=law.hit, candidate_tail=law.candidate_tail, weight=law.weight)
 
-    model = tokens.Planted(1.0, 26, 3)
-    want = success(sphere.planted(1.0, 26, 3, nodes=9001))
+    model = samplers.Planted(1.0, 26, 3)
+    want = success(planted.planted(1.0, 26, 3, nodes=9001))
     assert success(model.law(capacity=488)) == pytest.approx(want, rel=1e-12)
     assert abs(success(model.law()) - want) > 1e-6
-    assert tokens.Planted(1.0, 64, 3).law(capacity=10**9).weight.size == 2**14
+    assert samplers.Planted(1.0, 64, 3).law(capacity=10**9).weight.size == 2**14
     with pytest.raises(ValueError, match="capacity"):
         model.law(capacity=0)

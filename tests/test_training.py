@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from scipy.special import stdtr
 
-from resonance_theory import cli, sphere
-from resonance_theory.montecarlo import generator, training
-from resonance_theory.montecarlo import study as study_module
-from resonance_theory.montecarlo.study import run_study, settings_of, studies
-from resonance_theory.montecarlo.training import Arm, compare, interval, run_training
+from resonance_theory import cli
+from resonance_theory.evidence.sampling import generator
+from resonance_theory.evidence.studies import study as study_module
+from resonance_theory.evidence.studies import training
+from resonance_theory.evidence.studies.study import run_study, settings_of, studies
+from resonance_theory.evidence.studies.training import Arm, compare, interval, run_training
 from resonance_theory.rules import expert_choice, resonance, token_choice
+from resonance_theory.tokens import planted
 from simulations import (
     _template,
     digits_mosaics,
@@ -519,7 +521,7 @@ def test_routers_by_hand():
 def test_true_gates_give_the_planted_laws():
     """With the class directions as gates, this is the planted isotropic model, whose laws are known without samples."""
     s, d, n, c, signal, samples = 24, 16, 4, 3, 2.5, 6000
-    law = sphere.planted(signal, d, n)
+    law = planted.planted(signal, d, n)
     exact = {
         "token_choice": token_choice.success(s, n, c, hit=float(law.weight @ law.hit)),
         "expert_choice": expert_choice.success(s, c, false_positive=law.false_positive, weight=law.weight),

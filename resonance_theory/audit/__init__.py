@@ -119,7 +119,7 @@ def _fits(layer: Layer, experts: int, gates: NDArray[np.float64] | None) -> None
         if gates.shape[1] != dim:
             raise ValueError(f"gates have {gates.shape[1]} features but {layer.where} has {dim}: they must agree")
         return
-    from resonance_theory.extractor import grap_gates
+    from resonance_theory.gates import grap_gates
 
     try:
         grap_gates(dim, experts)

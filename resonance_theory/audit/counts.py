@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from resonance_theory.counts import Blocks
 from resonance_theory.rules import token_choice
+from resonance_theory.rules.dependence import Blocks
 
 __all__ = [
     "Fit",

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from resonance_theory import homogenization, sphere
+from resonance_theory import homogenization
 from resonance_theory.audit import counts
 from resonance_theory.audit.files import Layer
 from resonance_theory.audit.result import MODELS, Affinity, Drop, Estimate, HeldOut, LayerAudit, Need, Routing
-from resonance_theory.extractor import affinity
+from resonance_theory.gates import affinity
 from resonance_theory.rules import expert_choice, token_choice
+from resonance_theory.tokens import candidates, caps
 
 __all__ = ["Setting", "measure"]
 
@@ -419,8 +420,8 @@ def _routing(
         if not setting.orthogonal:
             return None
         # in the limit of long sequences an expert takes the affinities above its C/s quantile (N3)
-        a = sphere.cap_quantile(capacity / tokens, dim)
-        return np.clip(1 - sphere.percentile(a, dim, experts), 0.0, 1.0)
+        a = caps.cap_quantile(capacity / tokens, dim)
+        return np.clip(1 - candidates.percentile(a, dim, experts), 0.0, 1.0)
 
     capacities = np.array([_capacity(setting, f, tokens) for f in setting.factors], dtype=np.int64)
     predicted = {model: fitted.drop(model, capacities).tolist() for model in fitted.models}
@@ -546,7 +547,7 @@ def _winning(winner: Floats, dim: int, setting: Setting) -> Affinity:
     if setting.orthogonal:
 
         def below(a: Floats) -> Floats:
-            return 1 - np.asarray(sphere.percentile(np.clip(a, -1.0, 1.0), dim, setting.experts))
+            return 1 - np.asarray(candidates.percentile(np.clip(a, -1.0, 1.0), dim, setting.experts))
 
         low, high = np.full(levels.shape, -1.0), np.full(levels.shape, 1.0)
         for _ in range(50):

@@ -31,10 +31,10 @@ from typing import Any, TypeVar, cast
 import array_api_compat
 import numpy as np
 
-from resonance_theory import extractor
+from resonance_theory import gates
 from resonance_theory.kernels import _memory, naive
-from resonance_theory.rules import _select
-from resonance_theory.rules._select import Assignment
+from resonance_theory.rules import select
+from resonance_theory.rules.select import Assignment
 
 __all__ = ["backend", "route", "slots", "top_affinity"]
 
@@ -289,14 +289,14 @@ def _tokens(x: Array, experts: Any, top: Any) -> tuple[Array, int, int]:
             f"x has shape {tuple(x.shape)} but must be (tokens, dim) or (samples, tokens, dim), each at least 1"
         )
     if type(experts) is not int or experts < 1 or x.shape[-1] % experts:  # plain numbers in range need no arrays
-        experts = extractor._sizes(x.shape[-1], experts)[1]
+        experts = gates._sizes(x.shape[-1], experts)[1]
     top = _whole("top", top, experts, "experts")
     _small_enough("x", x.shape[-2], top)
     return x, experts, top
 
 
 def _whole(name: str, value: Any, high: int, high_name: str) -> int:
-    return value if type(value) is int and 1 <= value <= high else _select._whole(name, value, high, high_name)
+    return value if type(value) is int and 1 <= value <= high else select._whole(name, value, high, high_name)
 
 
 def _candidates(weight: Array, expert: Array, experts: Any, capacity: Any) -> tuple[Array, Array, int, int]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import array_api_compat
 
-from resonance_theory.extractor import affinity
-from resonance_theory.rules import _select
-from resonance_theory.rules._select import Assignment
+from resonance_theory.gates import affinity
+from resonance_theory.rules import select as steps
+from resonance_theory.rules.select import Assignment
 
 __all__ = ["project", "project_backward", "select"]
 
@@ -29,7 +29,7 @@ def project(x: Array, experts: int, top: int) -> tuple[Array, Array]:
     cosine = xp.astype(affinity(xp.astype(x, xp.float64), experts), result)
     shape = cosine.shape[:-1]
     cosine = xp.reshape(cosine, (1, -1, experts))
-    expert = _select.top_experts(_select.Scores(cosine, 1, top, True))
+    expert = steps.top_experts(steps.Scores(cosine, 1, top, True))
     weight = xp.take_along_axis(cosine, expert, axis=-1)
     return xp.reshape(weight, (*shape, top)), xp.reshape(xp.astype(expert, xp.int64), (*shape, top))
 
@@ -63,7 +63,7 @@ def select(weight: Array, expert: Array, experts: int, capacity: int) -> Assignm
     weight, expert = (weight, expert) if batched else (weight[None, ...], expert[None, ...])
     chosen = expert[..., None] == xp.arange(experts, dtype=expert.dtype, device=array_api_compat.device(expert))
     affinity = xp.sum(xp.where(chosen, weight[..., None], xp.zeros_like(weight)[..., None]), axis=-2)
-    return _select.keep_best(_select.Scores(affinity, capacity, top, batched), xp.astype(expert, xp.int64))
+    return steps.keep_best(steps.Scores(affinity, capacity, top, batched), xp.astype(expert, xp.int64))
 
 
 def slots(weight: Array, expert: Array, experts: int, capacity: int) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from resonance_theory import kernels
 from resonance_theory.kernels import naive
-from resonance_theory.rules._select import Assignment
+from resonance_theory.rules.select import Assignment
 
 __all__ = ["eager_top_affinity", "route", "slots", "top_affinity"]
 

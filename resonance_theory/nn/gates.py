@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from resonance_theory import _arguments as arguments
-from resonance_theory.extractor import _sizes
+from resonance_theory.gates import _sizes
 
 __all__ = ["GATES", "GroupedAveragePooling", "LinearGate", "OrthogonalGate", "SimplexGate", "build"]
 

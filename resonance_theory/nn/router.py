@@ -15,7 +15,7 @@ from resonance_theory.nn import select
 from resonance_theory.nn.capacity import MeasuredCapacity
 from resonance_theory.nn.gates import GroupedAveragePooling, build, full_precision
 from resonance_theory.nn.statistics import RoutingStatistics
-from resonance_theory.rules._select import Assignment
+from resonance_theory.rules.select import Assignment
 
 __all__ = ["ResonanceRouter", "Routing"]
 

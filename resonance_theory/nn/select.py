@@ -12,7 +12,7 @@ import array_api_compat.torch as compat
 import torch
 from torch import Tensor
 
-from resonance_theory.rules import _select
+from resonance_theory.rules import select
 
 __all__ = ["Candidates", "Table", "all_tokens", "line_up", "seat", "top_experts"]
 
@@ -86,7 +86,7 @@ def seat(line: Candidates, slots: int, limit: Tensor | None, mass: float | None)
     if mass is not None:
         ranked = line.value.gather(1, line.order).double()
         ranked = torch.where(ranked == -torch.inf, 0.0, ranked)
-        running = ranked.cumsum(1) if _select._in_order(ranked.device) else _select.running_sums(compat, ranked)
+        running = ranked.cumsum(1) if select._in_order(ranked.device) else select.running_sums(compat, ranked)
         sums = torch.nn.functional.pad(running, (1, 0))
         edge = sums.gather(1, line.start)
         base, total = edge[:, :-1, None], (edge[:, 1:] - edge[:, :-1])[..., None]

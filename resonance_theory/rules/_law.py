@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from resonance_theory import _arguments as arguments
-from resonance_theory._beta import Threshold, tail
+from resonance_theory.rules._beta import Threshold, tail
 
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]

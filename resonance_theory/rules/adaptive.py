@@ -12,7 +12,7 @@ The law for many tokens (N12). With h(a) = P(candidate with affinity >= a) and m
 f = h(a)/h(-1): a point of the Lorenz curve of the candidates' affinities, f E[affinity | top f] = mass E[affinity].
 At any number of tokens a candidate is kept iff a sum of independent terms stays below a mark: `tokens` gives that exact law
 (claim adaptive_exact). Few tokens keep more than the limit: the last candidate is kept whole. For tokens with means, and as
-they evolve: `rt.evolution.Evolving.adaptive`.
+they evolve: `rt.tokens.evolving.Evolving.adaptive`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
 from resonance_theory import _arguments as arguments
-from resonance_theory import sphere
 from resonance_theory.rules import _mass as finite
-from resonance_theory.rules._select import Assignment, keep_mass, read, top_experts
+from resonance_theory.rules.select import Assignment, keep_mass, read, top_experts
+from resonance_theory.tokens import candidates as candidates_
+from resonance_theory.tokens import caps, signals
 
 __all__ = ["kept_fraction", "route", "success", "threshold"]
 
@@ -114,12 +115,12 @@ def success(
     a = np.broadcast_arrays(a, _share(load))[0]
     a, theta, d, n, k = np.broadcast_arrays(a, arguments.real("signal", signal, 0.0, 1e150), dim, experts, top)
     # From 1/sqrt(2) on, where no other gate can be as near, the token hits for certain.
-    result = np.asarray(sphere.affinity_tail(np.maximum(a, np.sqrt(0.5)), theta, d))
+    result = np.asarray(signals.affinity_tail(np.maximum(a, np.sqrt(0.5)), theta, d))
     for index in np.argwhere(a < np.sqrt(0.5)).tolist():
         at = tuple(index)
         one = float(theta[at]), int(d[at]), int(n[at])
         x, w = _nodes(_edges(float(a[at]), float(np.sqrt(0.5)), _kinks(*one[1:])))
-        density = sphere.affinity_density(x, *one[:2]) * sphere.hit_given_affinity(x, *one[1:], top=int(k[at]))
+        density = signals.affinity_density(x, *one[:2]) * candidates_.hit_given_affinity(x, *one[1:], top=int(k[at]))
         result[at] += np.sum(w * density)
     return np.clip(result, 0.0, 1.0)[()]
 
@@ -162,13 +163,13 @@ def _finite(s: int, share: float, theta: float, d: int, n: int, k: int, load: fl
 
     def density(y: Floats, signal: float = 0.0) -> Floats:
         a = np.tanh(y)
-        chosen = sphere.hit_given_affinity(a, d, n, top=k)
-        return np.asarray(sphere.affinity_density(a, signal, d) * chosen / np.cosh(y) ** 2)
+        chosen = candidates_.hit_given_affinity(a, d, n, top=k)
+        return np.asarray(signals.affinity_density(a, signal, d) * chosen / np.cosh(y) ** 2)
 
     def tail(a: Floats) -> Floats:
-        return np.asarray(more * sphere.candidate_tail(a, d, n, top=k))
+        return np.asarray(more * candidates_.candidate_tail(a, d, n, top=k))
 
-    high = float(np.arctanh(min(float(sphere.cap_quantile(1e-18, d)), 1 - 1e-15)))
+    high = float(np.arctanh(min(float(caps.cap_quantile(1e-18, d)), 1 - 1e-15)))
     candidates = finite.Candidates.of(
         lambda y: more * density(y), tail, -high, high, tokens=s, kinks=np.arctanh(_kinks(d, n))
     )
@@ -222,10 +223,10 @@ def _root(share: float, d: int, n: int, k: int) -> tuple[float, float]:
             m = np.arange(1, k + 1)
             return special.betainc(m, n - m + 1, special.ndtr(-np.asarray(x))[..., None]).sum(axis=-1) / n
     else:
-        high, kinks = float(sphere.cap_quantile(1e-20, d)), _kinks(d, n)
+        high, kinks = float(caps.cap_quantile(1e-20, d)), _kinks(d, n)
 
         def tail(x: Floats) -> Floats:
-            return np.asarray(sphere.candidate_tail(x, d, n, top=k))
+            return np.asarray(candidates_.candidate_tail(x, d, n, top=k))
 
     total = _mass(tail, -high, high, kinks)
     edges = _edges(0.0, high, kinks)

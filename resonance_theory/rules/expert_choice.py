@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from resonance_theory import _arguments as arguments
-from resonance_theory._beta import Threshold
 from resonance_theory.rules import _law
-from resonance_theory.rules._select import Assignment, best_tokens, read
+from resonance_theory.rules._beta import Threshold
+from resonance_theory.rules.select import Assignment, best_tokens, read
 
 __all__ = [
     "bounds",

@@ -6,7 +6,7 @@ candidate tail h(a) = P(another token is a candidate and its affinity is >= a), 
     P = E[1_hit F(h(a))],  F(h) = P(Bin(s-1, h) <= C-1).
 
 Hit and affinity are dependent and F is not linear: averages of p, q or h give wrong answers. `weight` is the law of the
-affinity over the last axis, `hit` and `candidate_tail` are then functions on its nodes (`rt.sphere.planted` makes all
+affinity over the last axis, `hit` and `candidate_tail` are then functions on its nodes (`rt.tokens.planted.planted` makes all
 three); scalars mean a fixed affinity. tokens and capacity broadcast with the other axes.
 
 Accuracy: 1e-12 relative against 50-digit references for s up to 10^9, down to 1e-300; logarithms beyond.
@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from resonance_theory import _arguments as arguments
-from resonance_theory._beta import Threshold
 from resonance_theory.rules import _law, token_choice
-from resonance_theory.rules._select import Assignment, keep_best, read, top_experts
+from resonance_theory.rules._beta import Threshold
+from resonance_theory.rules.select import Assignment, keep_best, read, top_experts
 
 __all__ = [
     "bounds",

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from resonance_theory import _output
-from resonance_theory.montecarlo.task import versions
+from resonance_theory.evidence.sampling.task import versions
 
 __all__ = ["RESULTS", "compute", "names", "write"]
 

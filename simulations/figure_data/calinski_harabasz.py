@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from resonance_theory import homogenization, tokens
+from resonance_theory import homogenization
+from resonance_theory.tokens import samplers
 
 EXPERTS, SETS, TOKENS = 8, 6, 12_000
 SIMULATED = (0.1, 0.25, 0.5, 1.0)
@@ -38,7 +39,7 @@ def _simulated(dim: int) -> dict[str, Any]:
     values: dict[str, list[list[float]]] = {"inner": [], "cosine": []}
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy=0, spawn_key=(dim,))))
     for _ in range(SETS):
-        x = tokens.isotropic(rng, 1, TOKENS, dim)[0]
+        x = samplers.isotropic(rng, 1, TOKENS, dim)[0]
         label, winning = x[:, :EXPERTS].argmax(axis=1), x[:, :EXPERTS].max(axis=1)  # gates along the first axes
         for select, score in (("inner", winning), ("cosine", winning / np.linalg.norm(x, axis=1))):
             rank = np.empty(TOKENS)  # among the candidates of the token's expert, 0 for the best, below 1

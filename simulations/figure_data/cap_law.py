@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from resonance_theory import sphere
+from resonance_theory.tokens import candidates, caps
 
 DIM, EXPERTS, SURE = 64, 8, 0.95
 
@@ -19,11 +19,11 @@ def compute() -> dict[str, Any]:
     threshold = np.linspace(0.005, 0.995, 199)
     dims = (2, 3, 4, 16, 64)
     short = np.linspace(0.02, 0.7, 69)
-    some = EXPERTS * sphere.candidate_tail(short, DIM, EXPERTS)  # P(max_i δ_i >= δ)
+    some = EXPERTS * candidates.candidate_tail(short, DIM, EXPERTS)  # P(max_i δ_i >= δ)
     return {
         "threshold": threshold,
         "dims": list(dims),
-        "bound_over_cap": [np.exp(-exponent(d, threshold) - np.log(2) - sphere.log_cap(threshold, d)) for d in dims],
+        "bound_over_cap": [np.exp(-exponent(d, threshold) - np.log(2) - caps.log_cap(threshold, d)) for d in dims],
         "dim": DIM,
         "experts": EXPERTS,
         "sure": SURE,

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from resonance_theory import sphere
 from resonance_theory.rules import resonance, token_choice
+from resonance_theory.tokens import planted
 
 TARGET, EXPERTS = 0.95, 8
 
@@ -35,7 +35,7 @@ def compute() -> dict[str, Any]:
 def _planted(signal: float) -> dict[str, float]:
     """Planted tokens, d = 64, s = 4096: exact saving, and what the quantile and the mean of the percentile promise."""
     s, dim = 4096, 64
-    law = sphere.planted(signal, dim, EXPERTS, nodes=4096)
+    law = planted.planted(signal, dim, EXPERTS, nodes=4096)
     hit = float(law.weight @ law.hit)
     joint = {"hit": law.hit, "candidate_tail": law.candidate_tail, "weight": law.weight}
     least = int(resonance.least_capacity(TARGET * hit, s, **joint))

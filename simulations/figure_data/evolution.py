@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from resonance_theory.evolution import Evolving
-from resonance_theory.projected import Law
 from resonance_theory.rules import expert_choice, resonance, token_choice
+from resonance_theory.tokens.evolving import Evolving
+from resonance_theory.tokens.gaussian import Law
 
 TARGET, LONG, TOKENS, CAPACITY = 0.95, 4096, 256, 16
 PLANTED = Evolving(64, 8, signal=4.0, rate=0.5, noise=1.0, start=2.0)

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from scipy import optimize, special
 
-from resonance_theory import sphere
 from resonance_theory.rules import expert_choice, resonance, token_choice
+from resonance_theory.tokens import candidates, caps, signals
 
 TOKENS, EXPERTS, DIM, SIGNAL = 256, 8, 64, 2.0
 
 
 def tail(false_positive: Any) -> Any:
-    return sphere.candidate_tail(sphere.cap_quantile(false_positive, DIM), DIM, EXPERTS)
+    return candidates.candidate_tail(caps.cap_quantile(false_positive, DIM), DIM, EXPERTS)
 
 
 def compute() -> dict[str, Any]:
-    hit = float(sphere.hit_rate(SIGNAL, EXPERTS))
+    hit = float(signals.hit_rate(SIGNAL, EXPERTS))
     q = np.geomspace(1e-3, 0.5, 49)
     capacity = np.unique(np.geomspace(1, TOKENS // 2, 56).round().astype(int))
     others = token_choice.success(TOKENS, EXPERTS, capacity, hit=hit)

@@ -1,0 +1,219 @@
+"""N12. Adaptive capacity by affinity mass: an exact criterion for one token, and the Lorenz equation it tends to.
+
+An expert keeps the fewest best candidates whose affinities sum to τ of their total S (our reading of ETR's "threshold of the sum
+of affinity scores"); none if S <= 0. Partial sums in falling order rise and then fall to S, so for S > 0 a candidate of
+affinity a is kept exactly if those above it sum to less than τS. With B above it and W below, S = B + W + a, that reads
+(1-τ)B - τW < τa:
+
+    kept  iff  S > 0 and Σ_t Y_t < τa,   Y_t = 1{candidate} δ_t (1{δ_t > a} - τ),  independent over the other tokens.
+
+E Y = m(a) - τ m(-1) with m(a) = E[δ; candidate, δ >= a] = a h(a) + ∫_a^1 h (both have slope a h'(a), both vanish at 1), and
+m falls for a > 0. So the cut tends to the root of m(a) = τ m(-1), and the kept fraction f = h(a)/h(-1) solves the Lorenz equation
+f E[δ | top f] = τ E[δ | candidate]. At every s Bernstein's inequality (|Y - EY| <= 1 + |EY|) bounds what the cut's fluctuation
+changes:
+
+    |P(kept | a) - 1{m(a) < τ m(-1)}| <= exp{-x²/(2(s-1) Var Y + 2x(1+|EY|)/3)} + P(S <= 0),  x = |(s-1) EY - τa|,
+
+where x counts only if the sign of (s-1) EY - τa is the limit's; P(S <= 0) is bounded in the same way.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import SimpleNamespace
+
+import numpy as np
+import sympy as sp
+from scipy import special
+
+from resonance_theory.evidence.claims.certify import identity
+from resonance_theory.evidence.claims.claim import Claim, Verdict
+from resonance_theory.evidence.outcome import Outcome, every, fails, holds
+from resonance_theory.rules import adaptive
+from resonance_theory.tokens import candidates, samplers, signals
+
+
+def side(power: int) -> SimpleNamespace:
+    """A candidate weighs its affinity to this power: 1, or 0 for a mere count of candidates."""
+    return SimpleNamespace(power=power)
+
+
+claim = Claim(
+    title="Adaptive capacity by affinity mass: the kept fraction is a point of the Lorenz curve",
+    statement=r"keeping the fewest best candidates with $\tau$ of the affinity's sum keeps, as $s\to\infty$, the fraction $f$ "
+    r"with $f\,E[\delta|top\ f]=\tau E[\delta|candidate]$, the candidates above the root of $m(a)=\tau m(-1)$, "
+    r"$m(a)=ah(a)+\int_a^1h$; success tends to $P(hit,\delta_o\geq a)$, with exponential bounds at every $s$",
+    hypotheses=(
+        r"background tokens independent of each other and of $o$; $m(-1)>0$; no ties; $0<\tau\leq 1$",
+        "an expert whose candidates' affinities sum to at most 0 keeps none",
+    ),
+    source="new (N12); a reading of the adaptive capacity of ETR (arXiv 2406.00023), which gives no rule",
+    kind="asymptotic",
+    expected=Verdict.PROVED,
+    truth=side(1),
+    mutant=side(0),
+    mutation="a fraction τ of the candidates' number instead of their affinity",
+    lemmas=("Bernstein's inequality",),
+)
+
+
+@claim.derivation("the criterion of one token, and the slope of m")
+def _(side: SimpleNamespace) -> Outcome:
+    above, below, a, tau = sp.symbols("B W a tau", real=True)
+    h, integral = sp.Function("h"), sp.Function("I")  # I(a) = the integral of h over [a, 1], I' = -h
+    own = a**side.power
+    criterion = (above - tau * (above + below + own)) - ((1 - tau) * above - tau * below - tau * a)
+    mass = a**side.power * h(a) + side.power * integral(a)
+    slope = sp.diff(mass, a).subs(sp.Derivative(integral(a), a), -h(a)) - a * sp.Derivative(h(a), a)
+    point = {above: sp.Integer(3), below: sp.Rational(1, 2), a: sp.Rational(1, 3), tau: sp.Rational(4, 5)}
+    return every(
+        [
+            identity(sp.expand(criterion), points=[point], name="B - τS - [(1-τ)B - τW - τa]"),
+            identity(sp.expand(slope.subs(h(a), 1 - a**2).doit()), name="m' - a h' at h = 1 - a²"),
+            identity(sp.expand(slope), name="m' - a h' for every h"),
+        ]
+    )
+
+
+def moment(order: int, low: float, dim: float, experts: int) -> float:
+    """E[δ^order; candidate, δ >= low] from the joint density of affinity and choice, not from h; dim = inf: normal scores."""
+    high = 12.0 if np.isinf(dim) else min(1.0, 9 / np.sqrt(dim))
+    node, weight = special.roots_legendre(400)
+    start = max(low, -high)
+    x = start + (high - start) * (1 + node) / 2
+    if np.isinf(dim):
+        density = np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi) * special.ndtr(x) ** (experts - 1)
+    else:
+        density = signals.affinity_density(x, 0.0, int(dim)) * candidates.hit_given_affinity(x, int(dim), experts)
+    return float((high - start) / 2 * (weight * x**order * density).sum())
+
+
+@claim.reference("the package's cuts by another integral; f = .339996, .645395, .779761 for Gaussian scores, n = 8")
+def _(side: SimpleNamespace) -> Outcome:
+    worst = 0.0
+    for dim, experts in ((np.inf, 8), (64, 8), (16, 3)):
+        whole, number = moment(side.power, -np.inf, dim, experts), moment(0, -np.inf, dim, experts)
+        for share in (0.5, 0.8, 0.9):
+            cut = float(adaptive.threshold(share, dim, experts))
+            fraction = float(adaptive.kept_fraction(share, dim, experts))
+            reached = moment(side.power, cut, dim, experts) / whole
+            kept = moment(0, cut, dim, experts) / number
+            worst = max(worst, abs(reached - share), abs(kept - fraction))
+            if worst > 1e-9:
+                return fails(
+                    f"d={dim}, n={experts}, τ={share}: the part above the cut is {reached:.10f}, f {kept:.10f}"
+                )
+            if np.isinf(dim) and abs(kept - {0.5: 0.339996, 0.8: 0.645395, 0.9: 0.779761}[share]) > 5e-7:
+                return fails(f"τ={share}: f = {kept:.7f}")
+    return holds(f"9 cuts agree to {worst:.0e}")
+
+
+@claim.reference("the criterion on the real router, token by token: 36000 tokens, negative affinities among them")
+def _(side: SimpleNamespace) -> Outcome:
+    rng = np.random.default_rng(51)
+    empty = 0
+    for dim, experts, top in ((6, 3, 1), (8, 4, 2), (4, 2, 1)):
+        scores = samplers.isotropic_affinity(rng, 400, 10, dim, experts)
+        candidate = np.argsort(np.argsort(-scores, axis=-1), axis=-1) < top
+        weight = candidate * scores**side.power
+        better = scores[:, None, :, :] > scores[:, :, None, :]  # [sample, token, other, expert]
+        above = (better * weight[:, None]).sum(axis=2)
+        total = weight.sum(axis=1)[:, None, :]
+        for share in (0.3, 0.8, 1.0):
+            routed = adaptive.route(scores, share, top=top)
+            kept = routed.contains(np.arange(10)[None, :, None], np.arange(experts)[None, None, :])
+            criterion = candidate & (total > 0) & (above < share * total)
+            if np.any(kept != criterion):
+                return fails(
+                    f"d={dim}, n={experts}, l={top}, τ={share}: {int((kept != criterion).sum())} tokens differ"
+                )
+        empty += int(np.count_nonzero((total <= 0) & np.expand_dims(candidate.any(axis=1), 1)))
+    return (
+        holds(f"all agree; {empty} experts had candidates and a total of at most 0")
+        if empty
+        else fails("no such expert")
+    )
+
+
+@functools.lru_cache
+def grids(dim: int, experts: int, signal: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Affinities, and the weights there of background candidates and of discriminative tokens that hit."""
+    edges, step = np.linspace(-1, 1, 8001, retstep=True)
+    a = edges[:-1] + step / 2
+    chosen = candidates.hit_given_affinity(a, dim, experts) * step
+    return a, chosen * signals.affinity_density(a, 0.0, dim), chosen * signals.affinity_density(a, signal, dim)
+
+
+def bracket(
+    side: SimpleNamespace, total: int, dim: int, experts: int, signal: float, mass: float
+) -> tuple[float, float]:
+    """(lower, upper) bound of the success rate of planted tokens at `total` tokens."""
+    a, density, hit = grids(dim, experts, signal)
+
+    def above(order: int) -> np.ndarray:
+        """Moments of candidates above each node, by the midpoint rule."""
+        part = a**order * density
+        return np.cumsum(part[::-1])[::-1] - part / 2
+
+    first, second, m = side.power, 2 * side.power, total - 1
+    whole, square = float((a**first * density).sum()), float((a**second * density).sum())
+    mean = above(first) - mass * whole  # E Y, and Var Y
+    variance = (1 - 2 * mass) * above(second) + mass**2 * square - mean**2
+    gap = mass * a**first - m * mean  # positive: kept unless the sum strays above its mean by this much
+
+    def strays(x: np.ndarray, v: np.ndarray, width: np.ndarray) -> np.ndarray:
+        """Bernstein: P(a sum of m terms lies x >= 0 beyond its mean on one side); 1 for x < 0."""
+        x = np.maximum(x, 0.0)
+        return np.exp(-(x**2) / (2 * m * v + 2 * x * width / 3))
+
+    empty = strays(np.asarray(m * whole - 1.0), np.asarray(square - whole**2), np.asarray(1 + whole))
+    lower = (hit * np.maximum(1 - strays(gap, variance, 1 + np.abs(mean)) - empty, 0.0)).sum()
+    upper = (hit * strays(-gap, variance, 1 + np.abs(mean))).sum()
+    return float(lower), float(upper)
+
+
+@claim.reference("the package's limit of the success rate lies inside the bounds, which close as s grows")
+def _(side: SimpleNamespace) -> Outcome:
+    lines = []
+    for dim, experts, signal, mass in ((64, 8, 2.5, 0.5), (16, 4, 2.0, 0.8)):
+        limit = float(adaptive.success(mass, signal, dim, experts))
+        widths = []
+        for total in (10**3, 10**4, 10**5):
+            lower, upper = bracket(side, total, dim, experts, signal, mass)
+            if not lower <= limit <= upper:
+                return fails(
+                    f"d={dim}, n={experts}, τ={mass}, s={total}: {limit:.6f} not in [{lower:.6f}, {upper:.6f}]"
+                )
+            widths.append(upper - lower)
+        if not widths[2] < widths[1] < widths[0] or widths[2] > 0.01:
+            return fails(f"the bounds are {widths} apart")
+        lines.append(
+            f"{limit:.6f}, bounds {widths[0]:.3f}, {widths[1]:.4f}, {widths[2]:.4f} apart at s = 10^3, 10^4, 10^5"
+        )
+    return holds("; ".join(lines))
+
+
+def sample(
+    rng: np.random.Generator, trials: int, *, total: int, dim: int, experts: int, signal: float, mass: float
+) -> dict[str, int]:
+    done, step = 0, max(1, 2_000_000 // (total * experts))
+    for start in range(0, trials, step):
+        drawn = samplers.planted_affinity(rng, min(step, trials - start), total, dim, experts, signal)
+        done += int(np.count_nonzero(adaptive.route(drawn.values, mass).contains(drawn.position, drawn.expert)))
+    return {"success": done, "failure": trials - done}
+
+
+def law(side: SimpleNamespace, *, total: int, dim: int, experts: int, signal: float, mass: float) -> dict[str, float]:
+    """Success and failure are each at least what the bounds leave around the limit."""
+    lower, upper = bracket(side, total, dim, experts, signal, mass)
+    return {"success": lower, "failure": 1 - upper}
+
+
+claim.simulate(
+    sample,
+    cases=[{"total": 400, "dim": 8, "experts": 2, "signal": 1.5, "mass": 0.5}],
+    law=law,
+    relation="at_least",
+    trials=6_000,
+    full=100_000,
+)

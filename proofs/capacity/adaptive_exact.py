@@ -1,0 +1,166 @@
+"""N12. Adaptive capacity by affinity mass at every number of tokens: one sum of independent terms decides.
+
+An expert keeps the fewest best candidates whose affinities sum to τ of their total S, none if S <= 0. A candidate of affinity a
+is kept iff S > 0 and those above it sum to A < τS. With W the sum below, S = A + a + W:
+
+    a > 0:  A is a sum of positive numbers, so A < τS implies S > 0; and A - τS = [(1-τ)A - τW] - τa.
+    a <= 0: S - A = a + W <= 0, so S > 0 implies A >= S >= τS: never kept.
+
+So kept iff a > 0 and Σ_t Y_t < τa, Y_t = 1{t is a candidate} δ_t (1{δ_t > a} - τ): independent over the other tokens. Hence
+
+    success = E[1_hit 1{δ_o > 0} P(Σ_{s-1} Y_t < τ δ_o)],   E kept = s ∫_0^1 P(Σ_{s-1} Y_t < τa) (-dh(a))
+
+at every s, exactly; the package inverts the characteristic function of the sum. Of N candidates with S > 0 at most ⌈τN⌉ are
+kept, as the mean of the ⌈τN⌉ best is at least that of all, and ⌈τN⌉ exactly if all affinities are equal: the affinities' spread
+only lowers the number, so in the limit f <= τ for every law of the tokens, at every time of every flow.
+"""
+
+from __future__ import annotations
+
+import functools
+from fractions import Fraction
+from math import ceil
+from types import SimpleNamespace
+
+import numpy as np
+import sympy as sp
+
+from resonance_theory.evidence.claims.certify import identity, nonnegative_polynomial
+from resonance_theory.evidence.claims.claim import Claim, Verdict
+from resonance_theory.evidence.outcome import Outcome, every, fails, holds
+from resonance_theory.rules import adaptive
+from resonance_theory.tokens import candidates, samplers, signals
+
+
+def side(own: int) -> SimpleNamespace:
+    """Kept iff the sum above, with `own` times its own affinity, is below the share of the total."""
+    return SimpleNamespace(own=own)
+
+
+claim = Claim(
+    title="Adaptive capacity by affinity mass: the exact law at every number of tokens",
+    statement=r"a candidate of affinity $a$ is kept iff $a>0$ and $\sum_tY_t<\tau a$, "
+    r"$Y_t=1\{candidate\}\,\delta_t(1\{\delta_t>a\}-\tau)$; so success is "
+    r"$E[1_{hit}1\{\delta_o>0\}P(\sum_{t<s}Y_t<\tau\delta_o)]$ at every $s$; "
+    r"of $N$ candidates at most $\lceil\tau N\rceil$ are kept, all of these if affinities are equal",
+    hypotheses=(
+        r"background tokens independent of each other and of $o$; no ties (for the last statement: ties are broken)",
+        r"$0<\tau\leq 1$; an expert whose candidates' affinities sum to at most 0 keeps none",
+    ),
+    source="new (N12); a reading of the adaptive capacity of ETR (arXiv 2406.00023), which gives no rule",
+    kind="equality",
+    expected=Verdict.PROVED,
+    truth=side(0),
+    mutant=side(1),
+    mutation="the candidate that reaches the share is not kept: its own affinity counts among those above",
+)
+
+
+@claim.derivation("the criterion, and why the sign of the total needs no word of its own")
+def _(side: SimpleNamespace) -> Outcome:
+    above, below, a, tau = sp.symbols("A W a tau", real=True)
+    total = above + below + a
+    criterion = (above + side.own * a - tau * total) - ((1 - tau) * above - tau * below - tau * a)
+    # a > 0: with slack = τS - A > 0 and A >= 0, τS is a sum of non-negative terms
+    slack, positive, last, low, part = sp.symbols("slack A_+ last low part", nonnegative=True)
+    # a = -last <= 0 and W = -low <= 0, S = part > 0: A = S + last + low, and A - τS >= 0 for τ = 1/(1 + more)
+    more = sp.symbols("more", nonnegative=True)
+    return every(
+        [
+            identity(
+                sp.expand(criterion),
+                points=[{above: 3, below: sp.Rational(1, 2), a: sp.Rational(1, 3), tau: sp.Rational(4, 5)}],
+                name="A - τS - [(1-τ)A - τW - τa]",
+            ),
+            nonnegative_polynomial(slack + positive, {slack: 0, positive: 0}, name="τS at a > 0"),
+            nonnegative_polynomial(
+                sp.expand((part + last + low) * (1 + more) - part),
+                {part: 0, last: 0, low: 0, more: 0},
+                name="A - τS at a <= 0, cleared",
+            ),
+        ]
+    )
+
+
+@claim.certificate("at most ⌈τN⌉ are kept, and as many where all affinities are equal")
+def _(side: SimpleNamespace) -> Outcome:
+    # k best of mean level + x, the N - k = rest others of mean level - y: the best sum to at least k/N of the total
+    k, rest, x, y, level = sp.symbols("k rest x y level", positive=True)
+    best, others = k * (level + x), rest * (level - y)
+    slack = sp.expand(best * (k + rest) - k * (best + others))
+    outcomes = [nonnegative_polynomial(slack, {k: 0, rest: 0, x: 0, y: 0}, name="N (sum of the k best) - k S")]
+    for number in range(1, 41):
+        for tenth in range(1, 21):
+            share = Fraction(tenth, 20)
+            kept = sum(j + side.own < share * number for j in range(number))  # j above, all of affinity 1
+            if kept != ceil(share * number):
+                return fails(f"of {number} equal candidates {kept} are kept at τ = {share}, not {ceil(share * number)}")
+    return every([*outcomes, holds("800 numbers of equal candidates")])
+
+
+@functools.lru_cache
+def three(own: int, dim: int, experts: int, signal: float, mass: float, load: float = 0.0) -> tuple[float, float]:
+    """(success, fraction kept) at three tokens, by a sum over the two others' affinities: no Fourier inversion.
+
+    load: the expert's share of the background, if it is not 1/experts.
+    """
+    more = load * experts or 1.0
+    step = 1 / 220
+    grid = np.arange(-0.85 + step / 2, 0.9, step)
+    chosen = candidates.hit_given_affinity(grid, dim, experts) * step
+    density, hit = (chosen * signals.affinity_density(grid, theta, dim) for theta in (0.0, signal))
+    density *= more
+    none = 1 - density.sum()
+    kept = np.zeros(grid.size)
+    for i in np.flatnonzero(density + hit > 1e-7):
+        a = grid[i]
+        # each other token: a candidate of affinity δ, or none (affinity 0, last entry); its own bin counts half above
+        value = np.append(grid, 0.0)
+        chance = np.append(density, none)
+        high = np.append(1.0 * (grid > a) + 0.5 * (grid == a), 0.0)
+        sums = np.zeros(2)
+        for first, second in ((0, 0), (0, 1), (1, 1)):
+            p = chance * (high if first else 1 - high)
+            q = chance * (high if second else 1 - high)
+            above = first * value[:, None] + second * value[None]
+            total = value[:, None] + value[None] + a
+            ways = 1 if first == second else 2
+            met = (total > 0) & (above + own * a < mass * total)
+            sums += ways * np.array([p @ met @ q, p.sum() * q.sum()])
+        kept[i] = sums[0]
+    return float(hit @ kept), float(density @ kept) * experts / more
+
+
+@claim.reference("the package's law at three tokens against direct sums over the two others")
+def _(side: SimpleNamespace) -> Outcome:
+    worst = 0.0
+    for dim, experts, signal, mass in ((16, 4, 1.5, 0.7), (24, 2, 2.0, 0.4)):
+        direct = three(side.own, dim, experts, signal, mass)
+        ours = (
+            float(adaptive.success(mass, signal, dim, experts, tokens=3)),
+            float(adaptive.kept_fraction(mass, dim, experts, tokens=3)),
+        )
+        worst = max(worst, *(abs(x - y) for x, y in zip(direct, ours)))
+        if worst > 2e-3:
+            return fails(f"d={dim}, n={experts}, τ={mass}: directly {direct}, the package {ours}")
+    return holds(f"two rates at two settings agree to {worst:.0e}")
+
+
+def sample(
+    rng: np.random.Generator, trials: int, *, dim: int, experts: int, signal: float, mass: float
+) -> dict[str, int]:
+    """Three tokens through the router."""
+    drawn = samplers.planted_affinity(rng, trials, 3, dim, experts, signal)
+    return {"success": int(np.count_nonzero(adaptive.route(drawn.values, mass).contains(drawn.position, drawn.expert)))}
+
+
+claim.simulate(
+    sample,
+    cases=[
+        {"dim": 16, "experts": 4, "signal": 1.5, "mass": 0.7},
+        {"dim": 24, "experts": 2, "signal": 2.0, "mass": 0.4},
+    ],
+    law=lambda side, *, dim, experts, signal, mass: {"success": three(side.own, dim, experts, signal, mass)[0]},
+    trials=40_000,
+    full=200_000,
+)

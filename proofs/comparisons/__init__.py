@@ -1,0 +1,1 @@
+"""Which rule is better, and when."""

@@ -1,0 +1,188 @@
+"""N8. At equal work: what any rule can reach that processes K tokens per expert on average, and how near each rule comes.
+
+Let a rule keep, of a sample of s background tokens, K tokens per expert on average (K = E min(N, C) for token choice and
+resonance, C for expert choice, f π s for adaptive capacity). Token k is kept with probability φ_k(x). Given the class i, its
+success with o at a uniform place is (1/s) E_r Σ_k φ_k Λ(x_k), Λ = dP_o/dP_r (neyman_pearson), and Σ_k E_r φ_k = K. For λ >= 0
+
+    φΛ - λφ <= (Λ - λ)_+,   so   success <= M(λ) + λ K/s,   M(λ) = E_r (Λ - λ)_+,
+
+whatever the rule knows and however its numbers vary. Over classes, with K_i at expert i, the averages of both sides stand, K the
+mean of the K_i. The least of the right side over λ is R(K/s), R(β) the power of the best
+test of o against r at level β: rising and concave, so a mixture of rules cannot beat R of its mean work either,
+and a schedule over time has at time t at most R_t(K_t/s).
+
+Planted tokens (planted_optimality): Λ rises with the affinity, so R(β) = P(δ_o >= q^{-1}(β)); keeping all δ >= q^{-1}(K/s)
+attains it. The pure rules: token choice p K/(πs) (token_choice_exact); expert choice, as F(q) = P(U > q) with U ~ Beta(C, s-C)
+(crossovers),
+
+    P_ECR = P(q(δ_o) < U) = E R(U),  E U = C/s:  below R(C/s) by what Jensen's inequality loses, which vanishes as C grows;
+
+resonance, in the limit, P(hit, ρ <= K/(πs)) <= R(K/s): a test of that level that looks at candidates alone. So at equal work too
+expert choice is ahead in the limit of many tokens at every signal, early or late, and a switch from token choice to it at best
+equals never having used token choice. (At finite s its order with resonance at equal work is not proved here.)
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from types import SimpleNamespace
+
+import numpy as np
+import sympy as sp
+from scipy import special
+
+from resonance_theory.evidence.claims.certify import nonnegative_polynomial
+from resonance_theory.evidence.claims.claim import Claim, Verdict
+from resonance_theory.evidence.outcome import Outcome, every, fails, holds
+from resonance_theory.rules import adaptive, expert_choice, resonance, token_choice
+from resonance_theory.tokens import caps, samplers, signals
+from resonance_theory.tokens import planted as planted_
+
+
+def side(share: str) -> SimpleNamespace:
+    """No rule is claimed to exceed R(share K/s)."""
+    return SimpleNamespace(share=Fraction(share))
+
+
+claim = Claim(
+    title="At equal work no rule and no schedule of rules beats the best test of level K/s, which expert choice tends to",
+    statement=r"a rule that keeps on average $K$ of $s$ background tokens per expert succeeds at most with $R(K/s)$, "
+    r"$R(\beta)=\min_{\lambda\geq 0}\frac1n\sum_iE_r(\Lambda_i-\lambda)_++\lambda\beta$; planted tokens: "
+    r"$R(\beta)=P(\delta_o\geq q^{-1}(\beta))$, $P_{ECR}=E\,R(U)$ with $U\sim\mathrm{Beta}(C,s-C)$, $P_{TCR}=pK/(\pi s)$",
+    hypotheses=(
+        "background tokens i.i.d. and independent of the discriminative one; its position uniform",
+        r"any rule, random or not, of fixed or varying numbers; planted: $\theta\geq 0$, unit tokens, $C<s$",
+    ),
+    source="new (N8); answers ETR Corollary 6 (arXiv 2406.00023) at equal cost",
+    kind="bound",
+    expected=Verdict.PROVED,
+    truth=side("1"),
+    mutant=side("9/10"),
+    mutation="nine tenths of the work",
+    lemmas=("neyman_pearson", "planted_optimality", "token_choice_exact", "crossovers"),
+)
+
+
+@claim.derivation("one token's share of the gap, on both sides of the multiplier")
+def _(side: SimpleNamespace) -> Outcome:
+    # a token kept with probability kept = 1 - left; Λ = λ ± gap; M(λ) + λ share E φ - E φΛ token by token
+    kept, left, gap, level = sp.symbols("kept left gap lambda", nonnegative=True)
+    share = sp.Rational(side.share.numerator, side.share.denominator)
+    above = gap * (kept + left) + level * share * kept - kept * (level + gap)  # kept + left = 1
+    below = level * share * kept - kept * (level - gap)
+    origin = {kept: 0, left: 0, gap: 0, level: 0}
+    return every(
+        [
+            nonnegative_polynomial(sp.expand(above), origin, name="a token of Λ = λ + gap"),
+            nonnegative_polynomial(sp.expand(below), origin, name="a token of Λ = λ - gap"),
+        ]
+    )
+
+
+def best(o: list[Fraction], r: list[Fraction], level: Fraction) -> Fraction:
+    """R by its formula, exactly: the minimum over λ is at one of the likelihood ratios (or at 0)."""
+    ratios = [Fraction(0), *(x / y for x, y in zip(o, r))]
+    return min(sum(y * max(x / y - t, Fraction(0)) for x, y in zip(o, r)) + t * level for t in ratios)
+
+
+@claim.reference(
+    "exact rationals: random rules on two tokens of three symbols stay below, and tests of every level attain it"
+)
+def _(side: SimpleNamespace) -> Outcome:
+    rng = np.random.default_rng(61)
+    for _ in range(60):
+        o, r = ([Fraction(int(v), 60) for v in rng.multinomial(57, np.ones(3) / 3) + 1] for _ in range(2))
+        # φ_k(x): any rule on samples of two tokens
+        phi = {(k, x, y): Fraction(int(rng.integers(9)), 8) for k in (0, 1) for x in range(3) for y in range(3)}
+        pairs = [(x, y, r[x] * r[y]) for x in range(3) for y in range(3)]
+        work = sum(p * (phi[0, x, y] + phi[1, x, y]) for x, y, p in pairs)
+        success = sum(o[x] * r[y] * phi[0, x, y] + r[x] * o[y] * phi[1, x, y] for x, y, _ in pairs) / 2
+        if success > best(o, r, side.share * work / 2):
+            return fails(f"a rule of work {work} succeeds with {success}")
+        # the test: largest ratios first, the last one at random
+        level, left, power = Fraction(1, 2), Fraction(1, 2), Fraction(0)
+        for k in sorted(range(3), key=lambda k: -o[k] / r[k]):
+            part = min(left, r[k])
+            power, left = power + o[k] * part / r[k], left - part
+        if power > best(o, r, side.share * level):
+            return fails(f"the test of level 1/2 has power {power}, above the bound {best(o, r, side.share * level)}")
+    return holds("60 models")
+
+
+def power(level: np.ndarray | float, dim: int, signal: float) -> np.ndarray:
+    """R of planted tokens."""
+    return np.asarray(signals.affinity_tail(caps.cap_quantile(level, dim), signal, dim))
+
+
+def rates(total: int, dim: int, experts: int, signal: float, work: int) -> dict[str, float]:
+    """Success at `work` tokens per expert on average: the two rules with candidates between two whole capacities."""
+    law = planted_.planted(signal, dim, experts, nodes=4096)
+    capacity = np.arange(1, total + 1)
+    spent = token_choice.kept(total, experts, capacity)
+    c = int(np.searchsorted(spent, work))  # capacities c and c + 1
+    part = float((work - spent[c - 1]) / (spent[c] - spent[c - 1]))
+    by_rank = [
+        float(resonance.success(total, k, hit=law.hit, candidate_tail=law.candidate_tail, weight=law.weight))
+        for k in (c, c + 1)
+    ]
+    return {
+        "TCR": float(law.weight @ law.hit) * work * experts / total,
+        "RES": (1 - part) * by_rank[0] + part * by_rank[1],
+        "ECR": float(expert_choice.success(total, work, false_positive=law.false_positive, weight=law.weight)),
+    }
+
+
+@claim.reference(
+    "planted tokens: E R(U) is the package's expert choice; the rules at equal work, and how near they come"
+)
+def _(side: SimpleNamespace) -> Outcome:
+    node, weight = special.roots_legendre(200)
+    lines = []
+    for total, signal, work in ((256, 1.0, 16), (256, 2.5, 12), (256, 4.0, 8), (16384, 2.5, 768)):
+        u = special.betaincinv(work, total - work, (1 + node) / 2)
+        mean = float(weight @ power(u, 64, signal)) / 2
+        found = rates(total, 64, 8, signal, work)
+        most = float(power(float(side.share) * work / total, 64, signal))
+        if abs(mean - found["ECR"]) > 1e-4:
+            return fails(f"s={total}, θ={signal}, C={work}: E R(U) = {mean:.6f}, expert choice {found['ECR']:.6f}")
+        if max(found.values()) > most + 1e-9:
+            return fails(f"s={total}, θ={signal}, K={work}: {found} against {most:.5f}")
+        shown = ", ".join(f"{k} {v:.4f}" for k, v in found.items())
+        lines.append(f"s={total}, θ={signal}, K={work}: {shown}, bound {most:.4f}")
+    return holds("; ".join(lines))
+
+
+def sample(rng: np.random.Generator, trials: int, *, total: int, work: int, dim: int, signal: float) -> dict[str, int]:
+    """Through the routers, and by the test that keeps all of affinity q^{-1}(K/s) at least."""
+    drawn = samplers.planted_affinity(rng, trials, total, dim, 4, signal)
+    own = drawn.values[np.arange(trials), drawn.position, drawn.expert]
+    chosen = expert_choice.route(drawn.values, work).contains(drawn.position, drawn.expert)
+    return {
+        "expert choice": int(np.count_nonzero(chosen)),
+        "test": int(np.count_nonzero(own >= caps.cap_quantile(work / total, dim))),
+        "affinity mass": int(
+            np.count_nonzero(adaptive.route(drawn.values, 0.5).contains(drawn.position, drawn.expert))
+        ),
+    }
+
+
+def law(side: SimpleNamespace, *, total: int, work: int, dim: int, signal: float) -> dict[str, float]:
+    """The exact rates, cut down to the R that the side allows for their work; the test attains it."""
+    share, planted = float(side.share), planted_.planted(signal, dim, 4, nodes=4096)
+    spent = float(adaptive.kept_fraction(0.5, dim, 4, tokens=total)) / 4
+    most, mass = (float(power(share * level, dim, signal)) for level in (work / total, spent))
+    ranked = float(expert_choice.success(total, work, false_positive=planted.false_positive, weight=planted.weight))
+    return {
+        "expert choice": min(ranked, most),
+        "test": most,
+        "affinity mass": min(float(adaptive.success(0.5, signal, dim, 4, tokens=total)), mass),
+    }
+
+
+claim.simulate(
+    sample,
+    cases=[{"total": 32, "work": 4, "dim": 16, "signal": 1.5}],
+    law=law,
+    trials=60_000,
+    full=1_000_000,
+)

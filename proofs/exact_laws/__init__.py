@@ -1,0 +1,1 @@
+"""Exact laws of the routing rules."""

@@ -1,0 +1,101 @@
+"""Section 3. KL rates of expert choice: bounds for every capacity, one side of the mean each, with exact conditions.
+
+Success is {X <= C-1}, failure {X >= C}, X ~ Bin(s-1, q). Chernoff's bound (chernoff_kl) with m = s-1 and k = C-1, k = C gives
+the two rates; exactly at k = m p both say 1. So for every C one of the two bounds is in force, and the printed gap closes.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import sympy as sp
+from scipy import stats
+
+from resonance_theory.evidence.claims.certify import identity
+from resonance_theory.evidence.claims.claim import Claim, Verdict
+from resonance_theory.evidence.outcome import Outcome, every, fails, holds
+from resonance_theory.rules import expert_choice
+
+
+def rate(x: float, p: float) -> float:
+    """KL(Bernoulli(x) ‖ Bernoulli(p)), written out: the package's version is not used here."""
+    total = 0.0
+    for a, b in ((x, p), (1 - x, 1 - p)):
+        total += a * np.log(a / b) if a > 0 else 0.0
+    return float(total)
+
+
+def side(shift: int) -> SimpleNamespace:
+    """Success uses the count C - 1 - shift, failure C + shift."""
+
+    def bounds(total: int, capacity: int, q: float) -> tuple[float, float]:
+        m = total - 1
+        few, many = capacity - 1 - shift, capacity + shift
+        upper = float(np.exp(-m * rate(few / m, q))) if 0 <= few <= m * q else 1.0
+        lower = 1 - float(np.exp(-m * rate(many / m, q))) if m * q <= many <= m else 0.0
+        return lower, upper
+
+    return SimpleNamespace(shift=shift, bounds=bounds)
+
+
+claim = Claim(
+    title="KL rates of expert choice for every capacity",
+    statement=r"$F(q)\leq e^{-(s-1)KL(\frac{C-1}{s-1}\Vert q)}$ if $\frac{C-1}{s-1}\leq q$; "
+    r"$1-F(q)\leq e^{-(s-1)KL(\frac{C}{s-1}\Vert q)}$ if $\frac{C}{s-1}\geq q$",
+    hypotheses=(r"$F(q)=P(\mathrm{Bin}(s-1,q)\leq C-1)$, $1\leq C\leq s-1$, $0<q<1$",),
+    source="new; fills the gap of ETR Theorem 5, eq. 12",
+    kind="bound",
+    expected=Verdict.PROVED,
+    truth=side(0),
+    mutant=side(1),
+    mutation="counts C - 2 and C + 1 in the rates",
+    lemmas=("Chernoff's bound with the KL rate (chernoff_kl)",),
+)
+
+
+@claim.derivation("success and failure are Chernoff's events; at the extreme counts the bounds are equalities")
+def _(side: SimpleNamespace) -> Outcome:
+    m, q = sp.symbols("m q", positive=True)
+    # k = 0 is success at C = 1 (+ shift): the bound (1-q)^m must cover P(X <= C-1) = P(X <= shift)
+    none = (1 - q) ** m
+    success = none + (m * q * (1 - q) ** (m - 1) if side.shift else 0)
+    # k = m is failure at C = m (- shift): q^m must cover P(X >= m - shift)
+    all_ = q**m
+    failure = all_ + (m * q ** (m - 1) * (1 - q) if side.shift else 0)
+    return every(
+        [
+            identity(sp.simplify((success - none) / none), name="P(success)/bound - 1 at the lowest count"),
+            identity(sp.simplify((failure - all_) / all_), name="P(failure)/bound - 1 at the highest count"),
+        ]
+    )
+
+
+@claim.reference("3000 settings against binomial tails; every capacity has a bound in force; the package agrees")
+def _(side: SimpleNamespace) -> Outcome:
+    rng = np.random.default_rng(17)
+    for _ in range(3000):
+        total = int(10 ** rng.uniform(0.4, 3.5)) + 1
+        capacity, q = int(rng.integers(1, total)), float(rng.uniform(0.001, 0.999))
+        lower, upper = side.bounds(total, capacity, q)
+        exact = float(stats.binom.cdf(capacity - 1, total - 1, q))
+        if not lower - 1e-12 <= exact <= upper + 1e-12:
+            return fails(f"s={total}, C={capacity}, q={q:.4f}: {exact:.6g} not in [{lower:.6g}, {upper:.6g}]")
+        ours = expert_choice.bounds(total, capacity, false_positive=q, kind="chernoff")
+        if max(abs(float(ours[0]) - lower), abs(float(ours[1]) - upper)) > 1e-9:
+            return fails(
+                f"s={total}, C={capacity}, q={q:.4f}: the package says {float(ours[0]):.6g}, {float(ours[1]):.6g}"
+            )
+    return holds("no violation")
+
+
+def sample(rng: np.random.Generator, trials: int, *, total: int, capacity: int, q: float) -> dict[str, int]:
+    return {"success": int(np.count_nonzero(rng.binomial(total - 1, q, trials) < capacity))}
+
+
+claim.simulate(
+    sample,
+    cases=[{"total": 6, "capacity": 2, "q": 0.6}, {"total": 31, "capacity": 6, "q": 0.3}],
+    law=lambda side, *, total, capacity, q: {"success": side.bounds(total, capacity, q)[1]},
+    relation="at_most",
+)

@@ -1,0 +1,1 @@
+"""Geometry of gates and tokens."""

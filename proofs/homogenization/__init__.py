@@ -1,0 +1,1 @@
+"""Homogenization of experts."""

@@ -1,0 +1,168 @@
+"""An append-only store of finished blocks: JSON lines that survive a kill at any byte."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+from resonance_theory.evidence.sampling.task import Tally, Task, versions
+
+__all__ = ["Store"]
+
+_FORMAT = "resonance-theory store 1"
+_START = b'{"crc": '
+_SYNC = 5.0  # seconds of work that a power cut may cost; a killed process loses no finished block
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    """One record with the checksum of its own text."""
+    text = json.dumps(record, sort_keys=True, allow_nan=False)
+    return (json.dumps({"crc": zlib.crc32(text.encode()), "record": record}, sort_keys=True) + "\n").encode()
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    """Raises ValueError unless the line is whole and its checksum fits."""
+    try:
+        outer = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError("not JSON") from None
+    if not isinstance(outer, dict) or set(outer) != {"crc", "record"} or not isinstance(outer["record"], dict):
+        raise ValueError("not a line of a store")
+    if zlib.crc32(json.dumps(outer["record"], sort_keys=True).encode()) != outer["crc"]:
+        raise ValueError("its checksum differs")
+    return outer["record"]
+
+
+class Store:
+    """Finished blocks on disk, one JSON line each: task id, block number, tally.
+
+    The first line names the format and the versions that drew the blocks below; a resumed run with other versions adds
+    such a line. Before a task's first block stands a line with its name, sampler, parameters, block size and seed.
+
+    A half line at the end (an interrupted write) is cut off on opening and its block simply runs again; damage anywhere
+    else is refused with its line number, and the file left alone. Where files can be locked, a second process is kept
+    out. Use as a context manager.
+
+    Raises ValueError for a path that cannot be used, for a file that is no store or damaged, and, without `resume`,
+    for one that already holds results.
+    """
+
+    def __init__(self, path: str | Path, *, resume: bool) -> None:
+        self.path = Path(path)
+        self.cut = 0  # bytes of an interrupted line removed on opening
+        self.blocks: dict[str, dict[int, Tally]] = {}
+        self._described: set[str] = set()
+        self._versions: dict[str, Any] = {}
+        self._synced = time.monotonic()
+        try:
+            if self.path.exists() and not self.path.is_file():  # reading a device or a pipe might never end
+                raise ValueError(f"store = {str(path)!r} must be a regular file")
+            # Unbuffered, so that a failed write leaves nothing behind to be written later.
+            self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115  closed by __exit__
+        except OSError as problem:
+            raise ValueError(f"store = {str(path)!r} cannot be written ({problem.strerror})") from None
+        try:
+            self._lock()
+            self._file.seek(0)
+            content = self._file.read()
+            if content and not resume:
+                raise ValueError(
+                    f"store = {str(path)!r} already holds results: give --resume to go on, or name another file"
+                )
+            self._read(content)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _lock(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # not a POSIX system: two runs on one store are the user's to avoid
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"store = {str(self.path)!r} is in use by another process") from None
+        except OSError:  # a file system without locks
+            return
+
+    def _read(self, content: bytes) -> None:
+        *lines, tail = content.split(b"\n")
+        for number, line in enumerate(lines, start=1):
+            try:
+                self._take(_parse(line), first=number == 1)
+            except (ValueError, KeyError, TypeError) as problem:
+                self._refuse(number, problem)
+        if tail[: len(_START)] != _START[: len(tail)]:
+            self._refuse(len(lines) + 1, "not a line of a store")
+        self.cut = len(tail)
+        if tail:
+            self._file.truncate(len(content) - len(tail))
+        if self._versions != versions():
+            self._append({"format": _FORMAT, "versions": versions()})
+
+    def _refuse(self, number: int, problem: object) -> None:
+        raise ValueError(
+            f"store = {str(self.path)!r} is damaged or no store: line {number} cannot be read ({problem}); "
+            "the file was left as it is"
+        ) from None
+
+    def _take(self, record: dict[str, Any], *, first: bool) -> None:
+        if first or "format" in record:
+            if record.get("format") != _FORMAT:
+                raise ValueError(f"its format is not {_FORMAT!r}")
+            self._versions = record["versions"]
+        elif "block" in record:
+            blocks = self.blocks.setdefault(record["task"], {})
+            block, tally = int(record["block"]), Tally.from_json(record["tally"])
+            if blocks.setdefault(block, tally) != tally:
+                raise ValueError(f"block {block} differs from an earlier line")
+        else:
+            self._described.add(record["task"])
+
+    def _append(self, record: dict[str, Any]) -> None:
+        line, size = _line(record), os.fstat(self._file.fileno()).st_size
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(None, "no space left")
+            if time.monotonic() - self._synced > _SYNC:
+                self._sync()
+        except OSError as problem:
+            with contextlib.suppress(OSError):
+                self._file.truncate(size)
+            raise OSError(
+                f"store = {str(self.path)!r} cannot be written ({problem.strerror}); finished blocks are kept"
+            ) from None
+
+    def _sync(self) -> None:
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+    def add(self, task: Task, block: int, tally: Tally) -> None:
+        """Append one finished block; in the kernel's hands when this returns, so a killed process loses nothing.
+
+        Raises OSError where it cannot be written; the file then ends with the block before.
+        """
+        if task.id not in self._described:
+            self._append({"task": task.id, **task.describe()})
+            self._described.add(task.id)
+        self._append({"task": task.id, "block": block, "tally": tally.to_json()})
+        self.blocks.setdefault(task.id, {})[block] = tally
+
+    def close(self) -> None:
+        """Force everything to the disk and release the file."""
+        if not self._file.closed:
+            with contextlib.suppress(OSError):
+                self._sync()
+            self._file.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,99 @@
+"""Every study of the checkout, one after the other: what `make evidence` runs."""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from resonance_theory.evidence.studies import study
+from resonance_theory.evidence.studies.study import StudyResult, Unavailable
+
+__all__ = ["Evidence", "run_all"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What came of one study.
+
+    result   None where it broke off; `problem` then says why in one sentence
+    absent   whether it broke off because something it needs is not on this machine
+    """
+
+    name: str
+    result: StudyResult | None
+    problem: str
+    seconds: float
+    absent: bool = False
+
+    @property
+    def status(self) -> str:
+        """passed, failed, or neither of them.
+
+        not run    something it needs is not on this machine
+        no claim   trainings without the premises, or of a size, from which anything may be claimed
+        undecided  a comparison of trainings that this few runs leave open, and none violated
+        """
+        if self.result is None:
+            return "not run" if self.absent else "failed"
+        if self.result.passed:
+            return "passed"
+        verdicts = {row["verdict"] for row in self.result.rows if "expect" in row}
+        if "NO CLAIM" in verdicts:
+            return "no claim"
+        return "undecided" if "INCONCLUSIVE" in verdicts and "VIOLATED" not in verdicts else "failed"
+
+    def line(self) -> str:
+        """One line for a terminal."""
+        said = self.problem if self.result is None else self.result.table().splitlines()[-1].split("; ")[0]
+        mark = {"passed": "✓", "failed": "✗"}.get(self.status, "?")
+        return f"{mark} {self.name:<24} {self.seconds:6.1f} s  {self.status:<9}  {said}"
+
+    def to_json(self) -> dict[str, Any]:
+        record = {"study": self.name, "passed": False} if self.result is None else self.result.to_json()
+        return {**record, "status": self.status, "problem": self.problem}
+
+
+def run_all(
+    pattern: str = "*",
+    *,
+    full: bool = False,
+    seed: int = 0,
+    workers: int = 1,
+    store: str | Path | None = None,
+    resume: bool = False,
+    on_result: Callable[[Evidence], None] = lambda _: None,
+    progress: IO[str] | None = None,
+) -> list[Evidence]:
+    """Run the studies whose names match a shell pattern, in alphabetical order; one that fails does not stop the others.
+
+    store: folder of finished blocks, one file <study>.jsonl each, made where it is missing and continued if resume.
+    progress: where to show estimates and notices. Every study has its own false-alarm budget. Raises ValueError where
+    nothing matches or the store cannot be used.
+    """
+    names = [name for name in study.studies() if fnmatch.fnmatch(name, pattern)]
+    if not names:
+        raise ValueError(f"study = {pattern!r} matches none of {', '.join(study.studies())}")
+    folder = None if store is None else Path(store)
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise ValueError(f"store = {str(store)!r} must be a folder for --all ({problem.strerror})") from None
+    found = []
+    for name in names:
+        start, result, said, absent = time.perf_counter(), None, "", False
+        file = None if folder is None else folder / f"{name}.jsonl"
+        try:
+            result = study.run_study(
+                name, full=full, seed=seed, workers=workers, store=file, resume=resume, progress=progress
+            )
+        except Exception as problem:  # whatever a study raises, the others still have their say
+            said = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+            absent = isinstance(problem.__cause__ or problem, Unavailable | ModuleNotFoundError)  # or a sampler met it
+        found.append(Evidence(name, result, said, time.perf_counter() - start, absent))
+        on_result(found[-1])
+    return found

@@ -1,0 +1,34 @@
+"""Where rates come from: laws of the tokens that a router sees, and samplers of the same tokens.
+
+caps, signals, candidates, planted   orthonormal gates and isotropic tokens: q, p, h and their joint law
+gaussian                             tokens with a mean, exactly
+evolving                             distributions that move in time
+samplers                             the same tokens drawn at random
+"""
+
+from resonance_theory.tokens.candidates import (
+    candidate_tail,
+    hit_given_affinity,
+    log_candidate_tail,
+    percentile,
+    waiting_tokens,
+)
+from resonance_theory.tokens.caps import cap, cap_bound, cap_quantile, log_cap
+from resonance_theory.tokens.signals import affinity_density, affinity_tail, false_positive, hit_rate, miss_rate
+
+__all__ = [
+    "affinity_density",
+    "affinity_tail",
+    "candidate_tail",
+    "cap",
+    "cap_bound",
+    "cap_quantile",
+    "false_positive",
+    "hit_given_affinity",
+    "hit_rate",
+    "log_candidate_tail",
+    "log_cap",
+    "miss_rate",
+    "percentile",
+    "waiting_tokens",
+]
