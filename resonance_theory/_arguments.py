@@ -14,7 +14,17 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["broadcasting", "choice", "distribution", "integer", "probability", "real", "whole"]
+__all__ = [
+    "broadcasting",
+    "choice",
+    "distribution",
+    "integer",
+    "number",
+    "probability",
+    "real",
+    "same_shapes",
+    "whole",
+]
 
 
 P = ParamSpec("P")
@@ -39,6 +49,15 @@ def broadcasting(function: Callable[P, T]) -> Callable[P, T]:
             raise ValueError(f"the shapes of {listed} must broadcast together") from None
 
     return call
+
+
+def same_shapes(**shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape to which all arguments broadcast; one sentence with names and shapes where they do not."""
+    try:
+        return np.broadcast_shapes(*shapes.values())
+    except ValueError:
+        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items() if shape not in ((), (1,)))
+        raise ValueError(f"the shapes of {listed} must broadcast together") from None
 
 
 def _show(value: Any) -> str:
@@ -116,6 +135,22 @@ def real(
         bad |= array == high
     _first_bad(name, array, bad, wanted)
     return array
+
+
+def number(
+    name: str,
+    value: Any,
+    low: float = -np.inf,
+    high: float = np.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """One finite real number, as for `real`."""
+    array = real(name, value, low, high, open_low=open_low, open_high=open_high)
+    if array.ndim:
+        raise ValueError(f"{name} = {_show(value)} must be one number")
+    return float(array)
 
 
 def probability(name: str, value: ArrayLike) -> NDArray[np.float64]:

@@ -197,7 +197,7 @@ def mutants(source: str) -> list[Mutant]:
         # dropping a sign replaces the node that is shown itself
         after = ast.unparse(now if value is None else around) if around is not None else ast.unparse(now)
         undo()
-        clip = _difference(" ".join((before or ast.unparse(now)).split()), " ".join(after.split()))
+        clip = difference(" ".join((before or ast.unparse(now)).split()), " ".join(after.split()))
         name = f"{where}: {clip[0]} -> {clip[1]}"
         seen[name] += 1
         if seen[name] > 1:
@@ -206,7 +206,7 @@ def mutants(source: str) -> list[Mutant]:
     return result
 
 
-def _difference(before: str, after: str, margin: int = 45) -> tuple[str, str]:
+def difference(before: str, after: str, margin: int = 45) -> tuple[str, str]:
     """Long expressions are cut to the part around the first difference."""
     if max(len(before), len(after)) <= 2 * margin:
         return before, after

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import resonance_theory as rt
+from resonance_theory.rules import random_keep, resonance, token_choice
 from resonance_theory.rules.dependence import BetaBinomial, Blocks
-from resonance_theory.tokens.samplers import Dependent
+from resonance_theory.tokens import Dependent, Rates
 
 RNG = np.random.default_rng
 
@@ -36,8 +37,9 @@ def block_laws(total, length, capacity, share, rho):
         p * sum(comb(n, i) * rho**i * (1 - rho) ** (n - i) for i in range(min(capacity, n + 1)))
         for n, p in counts(total - 1)
     )
+    drawn = sum(p * min(Fraction(1), Fraction(capacity, n + 1)) for n, p in counts(total - 1))
     keep = sum(p * min(n, capacity) for n, p in counts(total))
-    return first, best, keep, sum(p * max(n - capacity, 0) for n, p in counts(total)) / (total * share)
+    return first, best, drawn, keep, sum(p * max(n - capacity, 0) for n, p in counts(total)) / (total * share)
 
 
 @pytest.mark.parametrize("length", [1, 3, 8, 50])
@@ -47,15 +49,17 @@ def test_blocks_against_enumeration(length, share):
     for total in (1, 2, 7, 20):
         for capacity in sorted({1, min(2, total), max(1, total // 3), total}):
             for rho in (Fraction(0), Fraction(3, 8), Fraction(1)):
-                first, best, keep, drop = block_laws(total, length, capacity, share, rho)
-                args, load, r = (total, 4, capacity), float(share), float(rho)
+                first, best, drawn, keep, drop = block_laws(total, length, capacity, share, rho)
+                at = (total, capacity, Rates(load=float(share), percentile=float(rho), counts=model))
                 pairs = [
-                    (model.success(*args, load=load), first),
-                    (model.failure(*args, load=load), 1 - first),
-                    (model.success(*args, load=load, percentile=r), best),
-                    (model.failure(*args, load=load, percentile=r), 1 - best),
-                    (model.kept(*args, load=load), keep),
-                    (model.drop(*args, load=load), drop),
+                    (token_choice.success(*at), first),
+                    (token_choice.failure(*at), 1 - first),
+                    (resonance.success(*at), best),
+                    (resonance.failure(*at), 1 - best),
+                    (random_keep.success(*at), drawn),
+                    (random_keep.failure(*at), 1 - drawn),
+                    (token_choice.kept(*at), keep),
+                    (resonance.drop_rate(*at), drop),
                 ]
                 for k, (got, exact) in enumerate(pairs):
                     exact = mpmath.mpf(exact.numerator) / exact.denominator if exact else 0
@@ -79,7 +83,7 @@ def test_beta_binomial_against_50_digits(total, load, correlation):
 
         others, everyone, model = law(total - 1), law(total), BetaBinomial(correlation)
         for capacity in sorted({1, max(1, total // 8), total // 2, total}):
-            args = (total, 8, capacity)
+            at = (total, capacity, Rates(load=load, percentile=0.7, counts=model))
             first = sum(v * min(mpmath.mpf(1), mpmath.mpf(capacity) / (j + 1)) for j, v in enumerate(others))
             lost = sum(v * mpmath.mpf(max(j + 1 - capacity, 0)) / (j + 1) for j, v in enumerate(others))
             keep = sum(v * min(j, capacity) for j, v in enumerate(everyone))
@@ -93,12 +97,12 @@ def test_beta_binomial_against_50_digits(total, load, correlation):
                 for j in range(total)
             ]
             pairs = [
-                (model.success(*args, load=load), first),
-                (model.failure(*args, load=load), lost),
-                (model.kept(*args, load=load), keep),
-                (model.drop(*args, load=load), drop),
-                (model.success(*args, load=load, percentile=0.7), sum(v * w for v, w in zip(others, place))),
-                (model.failure(*args, load=load, percentile=0.7), sum(v * (1 - w) for v, w in zip(others, place))),
+                (token_choice.success(*at), first),
+                (random_keep.failure(*at), lost),
+                (token_choice.kept(*at), keep),
+                (token_choice.drop_rate(*at), drop),
+                (resonance.success(*at), sum(v * w for v, w in zip(others, place))),
+                (resonance.failure(*at), sum(v * (1 - w) for v, w in zip(others, place))),
             ]
             for k, (got, exact) in enumerate(pairs):
                 assert relative(got, exact) < 1e-12, (capacity, k)
@@ -107,29 +111,25 @@ def test_beta_binomial_against_50_digits(total, load, correlation):
 @pytest.mark.parametrize("model", [Blocks(1), BetaBinomial(0.0)])
 def test_without_dependence_the_laws_are_the_old_ones(model):
     capacity = np.array([1, 9, 20, 40, 128])
-    np.testing.assert_allclose(
-        model.success(128, 8, capacity, hit=0.9), rt.token_choice.success(128, 8, capacity, hit=0.9), rtol=1e-13
-    )
-    np.testing.assert_allclose(model.kept(128, 8, capacity), rt.token_choice.kept(128, 8, capacity), rtol=1e-13)
-    np.testing.assert_allclose(model.drop(128, 8, capacity), rt.token_choice.failure(128, 8, capacity), rtol=1e-12)
-    law = rt.tokens.planted.planted(2.5, 64, 8)
-    joint = {"hit": law.hit, "weight": law.weight}
-    np.testing.assert_allclose(
-        model.success(128, 8, capacity, percentile=np.minimum(8 * law.candidate_tail, 1), **joint),
-        rt.resonance.success(128, capacity, candidate_tail=np.minimum(8 * law.candidate_tail, 1) / 8, **joint),
-        rtol=1e-12,
-    )
-    assert model.least_capacity(0.95, 128, 8) == rt.token_choice.least_capacity(0.95, 128, 8)
-    assert model.variance_ratio(128) == 1
+    for rates in (Rates(experts=8, hit=0.9, percentile=0.4), Rates.planted(2.5, 64, 8)):
+        alone = rates.replace(counts=model)
+        for rule in (token_choice, random_keep, resonance):
+            for verb in ("success", "failure", "kept", "drop_rate"):
+                got, wanted = (getattr(rule, verb)(128, capacity, r) for r in (alone, rates))
+                np.testing.assert_allclose(got, wanted, rtol=1e-12)
 
 
 def test_extremes_and_broadcasting():
-    assert BetaBinomial(1.0).success(10, 8, 3) == pytest.approx(7 / 8 + 3 / 80, rel=1e-15)  # all tokens or none
-    assert Blocks(9).success(10, 8, 3) == pytest.approx(7 / 8 + 3 / 80, rel=1e-15)
-    np.testing.assert_array_equal(BetaBinomial(0.3).drop(10, 8, 3, load=[0.0, 1.0]), [0.0, 0.7])
-    assert Blocks([1, 4, 8]).success(128, 8, [[9], [20]]).shape == (2, 3)
-    assert np.all(np.diff(Blocks([1, 4, 8]).least_capacity(0.9, 128, 8)) > 0)
-    big = Blocks(100).success(10**9, 8, 130_000_000, percentile=[0.3, 0.99999, 1.0])
+    assert token_choice.success(10, 3, Rates(experts=8, counts=BetaBinomial(1.0))) == pytest.approx(
+        7 / 8 + 3 / 80, rel=1e-15
+    )  # all tokens or none
+    assert token_choice.success(10, 3, Rates(experts=8, counts=Blocks(9))) == pytest.approx(7 / 8 + 3 / 80, rel=1e-15)
+    np.testing.assert_array_equal(
+        token_choice.drop_rate(10, 3, Rates(load=[0.0, 1.0], counts=BetaBinomial(0.3))), [0.0, 0.7]
+    )
+    assert token_choice.success(128, [[9], [20]], Rates(experts=8, counts=Blocks([1, 4, 8]))).shape == (2, 3)
+    assert np.all(np.diff(token_choice.least_capacity(0.9, 128, Rates(experts=8, counts=Blocks([1, 4, 8])))) > 0)
+    big = resonance.success(10**9, 130_000_000, Rates(experts=8, percentile=[0.3, 0.99999, 1.0], counts=Blocks(100)))
     np.testing.assert_allclose(big, 1.0)
     # over-dispersion only raises the drop: a concave function of a load spread wider
     drops = BetaBinomial([0.0, 0.01, 0.1, 0.5]).drop(128, 8, 20)
@@ -145,10 +145,18 @@ def test_extremes_and_broadcasting():
         (
             ValueError,
             "capacity = 9 must be a whole number between 1 and tokens = 8",
-            lambda: Blocks(2).success(8, 2, 9),
+            lambda: token_choice.success(8, 9, Rates(experts=2, counts=Blocks(2))),
         ),
-        (ValueError, r"percentile = 2.0 must", lambda: Blocks(2).success(8, 2, 3, percentile=2)),
-        (ValueError, r"target = 0.9 cannot be reached", lambda: Blocks(2).least_capacity(0.9, 8, 2, hit=0.5)),
+        (
+            ValueError,
+            r"percentile = 2.0 must",
+            lambda: resonance.success(8, 3, Rates(experts=2, percentile=2, counts=Blocks(2))),
+        ),
+        (
+            ValueError,
+            r"target = 0.9 cannot be reached",
+            lambda: token_choice.least_capacity(0.9, 8, Rates(experts=2, hit=0.5, counts=Blocks(2))),
+        ),
         (ValueError, r"load has shape \(2,\) but must be \(4,\)", lambda: Dependent(1.0, 8, 4, load=[0.5, 0.5])),
         (ValueError, "length = 0 must be", lambda: Dependent(1.0, 8, 4, length=0)),
         (ValueError, "correlation = 1.0 must be", lambda: Dependent(1.0, 8, 4, correlation=1.0)),

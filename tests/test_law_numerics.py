@@ -6,6 +6,7 @@ the mutants of the formulas (`make mutants`) are up against.
 
 import math
 from fractions import Fraction
+from math import comb
 
 import flint
 import mpmath as mp
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from resonance_theory.rules import _beta, _law, expert_choice, resonance, token_choice
+from resonance_theory.rules import Rates, _beta, _law, expert_choice, resonance, token_choice
 
 LARGEST = 2**52
 
@@ -52,7 +53,7 @@ def test_difference_is_rounded_once():
     p = rng.random(400)
     p_low = p * 2**-54 * rng.uniform(-1, 1, 400)
     k = np.round(m * p) + rng.integers(-2, 3, 400)  # where the leading digits cancel
-    ours = _beta._difference(k, m, p, p_low)
+    ours = _beta.difference(k, m, p, p_low)
     wanted = [exact(a) - exact(b) * (exact(x) + exact(y)) for a, b, x, y in zip(k, m, p, p_low)]
     # two units of the result, or the rounding of m p_low, which is itself only half a unit of p
     for value, true, scale in zip(ours, wanted, np.abs(m * p) * 2.0**-104):
@@ -107,10 +108,10 @@ def test_deviance():
     mean = x + shift
     shift = mean - x
     wanted = [mp.mpf(a) * mp.log(mp.mpf(a) / mp.mpf(m)) + mp.mpf(m) - mp.mpf(a) for a, m in zip(x, mean)]
-    close(_beta._deviance(x, mean, shift), wanted, 4e-15)
+    close(_beta.deviance(x, mean, shift), wanted, 4e-15)
     x, mean = np.array([3.0, 1e4, 3e8]), np.array([1e-320, 1e-307, 1e-301])  # the quotient overflows
     wanted = [mp.mpf(a) * (mp.log(mp.mpf(a)) - mp.log(mp.mpf(m))) + mp.mpf(m) - mp.mpf(a) for a, m in zip(x, mean)]
-    close(_beta._deviance(x, mean, mean - x), wanted, 1e-15)
+    close(_beta.deviance(x, mean, mean - x), wanted, 1e-15)
 
 
 def test_power_series():
@@ -140,18 +141,18 @@ def test_binomial_masses():
             m.append(trials), k.append(count), p.append(share)
     m, k, p = (np.array(v, dtype=np.float64) for v in (m, k, p))
     at = _beta.Threshold.of(p)
-    ours = _beta._log_mass(m, k, at, -_beta._difference(k, m, p, 0.0))
+    ours = _beta.log_mass(m, k, at, -_beta.difference(k, m, p, 0.0))
     wanted = [
         mp.log(mp.binomial(a, b)) + b * mp.log(mp.mpf(x)) + (a - b) * mp.log1p(-mp.mpf(x))
         for a, b, x in zip(map(int, m), map(int, k), p)
     ]
     for value, true in zip(ours, wanted):
         assert abs(float(mp.mpf(float(value)) - true)) <= 4e-15 * max(1.0, abs(float(true)))
-    assert float(_beta._log_mass(*(np.zeros(1),) * 2, _beta.Threshold.of(np.array([0.3])), np.zeros(1))[0]) == 0
+    assert float(_beta.log_mass(*(np.zeros(1),) * 2, _beta.Threshold.of(np.array([0.3])), np.zeros(1))[0]) == 0
     # thresholds of two doubles: p = 1/3 exactly, q = 1/3 exactly
     third = _beta.Threshold.ratio(np.int64([1, 2, 1, 2]), np.int64([3, 3, 3, 3]))
     m, k = np.full(4, 1e15), np.array([0.0, 0.0, 1e15, 1e15])
-    ours = _beta._log_mass(m, k, third, np.zeros(4))
+    ours = _beta.log_mass(m, k, third, np.zeros(4))
     log = [mp.log(mp.mpf(2) / 3), mp.log(mp.mpf(1) / 3)]
     close(ours, [10**15 * log[i] for i in (0, 1, 1, 0)], 3e-16)
 
@@ -251,13 +252,13 @@ def test_largest_sizes_are_accepted_and_larger_ones_are_not():
             )
             == 1
         )
-    assert token_choice.success(4, LARGEST, 1) == pytest.approx(1)
+    assert token_choice.success(4, 1, Rates(experts=LARGEST)) == pytest.approx(1)
     with pytest.raises(ValueError, match="experts"):
-        token_choice.success(4, LARGEST + 1, 1)
+        token_choice.success(4, 1, Rates(experts=LARGEST + 1))
     with pytest.raises(ValueError, match="top"):
-        token_choice.success(4, 4, 1, top=0)
+        token_choice.success(4, 1, Rates(experts=4, top=0))
     with pytest.raises(ValueError, match="target"):
-        token_choice.least_capacity(1.005, 8, 2)
+        token_choice.least_capacity(1.005, 8, Rates(experts=2))
 
 
 def test_defaults_are_one_choice_and_a_sure_hit():
@@ -272,10 +273,14 @@ def test_defaults_are_one_choice_and_a_sure_hit():
     ):
         default, explicit = pairs(function, 50, 6, 7)
         assert default == explicit
-    assert token_choice.kept(50, 6, 7) == token_choice.kept(50, 6, 7, top=1)
-    assert token_choice.bounds(50, 6, 7) == token_choice.bounds(50, 6, 7, hit=1.0, top=1)
-    assert token_choice.least_capacity(0.9, 50, 6) == token_choice.least_capacity(0.9, 50, 6, hit=1.0, top=1)
-    assert token_choice.least_capacity(0.9, 500, 6) < token_choice.least_capacity(0.9, 500, 6, top=2)
+    assert token_choice.kept(50, 7, Rates(experts=6)) == token_choice.kept(50, 7, Rates(experts=6, top=1))
+    assert token_choice.bounds(50, 7, Rates(experts=6)) == token_choice.bounds(50, 7, Rates(experts=6, hit=1.0, top=1))
+    assert token_choice.least_capacity(0.9, 50, Rates(experts=6)) == token_choice.least_capacity(
+        0.9, 50, Rates(experts=6, hit=1.0, top=1)
+    )
+    assert token_choice.least_capacity(0.9, 500, Rates(experts=6)) < token_choice.least_capacity(
+        0.9, 500, Rates(experts=6, top=2)
+    )
 
 
 @pytest.mark.parametrize("top", [1, 2, 3])
@@ -285,16 +290,16 @@ def test_least_capacity_by_search(top):
     tail = 0.17
     laws = [
         (
-            lambda t: token_choice.least_capacity(t, s, n, hit=hit, top=top),
-            token_choice.success(s, n, every, hit=hit, top=top),
+            lambda t: token_choice.least_capacity(t, s, Rates(experts=n, hit=hit, top=top)),
+            token_choice.success(s, every, Rates(experts=n, hit=hit, top=top)),
         ),
         (
-            lambda t: resonance.least_capacity(t, s, hit=hit, candidate_tail=tail),
-            resonance.success(s, every, hit=hit, candidate_tail=tail),
+            lambda t: resonance.least_capacity(t, s, Rates(hit=hit, candidate_tail=tail)),
+            resonance.success(s, every, Rates(hit=hit, candidate_tail=tail)),
         ),
         (
-            lambda t: expert_choice.least_capacity(t, s, false_positive=tail),
-            expert_choice.success(s, every, false_positive=tail),
+            lambda t: expert_choice.least_capacity(t, s, Rates(false_positive=tail)),
+            expert_choice.success(s, every, Rates(false_positive=tail)),
         ),
     ]
     for least, rates in laws:
@@ -303,22 +308,46 @@ def test_least_capacity_by_search(top):
         assert least(targets).tolist() == wanted
         assert [int(least(t)) for t in targets] == wanted
         assert least(targets[:, None]).shape == (9, 1)
-    # a target equal to a rate is met by it; the next double above is not
+    # the double nearest to a rate is met by it or not: the exact rational number decides
+    rates, h = Rates(hit=hit, candidate_tail=tail), Fraction(tail)
     for c in (3, 7):
-        rate = float(resonance.success(s, c, hit=hit, candidate_tail=tail))
-        if rate < 0.5:
-            assert resonance.least_capacity(rate, s, hit=hit, candidate_tail=tail) == c
-            assert resonance.least_capacity(np.nextafter(rate, 1), s, hit=hit, candidate_tail=tail) == c + 1
+        place = sum(comb(s - 1, j) * h**j * (1 - h) ** (s - 1 - j) for j in range(c))
+        rate = float(resonance.success(s, c, rates))
+        assert resonance.least_capacity(rate, s, rates) == (c if Fraction(hit) * place >= Fraction(rate) else c + 1)
+        assert resonance.least_capacity(rate * (1 - 1e-13), s, rates) == c
+        assert resonance.least_capacity(rate * (1 + 1e-13), s, rates) == c + 1
+
+
+def test_exactly_attained_targets_are_met_and_missed_ones_are_not():
+    """Every rate that is a double, for small sizes, against exact rationals; and rates that round to their bound."""
+    attained = 0
+    for s in range(2, 13):
+        for n in (1, 2, 4):
+            load = Fraction(1, n)
+            mass = [comb(s - 1, j) * load**j * (1 - load) ** (s - 1 - j) for j in range(s)]
+            first = [sum(m * min(Fraction(1), Fraction(c, j + 1)) for j, m in enumerate(mass)) for c in range(1, s + 1)]
+            for rule, exact in ((token_choice, first), (resonance, [sum(mass[:c]) for c in range(1, s + 1)])):
+                goals = sorted({rate for rate in exact if rate > 0 and Fraction(float(rate)) == rate})
+                attained += len(goals)
+                found = rule.least_capacity([float(goal) for goal in goals], s, Rates(experts=n, percentile=1.0))
+                assert found.tolist() == [1 + next(i for i, rate in enumerate(exact) if rate >= goal) for goal in goals]
+    assert attained > 200
+    assert token_choice.least_capacity(0.75, 2, Rates(experts=2)) == 1
+    # 0.5 - 1e-37, and below: Jensen's bound is never attained
+    assert token_choice.least_capacity(0.5, [4096, 65536, 2**30], Rates(experts=8)).tolist() == [257, 4097, 2**26 + 1]
+    assert resonance.least_capacity(0.5, [4096, 2**30], Rates(candidate_tail=0.5)).tolist() == [2048, 2**29]
+    p = np.random.default_rng(3).random(200)
+    assert token_choice.least_capacity(p, 10, Rates(experts=8, hit=p)).max() <= 10
 
 
 def test_unreachable_target_is_located():
     with pytest.raises(
         ValueError, match=r"target\[0, 1\] = 0.95 cannot be reached.*tokens = 30, the success rate is 0.9$"
     ):
-        resonance.least_capacity([[0.5, 0.95]], 30, hit=0.9, candidate_tail=0.1)
+        resonance.least_capacity([[0.5, 0.95]], 30, Rates(hit=0.9, candidate_tail=0.1))
     with pytest.raises(ValueError, match=r"target = 0.4 cannot be reached"):
-        resonance.least_capacity(0.4, 30, hit=0.3, candidate_tail=0.1)
-    assert resonance.least_capacity(1.0, 30, hit=1.0, candidate_tail=1.0) == 30
+        resonance.least_capacity(0.4, 30, Rates(hit=0.3, candidate_tail=0.1))
+    assert resonance.least_capacity(1.0, 30, Rates(hit=1.0, candidate_tail=1.0)) == 30
 
 
 # -- averages ------------------------------------------------------------------------------------------------------------
@@ -334,19 +363,21 @@ def test_averages_over_the_last_axis():
         for f in (
             lambda a, b, i, j: place(a, b, q[i, j]),
             lambda a, b, i, j: hit[i, j] * place(a, b, q[i, j]),
-            lambda a, b, i, j: hit[i, j] * float(token_choice.success(a, 4, b, top=2)),
-            lambda a, b, i, j: hit[i, j] * float(token_choice.success(a, 4, b, load=q[i, j])),
+            lambda a, b, i, j: hit[i, j] * float(token_choice.success(a, b, Rates(experts=4, top=2))),
+            lambda a, b, i, j: hit[i, j] * float(token_choice.success(a, b, Rates(experts=4, load=q[i, j]))),
         )
     ]
     ours = [
-        expert_choice.success(s, c, false_positive=q, weight=weight),
-        resonance.success(s, c, hit=hit, candidate_tail=q, weight=weight),
-        token_choice.success(s, 4, c, hit=hit, top=2, weight=weight),
-        token_choice.success(s, 4, c, hit=hit, load=q, weight=weight),
+        expert_choice.success(s, c, Rates(false_positive=q, weight=weight)),
+        resonance.success(s, c, Rates(hit=hit, candidate_tail=q, weight=weight)),
+        token_choice.success(s, c, Rates(experts=4, hit=hit, top=2, weight=weight)),
+        token_choice.success(s, c, Rates(experts=4, hit=hit, load=q, weight=weight)),
     ]
     for value, wanted in zip(ours, by_hand):
         np.testing.assert_allclose(value, wanted, rtol=1e-13)
-    np.testing.assert_allclose(expert_choice.failure(s, c, false_positive=q, weight=weight), 1 - ours[0], rtol=1e-12)
+    np.testing.assert_allclose(
+        expert_choice.failure(s, c, Rates(false_positive=q, weight=weight)), 1 - ours[0], rtol=1e-12
+    )
     for module, parts in (
         (expert_choice, {"false_positive": q}),
         (resonance, {"hit": hit, "candidate_tail": q}),
@@ -357,16 +388,22 @@ def test_averages_over_the_last_axis():
                 np.testing.assert_allclose(got, np.sum(weight * wanted, axis=1), rtol=1e-14)
     for kind in ("sharp", "poisson", "published"):
         for load in ({}, {"load": q}):
-            single = token_choice.bounds(s[:, None], 4, c[:, None], hit=hit, **load, kind=kind)
-            for got, wanted in zip(token_choice.bounds(s, 4, c, hit=hit, **load, weight=weight, kind=kind), single):
+            single = token_choice.bounds(s[:, None], c[:, None], Rates(experts=4, hit=hit, **load), kind=kind)
+            for got, wanted in zip(
+                token_choice.bounds(s, c, Rates(experts=4, hit=hit, weight=weight, **load), kind=kind), single
+            ):
                 np.testing.assert_allclose(got, np.sum(weight * wanted, axis=1), rtol=1e-14)
     experts = np.array([4, 6])
-    mixed = token_choice.success(s, experts, c, hit=hit, weight=weight)
-    wanted = [float(token_choice.success(a, n, b) * (w * p).sum()) for a, n, b, w, p in zip(s, experts, c, weight, hit)]
-    np.testing.assert_allclose(mixed, wanted, rtol=1e-13)
-    low, _ = token_choice.bounds(s, experts, c, hit=hit, weight=weight)
+    mixed = token_choice.success(s, c, Rates(experts=experts, hit=hit, weight=weight))
     wanted = [
-        float(token_choice.bounds(a, n, b)[0] * (w * p).sum()) for a, n, b, w, p in zip(s, experts, c, weight, hit)
+        float(token_choice.success(a, b, Rates(experts=n)) * (w * p).sum())
+        for a, n, b, w, p in zip(s, experts, c, weight, hit)
+    ]
+    np.testing.assert_allclose(mixed, wanted, rtol=1e-13)
+    low, _ = token_choice.bounds(s, c, Rates(experts=experts, hit=hit, weight=weight))
+    wanted = [
+        float(token_choice.bounds(a, b, Rates(experts=n))[0] * (w * p).sum())
+        for a, n, b, w, p in zip(s, experts, c, weight, hit)
     ]
     np.testing.assert_allclose(low, wanted, rtol=1e-13)
 
@@ -392,8 +429,8 @@ def test_chernoff_bounds():
             over, under = mp.mpf(c) / m, mp.mpf(c - 1) / m
             low = 1 - mp.exp(-m * divergence(over, h)) if over >= h else 0
             high = mp.exp(-m * divergence(under, h)) if under <= h else 1
-        close(expert_choice.bounds(s, c, false_positive=h, kind="chernoff"), [low, high], 1e-13)
-        close(resonance.bounds(s, c, hit=0.5, candidate_tail=h, kind="chernoff"), [low / 2, high / 2], 1e-13)
+        close(expert_choice.bounds(s, c, Rates(false_positive=h), kind="chernoff"), [low, high], 1e-13)
+        close(resonance.bounds(s, c, Rates(hit=0.5, candidate_tail=h), kind="chernoff"), [low / 2, high / 2], 1e-13)
 
 
 def test_zubkov_serov_bounds():
@@ -409,11 +446,11 @@ def test_zubkov_serov_bounds():
             low = high = (1 - mp.mpf(h)) ** m
         else:
             low, high = normal(c - 1), normal(c) if c < m else 1 - mp.mpf(h) ** m
-        close(expert_choice.bounds(s, c, false_positive=h), [low, high], 1e-12)
-        close(resonance.bounds(s, c, hit=0.5, candidate_tail=h), [low / 2, high / 2], 1e-12)
-    assert [float(v) for v in expert_choice.bounds(6, 2, false_positive=0.0)] == [1, 1]
-    assert [float(v) for v in expert_choice.bounds(6, 1, false_positive=0.0)] == [1, 1]
-    assert [float(v) for v in expert_choice.bounds(6, 1, false_positive=1.0)] == [0, 0]
+        close(expert_choice.bounds(s, c, Rates(false_positive=h)), [low, high], 1e-12)
+        close(resonance.bounds(s, c, Rates(hit=0.5, candidate_tail=h)), [low / 2, high / 2], 1e-12)
+    assert [float(v) for v in expert_choice.bounds(6, 2, Rates(false_positive=0.0))] == [1, 1]
+    assert [float(v) for v in expert_choice.bounds(6, 1, Rates(false_positive=0.0))] == [1, 1]
+    assert [float(v) for v in expert_choice.bounds(6, 1, Rates(false_positive=1.0))] == [0, 0]
 
 
 def test_published_bounds_of_expert_choice():
@@ -433,7 +470,7 @@ def test_published_bounds_of_expert_choice():
         mean = (s - 1) * q
         low = 1 - mp.exp(-mp.mpf(3 * c) / 16) if c >= 2 * mean else 0
         high = mp.exp(-mp.mpf(mean) / 8) if c <= mean / 2 else 1
-        close(expert_choice.bounds(s, c, false_positive=q, kind="published"), [low, high], 1e-14)
+        close(expert_choice.bounds(s, c, Rates(false_positive=q), kind="published"), [low, high], 1e-14)
 
 
 def test_bounds_of_token_choice():
@@ -459,19 +496,22 @@ def test_bounds_of_token_choice():
             ("poisson", below + share * above, min(share, mp.mpf(1))),
             ("published", share / 5, share * 10),
         ):
-            ours = token_choice.bounds(s, n, c, hit=hit, top=top, kind=kind)
+            ours = token_choice.bounds(s, c, Rates(experts=n, hit=hit, top=top), kind=kind)
             close(ours, [hit * low, hit * high], 1e-12)
     with np.errstate(all="raise"):
-        low, high = token_choice.bounds(8, 2, 1, load=0.0)
+        low, high = token_choice.bounds(8, 1, Rates(experts=2, load=0.0))
     assert (low, high) == (0, 1)  # the sharp bound says nothing of so small a load
-    assert [v.shape for v in token_choice.bounds(8, 2, 1, hit=np.ones(3), kind="published")] == [(3,), (3,)]
+    assert [v.shape for v in token_choice.bounds(8, 1, Rates(experts=2, hit=np.ones(3)), kind="published")] == [
+        (3,),
+        (3,),
+    ]
 
 
 def test_kept_counts():
-    assert expert_choice.kept([5, 9], [[2], [3]]).tolist() == [[2, 2], [3, 3]]
-    assert token_choice.kept(9, 3, 9) == pytest.approx(3)
-    assert token_choice.kept(9, 4, 9, load=0.25) == pytest.approx(2.25)
-    assert token_choice.kept(9, 4, 2, load=1.0) == pytest.approx(2)
+    assert expert_choice.kept([5, 9], [[2], [3]], Rates()).tolist() == [[2, 2], [3, 3]]
+    assert token_choice.kept(9, 9, Rates(experts=3)) == pytest.approx(3)
+    assert token_choice.kept(9, 9, Rates(experts=4, load=0.25)) == pytest.approx(2.25)
+    assert token_choice.kept(9, 2, Rates(experts=4, load=1.0)) == pytest.approx(2)
 
 
 def test_averages_run_over_the_last_axis_of_any_number():
@@ -504,7 +544,7 @@ def test_one_expert_per_token_is_the_default_of_routing():
 def test_targets_outside_their_range_are_named():
     for target in (0.0, 1.0000001, 1.005):
         with pytest.raises(ValueError, match=f"target = {target} must"):
-            token_choice.least_capacity(target, 8, 2)
+            token_choice.least_capacity(target, 8, Rates(experts=2))
 
 
 # -- the tail ------------------------------------------------------------------------------------------------------------

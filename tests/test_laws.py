@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import resonance_theory as rt
+from resonance_theory.rules import Rates
 
 TOLERANCE = 1e-12
 
@@ -84,13 +85,13 @@ def test_token_choice_over_the_whole_domain():
     worst = 0.0
     for s, n, c in sweep(220, 1):
         if c == s:
-            assert rt.token_choice.success(s, n, c) == 1
+            assert rt.token_choice.success(s, c, Rates(experts=n)) == 1
             continue
-        log_failure = float(rt.token_choice.log_failure(s, n, c))
+        log_failure = float(rt.token_choice.log_failure(s, c, Rates(experts=n)))
         if log_failure < -650:  # logarithms beyond are tested below
             continue
         success, failure = token_choice(s, n, c)
-        worst = max(worst, error(rt.token_choice.log_success(s, n, c), success))
+        worst = max(worst, error(rt.token_choice.log_success(s, c, Rates(experts=n)), success))
         if failure > 0:
             worst = max(worst, error(log_failure, failure))
     assert worst < TOLERANCE
@@ -107,12 +108,12 @@ def test_place_over_the_whole_domain(rule):
             continue
         if rule == "expert_choice":
             logs = (
-                rt.expert_choice.log_success(s, c, false_positive=h),
-                rt.expert_choice.log_failure(s, c, false_positive=h),
+                rt.expert_choice.log_success(s, c, Rates(false_positive=h)),
+                rt.expert_choice.log_failure(s, c, Rates(false_positive=h)),
             )
         else:
             parts = {"hit": 1.0, "candidate_tail": h}
-            logs = rt.resonance.log_success(s, c, **parts), rt.resonance.log_failure(s, c, **parts)
+            logs = rt.resonance.log_success(s, c, Rates(**parts)), rt.resonance.log_failure(s, c, Rates(**parts))
         for log, reference in zip(logs, place(s, c, h)):
             if -650 < log < 0 and reference > 0:
                 worst = max(worst, error(log, reference))
@@ -132,7 +133,7 @@ def test_place_over_the_whole_domain(rule):
 )
 def test_deep_failures(s, n, c):
     _, failure = token_choice(s, n, c)
-    assert error(rt.token_choice.log_failure(s, n, c), failure) < TOLERANCE
+    assert error(rt.token_choice.log_failure(s, c, Rates(experts=n)), failure) < TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -140,14 +141,14 @@ def test_deep_failures(s, n, c):
 )
 def test_successes_down_to_1e_minus_300(s, c, h):
     success, _ = place(s, c, h)
-    log = float(rt.expert_choice.log_success(s, c, false_positive=h))
+    log = float(rt.expert_choice.log_success(s, c, Rates(false_positive=h)))
     assert -700 < log < -100
     assert error(log, success) < TOLERANCE
 
 
 def test_logarithms_go_on_where_numbers_end():
-    log = float(rt.token_choice.log_failure(10**9, 2, 600_000_000))
-    assert rt.token_choice.failure(10**9, 2, 600_000_000) == 0
+    log = float(rt.token_choice.log_failure(10**9, 600_000_000, Rates(experts=2)))
+    assert rt.token_choice.failure(10**9, 600_000_000, Rates(experts=2)) == 0
     # E (N - C)_+ lies between its first term and that term's geometric continuation
     s, c = 10**9, 600_000_000
     first = (flint.arb(s + 1).lgamma() - flint.arb(c + 2).lgamma() - flint.arb(s - c).lgamma()) - s * flint.arb(2).log()
@@ -164,20 +165,22 @@ def test_small_cases_exactly():
             for c in range(1, s + 1):
                 pmf = [comb(s, k) * p**k * (1 - p) ** (s - k) for k in range(s + 1)]
                 kept = sum(min(k, c) * v for k, v in enumerate(pmf))
-                assert rt.token_choice.success(s, n, c, hit=0.75) == pytest.approx(
+                assert rt.token_choice.success(s, c, Rates(experts=n, hit=0.75)) == pytest.approx(
                     0.75 * float(kept * n / s), rel=1e-14
                 )
-                assert rt.token_choice.failure(s, n, c) == pytest.approx(1 - float(kept * n / s), rel=1e-13, abs=1e-16)
-                assert rt.token_choice.kept(s, n, c) == pytest.approx(float(kept), rel=1e-14)
+                assert rt.token_choice.failure(s, c, Rates(experts=n)) == pytest.approx(
+                    1 - float(kept * n / s), rel=1e-13, abs=1e-16
+                )
+                assert rt.token_choice.kept(s, c, Rates(experts=n)) == pytest.approx(float(kept), rel=1e-14)
 
 
 def test_published_values():
-    assert rt.token_choice.success(128, 8, 20) == pytest.approx(0.98141791864102, abs=1e-14)
-    assert rt.token_choice.success(256, 8, 9) == pytest.approx(0.281, abs=5e-4)
-    assert rt.resonance.success(256, 9, hit=1, candidate_tail=0.4 / 8) == pytest.approx(0.106, abs=5e-4)
-    assert rt.token_choice.least_capacity(0.95, 4096, 8) == 488
+    assert rt.token_choice.success(128, 20, Rates(experts=8)) == pytest.approx(0.98141791864102, abs=1e-14)
+    assert rt.token_choice.success(256, 9, Rates(experts=8)) == pytest.approx(0.281, abs=5e-4)
+    assert rt.resonance.success(256, 9, Rates(hit=1, candidate_tail=0.4 / 8)) == pytest.approx(0.106, abs=5e-4)
+    assert rt.token_choice.least_capacity(0.95, 4096, Rates(experts=8)) == 488
     tails = np.array([0.6, 0.4, 0.1]) / 8
-    assert rt.resonance.least_capacity(0.95, 4096, hit=1, candidate_tail=tails).tolist() == [336, 229, 64]
+    assert rt.resonance.least_capacity(0.95, 4096, Rates(hit=1, candidate_tail=tails)).tolist() == [336, 229, 64]
 
 
 def test_edges():
@@ -187,14 +190,14 @@ def test_edges():
     assert success(7, 4, 7) == 1
     assert success(7, 4, 3, load=0.0) == 1
     assert success(7, 4, 3, load=1.0) == pytest.approx(3 / 7)
-    assert rt.token_choice.failure(7, 4, 3, load=1.0) == pytest.approx(4 / 7)
+    assert rt.token_choice.failure(7, 3, Rates(experts=4, load=1.0)) == pytest.approx(4 / 7)
     assert success(7, 4, 3, hit=0.0) == 0
-    assert rt.token_choice.failure(7, 4, 3, hit=0.0) == 1
-    assert rt.token_choice.log_success(7, 4, 3, hit=0.0) == -np.inf
+    assert rt.token_choice.failure(7, 3, Rates(experts=4, hit=0.0)) == 1
+    assert rt.token_choice.log_success(7, 3, Rates(experts=4, hit=0.0)) == -np.inf
     assert success(7, 4, 3, top=4) == pytest.approx(3 / 7)
     assert expert(7, 3, false_positive=[0.0, 1.0]).tolist() == [1, 0]
     assert expert(7, 7, false_positive=1.0) == 1
-    assert rt.expert_choice.log_failure(7, 3, false_positive=0.0) == -np.inf
+    assert rt.expert_choice.log_failure(7, 3, Rates(false_positive=0.0)) == -np.inf
     assert resonance(7, 3, hit=0.5, candidate_tail=0.0) == 0.5
     assert resonance(1, 1, hit=0.5, candidate_tail=1.0) == 0.5
     assert success(10**9, 3, 1, load=1e-300) == 1
@@ -202,17 +205,19 @@ def test_edges():
 
 def test_broadcasting_and_laws():
     s, c = np.array([64, 128])[:, None], np.array([4, 8, 16])
-    assert rt.token_choice.success(s, 8, c).shape == (2, 3)
+    assert rt.token_choice.success(s, c, Rates(experts=8)).shape == (2, 3)
     weight, hit, tail = np.array([0.25, 0.75]), np.array([0.9, 0.4]), np.array([0.01, 0.1])
-    value = rt.resonance.success(s, c, hit=hit, candidate_tail=tail, weight=weight)
+    value = rt.resonance.success(s, c, Rates(hit=hit, candidate_tail=tail, weight=weight))
     assert value.shape == (2, 3)
-    apart = [rt.resonance.success(s, c, hit=p, candidate_tail=h) for p, h in zip(hit, tail)]
+    apart = [rt.resonance.success(s, c, Rates(hit=p, candidate_tail=h)) for p, h in zip(hit, tail)]
     assert value == pytest.approx(0.25 * apart[0] + 0.75 * apart[1], rel=1e-14)
-    experts = rt.token_choice.success(64, 2, 8, hit=hit, load=tail, weight=weight)
-    single = [rt.token_choice.success(64, 2, 8, hit=p, load=h) for p, h in zip(hit, tail)]
+    experts = rt.token_choice.success(64, 8, Rates(experts=2, hit=hit, load=tail, weight=weight))
+    single = [rt.token_choice.success(64, 8, Rates(experts=2, hit=p, load=h)) for p, h in zip(hit, tail)]
     assert experts == pytest.approx(0.25 * single[0] + 0.75 * single[1], rel=1e-14)
     parts = {"hit": hit, "candidate_tail": tail, "weight": weight}
-    assert rt.resonance.success(64, 8, **parts) + rt.resonance.failure(64, 8, **parts) == pytest.approx(1, rel=1e-14)
+    assert rt.resonance.success(64, 8, Rates(**parts)) + rt.resonance.failure(64, 8, Rates(**parts)) == pytest.approx(
+        1, rel=1e-14
+    )
 
 
 def test_uniform_percentile_is_token_choice():
@@ -220,8 +225,8 @@ def test_uniform_percentile_is_token_choice():
     nodes, weights = np.polynomial.legendre.leggauss(80)
     u, w = (nodes + 1) / 2, weights / 2
     for s, n, c in ((40, 4, 7), (128, 8, 20), (100, 3, 50)):
-        value = rt.resonance.success(s, c, hit=1.0, candidate_tail=u / n, weight=w / w.sum())
-        assert value == pytest.approx(float(rt.token_choice.success(s, n, c)), rel=1e-12)
+        value = rt.resonance.success(s, c, Rates(hit=1.0, candidate_tail=u / n, weight=w / w.sum()))
+        assert value == pytest.approx(float(rt.token_choice.success(s, c, Rates(experts=n))), rel=1e-12)
 
 
 sizes = st.tuples(st.integers(1, 400), st.integers(1, 40))
@@ -231,16 +236,19 @@ sizes = st.tuples(st.integers(1, 400), st.integers(1, 40))
 @given(sizes, st.floats(0.01, 1), st.data())
 def test_least_capacity_is_minimal(size, target, data):
     s, n = size
-    c = int(rt.token_choice.least_capacity(target, s, n))
-    assert rt.token_choice.success(s, n, c) >= target * (1 - 1e-15)
+    c = int(rt.token_choice.least_capacity(target, s, Rates(experts=n)))
+    assert rt.token_choice.success(s, c, Rates(experts=n)) >= target * (1 - 1e-15)
     if c > 1:
-        success, failure = rt.token_choice.success(s, n, c - 1), rt.token_choice.failure(s, n, c - 1)
+        success, failure = (
+            rt.token_choice.success(s, c - 1, Rates(experts=n)),
+            rt.token_choice.failure(s, c - 1, Rates(experts=n)),
+        )
         assert success < target or failure > 1 - target  # whichever keeps its digits at this target
     h = data.draw(st.floats(0, 1))
-    c = int(rt.expert_choice.least_capacity(target, s, false_positive=h))
+    c = int(rt.expert_choice.least_capacity(target, s, Rates(false_positive=h)))
     if c > 1:
-        success = rt.expert_choice.success(s, c - 1, false_positive=h)
-        failure = rt.expert_choice.failure(s, c - 1, false_positive=h)
+        success = rt.expert_choice.success(s, c - 1, Rates(false_positive=h))
+        failure = rt.expert_choice.failure(s, c - 1, Rates(false_positive=h))
         assert success < target or failure > 1 - target
 
 
@@ -250,71 +258,75 @@ def test_order_and_bounds(size, data):
     s, n = size
     c = data.draw(st.integers(1, s))
     h = data.draw(st.floats(0, 1))
-    value = float(rt.token_choice.success(s, n, c))
+    value = float(rt.token_choice.success(s, c, Rates(experts=n)))
     for kind in ("sharp", "poisson"):
-        low, high = rt.token_choice.bounds(s, n, c, kind=kind)
+        low, high = rt.token_choice.bounds(s, c, Rates(experts=n), kind=kind)
         assert low <= value * (1 + 1e-12)
         assert value <= high * (1 + 1e-12)
-    place_value = float(rt.expert_choice.success(s, c, false_positive=h))
+    place_value = float(rt.expert_choice.success(s, c, Rates(false_positive=h)))
     for kind in ("sharp", "chernoff", "published"):
-        low, high = rt.expert_choice.bounds(s, c, false_positive=h, kind=kind)
+        low, high = rt.expert_choice.bounds(s, c, Rates(false_positive=h), kind=kind)
         assert low <= place_value * (1 + 1e-9) + 1e-15
         assert place_value <= high * (1 + 1e-9) + 1e-15
     if c < s:
-        assert value <= rt.token_choice.success(s, n, c + 1)
-        assert place_value <= rt.expert_choice.success(s, c + 1, false_positive=h)
-    assert float(rt.expert_choice.failure(s, c, false_positive=h)) + place_value == pytest.approx(1, abs=1e-13)
+        assert value <= rt.token_choice.success(s, c + 1, Rates(experts=n))
+        assert place_value <= rt.expert_choice.success(s, c + 1, Rates(false_positive=h))
+    assert float(rt.expert_choice.failure(s, c, Rates(false_positive=h))) + place_value == pytest.approx(1, abs=1e-13)
 
 
 def test_targets_close_to_one_are_met_to_the_last_digit():
     target = 1 - 1e-13
-    c = int(rt.token_choice.least_capacity(target, 10**6, 8))
-    assert rt.token_choice.failure(10**6, 8, c) <= 1 - target < rt.token_choice.failure(10**6, 8, c - 1)
+    c = int(rt.token_choice.least_capacity(target, 10**6, Rates(experts=8)))
+    assert (
+        rt.token_choice.failure(10**6, c, Rates(experts=8))
+        <= 1 - target
+        < rt.token_choice.failure(10**6, c - 1, Rates(experts=8))
+    )
 
 
 def test_least_capacity_names_the_best_rate():
     with pytest.raises(ValueError, match=r"target\[1\] = 0.9 cannot be reached.*tokens = 100, the success rate is 0.7"):
-        rt.token_choice.least_capacity([0.5, 0.9], 100, 8, hit=0.7)
+        rt.token_choice.least_capacity([0.5, 0.9], 100, Rates(experts=8, hit=0.7))
     with pytest.raises(ValueError, match="cannot be reached"):
-        rt.resonance.least_capacity(0.5, 100, hit=0.4, candidate_tail=0.1)
+        rt.resonance.least_capacity(0.5, 100, Rates(hit=0.4, candidate_tail=0.1))
 
 
 @pytest.mark.parametrize(
     ("call", "error_type", "words"),
     [
-        (lambda: rt.token_choice.success(0, 8, 1), ValueError, "tokens = 0"),
-        (lambda: rt.token_choice.success(8, 0, 1), ValueError, "experts = 0"),
+        (lambda: rt.token_choice.success(0, 1, Rates(experts=8)), ValueError, "tokens = 0"),
+        (lambda: rt.token_choice.success(8, 1, Rates(experts=0)), ValueError, "experts = 0"),
         (
-            lambda: rt.token_choice.success(8, 2, 9),
+            lambda: rt.token_choice.success(8, 9, Rates(experts=2)),
             ValueError,
             "capacity = 9 must be a whole number between 1 and tokens = 8",
         ),
-        (lambda: rt.token_choice.success(8, 2, 0), ValueError, "capacity = 0"),
-        (lambda: rt.token_choice.success(8, 2, 1.5), TypeError, "capacity = 1.5"),
+        (lambda: rt.token_choice.success(8, 0, Rates(experts=2)), ValueError, "capacity = 0"),
+        (lambda: rt.token_choice.success(8, 1.5, Rates(experts=2)), TypeError, "capacity = 1.5"),
         (
-            lambda: rt.token_choice.success(8, 2, 1, top=3),
+            lambda: rt.token_choice.success(8, 1, Rates(experts=2, top=3)),
             ValueError,
             "top = 3 must be a whole number between 1 and experts",
         ),
-        (lambda: rt.token_choice.success(8, 2, 1, hit=1.1), ValueError, "hit = 1.1"),
-        (lambda: rt.token_choice.success(8, 2, 1, load=-0.1), ValueError, "load = -0.1"),
-        (lambda: rt.token_choice.success("8", 2, 1), TypeError, "tokens = '8'"),
-        (lambda: rt.token_choice.success(8, 2, 1, hit=np.nan), ValueError, "hit = nan"),
-        (lambda: rt.token_choice.bounds(8, 2, 1, kind="tight"), ValueError, "kind = 'tight'"),
-        (lambda: rt.expert_choice.success(8, 1, false_positive=2), ValueError, "false_positive = 2"),
-        (lambda: rt.resonance.success(8, 1, hit=1, candidate_tail=-1), ValueError, "candidate_tail = -1"),
+        (lambda: rt.token_choice.success(8, 1, Rates(experts=2, hit=1.1)), ValueError, "hit = 1.1"),
+        (lambda: rt.token_choice.success(8, 1, Rates(experts=2, load=-0.1)), ValueError, "load = -0.1"),
+        (lambda: rt.token_choice.success("8", 1, Rates(experts=2)), TypeError, "tokens = '8'"),
+        (lambda: rt.token_choice.success(8, 1, Rates(experts=2, hit=np.nan)), ValueError, "hit = nan"),
+        (lambda: rt.token_choice.bounds(8, 1, Rates(experts=2), kind="tight"), ValueError, "kind = 'tight'"),
+        (lambda: rt.expert_choice.success(8, 1, Rates(false_positive=2)), ValueError, "false_positive = 2"),
+        (lambda: rt.resonance.success(8, 1, Rates(hit=1, candidate_tail=-1)), ValueError, "candidate_tail = -1"),
         (
-            lambda: rt.resonance.success(8, 1, hit=1, candidate_tail=[0.1, 0.2], weight=[0.5, 0.6]),
+            lambda: rt.resonance.success(8, 1, Rates(hit=1, candidate_tail=[0.1, 0.2], weight=[0.5, 0.6])),
             ValueError,
             "weight sums",
         ),
         (
-            lambda: rt.resonance.success(8, 1, hit=1, candidate_tail=[0.1, 0.2], weight=[0.2] * 5),
+            lambda: rt.resonance.success(8, 1, Rates(hit=1, candidate_tail=[0.1, 0.2], weight=[0.2] * 5)),
             ValueError,
-            "weight has shape",
+            "the shapes of candidate_tail (2,), weight (5,) must broadcast together",
         ),
-        (lambda: rt.token_choice.least_capacity(0, 8, 2), ValueError, "target = 0"),
-        (lambda: rt.token_choice.least_capacity(1.2, 8, 2), ValueError, "target = 1.2"),
+        (lambda: rt.token_choice.least_capacity(0, 8, Rates(experts=2)), ValueError, "target = 0"),
+        (lambda: rt.token_choice.least_capacity(1.2, 8, Rates(experts=2)), ValueError, "target = 1.2"),
     ],
 )
 def test_bad_input(call, error_type, words):

@@ -63,7 +63,8 @@ def select(weight: Array, expert: Array, experts: int, capacity: int) -> Assignm
     weight, expert = (weight, expert) if batched else (weight[None, ...], expert[None, ...])
     chosen = expert[..., None] == xp.arange(experts, dtype=expert.dtype, device=array_api_compat.device(expert))
     affinity = xp.sum(xp.where(chosen, weight[..., None], xp.zeros_like(weight)[..., None]), axis=-2)
-    return steps.keep_best(steps.Scores(affinity, capacity, top, batched), xp.astype(expert, xp.int64))
+    scores, expert = steps.Scores(affinity, capacity, top, batched), xp.astype(expert, xp.int64)
+    return steps.keep(scores, expert, steps.chosen(scores, expert))
 
 
 def slots(weight: Array, expert: Array, experts: int, capacity: int) -> tuple[Array, Array]:

@@ -1,1 +1,39 @@
-"""Routing rules: one file per rule, its algorithm and its exact law side by side."""
+"""Who is processed: the routing rules, and the rates that their success depends on.
+
+Each rule is one file of this folder. `rules()` finds them all, with those that other packages add by
+`register` or by an entry point of the group "resonance_theory.rules".
+"""
+
+from __future__ import annotations
+
+from resonance_theory.rules.dependence import INDEPENDENT, BetaBinomial, Blocks, Counts
+from resonance_theory.rules.expert_choice import expert_choice
+from resonance_theory.rules.random_keep import random_keep
+from resonance_theory.rules.rates import Rates
+from resonance_theory.rules.registry import register, rule, rules
+from resonance_theory.rules.resonance import resonance
+from resonance_theory.rules.rule import Bounds, Rule
+from resonance_theory.rules.token_choice import token_choice
+
+__all__ = [
+    "INDEPENDENT",
+    "BetaBinomial",
+    "Blocks",
+    "Bounds",
+    "Counts",
+    "Rates",
+    "Rule",
+    "expert_choice",
+    "random_keep",
+    "register",
+    "resonance",
+    "rule",
+    "rules",
+    "token_choice",
+]
+
+from resonance_theory.rules import _legacy
+
+for _rule in (token_choice, resonance, expert_choice):
+    _legacy.wrap(_rule)
+_legacy.attach({"token_choice": token_choice, "resonance": resonance})

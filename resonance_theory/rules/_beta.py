@@ -56,7 +56,7 @@ class Threshold(NamedTuple):
 
         def quotient(top: Floats) -> tuple[Floats, Floats]:
             high = top / b
-            return high, _difference(top, b, high, 0.0) / b
+            return high, difference(top, b, high, 0.0) / b
 
         return Threshold(*quotient(a), *quotient(b - a))
 
@@ -76,7 +76,7 @@ class Tail(NamedTuple):
     excess: Floats
 
 
-def _difference(k: ArrayLike, m: ArrayLike, p: ArrayLike, p_low: ArrayLike) -> Floats:
+def difference(k: ArrayLike, m: ArrayLike, p: ArrayLike, p_low: ArrayLike) -> Floats:
     """k - m (p + p_low) with one rounding's error, by Dekker's exact product; k, m whole numbers below 2^53."""
     k, m, p = np.asarray(k, np.float64), np.asarray(m, np.float64), np.asarray(p, np.float64)
     product = m * p
@@ -122,7 +122,7 @@ def _log1p_minus(t: Floats) -> Floats:
         return np.where(near, 2 * r * r2 * small - t * r, np.log1p(np.where(near, 1.0, t)) - np.where(near, 1.0, t))
 
 
-def _deviance(x: Floats, mean: Floats, shift: Floats) -> Floats:
+def deviance(x: Floats, mean: Floats, shift: Floats) -> Floats:
     """x log(x/mean) + mean - x for x >= 1, with shift = mean - x known better than by subtraction."""
     t = shift / x
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -132,7 +132,7 @@ def _deviance(x: Floats, mean: Floats, shift: Floats) -> Floats:
         return np.where(t < -0.5, far, -x * _log1p_minus(np.maximum(t, -0.5)))
 
 
-def _log_mass(m: Floats, k: Floats, at: Threshold, shift: Floats) -> Floats:
+def log_mass(m: Floats, k: Floats, at: Threshold, shift: Floats) -> Floats:
     """log P(Bin(m, p) = k) for 0 <= k <= m and 0 < p < 1, with shift = m p - k."""
     rest = m - k
     inner = (k > 0) & (rest > 0)
@@ -141,8 +141,8 @@ def _log_mass(m: Floats, k: Floats, at: Threshold, shift: Floats) -> Floats:
         _stirling(safe_m)
         - _stirling(safe_k)
         - _stirling(safe_rest)
-        - _deviance(safe_k, m * at.p, shift)
-        - _deviance(safe_rest, m * at.q, -shift)
+        - deviance(safe_k, m * at.p, shift)
+        - deviance(safe_rest, m * at.q, -shift)
         - 0.5 * np.log(2 * math.pi * safe_k * (safe_rest / safe_m))
     )
     # all failures, or all successes: m log q, m log p, by the route that keeps the digits
@@ -201,16 +201,16 @@ def tail(tokens: NDArray[np.int64], capacity: NDArray[np.int64], at: Threshold) 
     shape = s.shape
     s, c = s.ravel(), c.ravel()
     at = Threshold(*(v.ravel() for v in parts))
-    excess = _difference(c, s, at.p, at.p_low)
+    excess = difference(c, s, at.p, at.p_low)
     lower = excess >= 0
     k, m = c - 1, s - 2
     rest = m - k
-    lean = _difference(k, m, at.p, at.p_low)  # (C-1) - (s-2)π: the sign of the density's slope at the threshold
+    lean = difference(k, m, at.p, at.p_low)  # (C-1) - (s-2)π: the sign of the density's slope at the threshold
     # On the lower side the density falls towards 0 with exponent C-1, on the upper one towards 1 with exponent s-C-1.
     exponent, other = np.where(lower, k, rest), np.where(lower, rest, k)
     near, far = np.where(lower, at.p, at.q), np.where(lower, at.q, at.p)
     slope = np.where(lower, lean, -lean) / far
-    log_density = np.log(s - 1) + _log_mass(m, k, at, -lean)
+    log_density = np.log(s - 1) + log_mass(m, k, at, -lean)
     mass, mean = np.empty_like(s), np.empty_like(s)
     kind = 2 * (exponent > _LARGE) + (other > _LARGE)
     for value in range(4):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from resonance_theory.rules._beta import Threshold, _difference, _log_mass
+from resonance_theory.rules._beta import Threshold, difference, log_mass
 
 __all__ = ["log_binomial", "log_concave_sum"]
 
@@ -23,7 +23,7 @@ def log_binomial(trials: Whole, count: Whole, at: Threshold) -> Floats:
     inside = (at.p > 0) & (at.q > 0)
     safe = Threshold(*(np.where(inside, part, value) for part, value in zip(at, (0.5, 0.0, 0.5, 0.0))))
     m, k = trials.astype(np.float64), count.astype(np.float64)
-    value = _log_mass(m, k, safe, -_difference(k, m, safe.p, safe.p_low))
+    value = log_mass(m, k, safe, -difference(k, m, safe.p, safe.p_low))
     certain = np.where(at.p <= 0, count == 0, count == trials)
     return np.where(inside, value, np.where(certain, 0.0, -np.inf))
 

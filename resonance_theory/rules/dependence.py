@@ -1,21 +1,18 @@
-"""Dependent tokens: the laws of token choice and resonance when an expert's candidates come in more than binomial spread.
+"""Dependent tokens: how the candidates of an expert come in more than binomial spread.
 
-Real neighbours share routes. Two models of the N candidates of an expert among the other tokens (N11):
+Real neighbours share routes. Two models of the N candidates of an expert among the other tokens, besides independence:
 
     Blocks(length)             runs of `length` tokens take the same experts; runs are independent
     BetaBinomial(correlation)  the load of a sample is random, Beta with mean π; tokens are independent given it
 
-`success` is the rate of a discriminative token that is itself independent of the others. By its position k,
+The discriminative token is itself independent of the others. By its position k token choice keeps it with probability
+(1/s) Σ_{k<s} P(N_k <= C-1), N_k candidates among the first k others, for every dependence; a rule that is blind to position
+with E min(1, C/(N+1)). The two agree where the token's rank among the candidates is uniform given their number, as in the
+beta-binomial model and not in blocks. Resonance, with percentiles independent given N: E P(Bin(N, ρ) <= C-1).
+Claims: dependent_counts, dependent_counts_resonance.
 
-    P_TCR = (p/s) Σ_{k<s} P(N_k <= C-1),  N_k candidates among the first k others,
-
-for every dependence; the rank form p E min(1, C/(N+1)) holds only where the order of the others is exchangeable, as in the
-beta-binomial model and not in blocks. Resonance, with percentiles independent given N: P = p E P(Bin(N, ρ) <= C-1).
-
-`kept` and `drop` speak of the candidates themselves: E min(N, C) and E (N-C)_+ / E N over the loads N of all s tokens.
-
-Everything broadcasts as in `token_choice`. Accuracy: 1e-12 relative against 50-digit references; blocks take O(1) for
-token choice and `drop`, the square root of the number of blocks for resonance; the beta-binomial takes O(tokens).
+Accuracy: 1e-12 relative against 50-digit references. Blocks take O(1) for position order and for drop rates, the square
+root of the number of blocks otherwise; the beta-binomial takes O(tokens).
 """
 
 from __future__ import annotations
@@ -25,155 +22,73 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from resonance_theory import _arguments as arguments
 from resonance_theory.rules import _law
 from resonance_theory.rules._beta import Threshold
 from resonance_theory.rules._sums import log_binomial, log_concave_sum
-from resonance_theory.rules.token_choice import load_threshold
+from resonance_theory.typing import ArrayLike, Floats, Whole
 
-__all__ = ["BetaBinomial", "Blocks"]
-
-Floats = NDArray[np.float64]
-Whole = NDArray[np.int64]
+__all__ = ["INDEPENDENT", "BetaBinomial", "Blocks", "Counts", "Independent"]
 
 
-class _Counts:
-    """The verbs; a model supplies the chance of a place for each rule, and the moments of its loads."""
+class Counts:
+    """How the candidates of an expert depend on each other: a place in each order of priority, and the loads' moments.
 
-    def _token_choice(self, s: Whole, c: Whole, at: Threshold) -> _law.Logs:
+    `at` is the load π; everything broadcasts. Each method gives logarithms of a probability and of its complement.
+    """
+
+    def position(self, s: Whole, c: Whole, at: Threshold) -> _law.Logs:
+        """A place where candidates are taken in position order: P(N_k <= C-1), N_k among the k others ahead, k uniform."""
         raise NotImplementedError
 
-    def _resonance(self, s: Whole, c: Whole, at: Threshold, percentile: Floats) -> _law.Logs:
+    def shuffled(self, s: Whole, c: Whole, at: Threshold) -> _law.Logs:
+        """A place where they are taken in random order: E min(1, C/(N+1))."""
         raise NotImplementedError
+
+    def ranked(self, s: Whole, c: Whole, at: Threshold, percentile: Floats) -> _law.Logs:
+        """A place where each candidate goes ahead with probability `percentile`: E P(Bin(N, percentile) <= C-1)."""
+        raise NotImplementedError
+
+    def shares(self, s: Whole, c: Whole, at: Threshold) -> _law.Logs:
+        """Kept and dropped share of the candidates among s tokens, E min(N, C)/(πs) and E (N-C)_+/(πs)."""
+        keep, lose = self._moments(s, c, at)
+        mean = np.where(at.p > 0, s * at.p, 1.0)
+        with np.errstate(divide="ignore"):
+            return _law.Logs(
+                np.minimum(np.log(np.where(at.p > 0, keep / mean, 1.0)), 0.0),
+                np.log(np.where(at.p > 0, lose / mean, 0.0)),
+            )
 
     def _moments(self, s: Whole, c: Whole, at: Threshold) -> tuple[Floats, Floats]:
         """E min(N, C) and E (N - C)_+ of the load of s tokens."""
         raise NotImplementedError
 
-    def _logs(
-        self,
-        tokens: ArrayLike,
-        experts: ArrayLike,
-        capacity: ArrayLike,
-        hit: ArrayLike,
-        top: ArrayLike,
-        load: ArrayLike | None,
-        percentile: ArrayLike | None,
-        weight: ArrayLike | None,
-    ) -> _law.Logs:
-        s, c = _law.sizes(tokens, capacity)
-        at = load_threshold(experts, top, load)
-        if weight is not None:
-            s, c = _law.expand(s, weight), _law.expand(c, weight)
-            if load is None:
-                at = Threshold(*(_law.expand(part, weight) for part in at))
-        if percentile is None:
-            place = self._token_choice(s, c, at)
-        else:
-            place = self._resonance(s, c, at, arguments.probability("percentile", percentile))
-        return _law.average(_law.with_hit(arguments.probability("hit", hit), place), weight)
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the model's own parameters, which broadcast with all else."""
+        return {}
 
-    @arguments.broadcasting
-    def success(
-        self,
-        tokens: ArrayLike,
-        experts: ArrayLike,
-        capacity: ArrayLike,
-        *,
-        hit: ArrayLike = 1.0,
-        top: ArrayLike = 1,
-        load: ArrayLike | None = None,
-        percentile: ArrayLike | None = None,
-        weight: ArrayLike | None = None,
-    ) -> Floats:
-        """Training success rate of token choice, or of resonance where `percentile` is given (N11).
 
-        tokens s, experts n, capacity C <= s, top l: whole numbers; hit p: probability; load π: probability that another
-        token is a candidate of the expert, top/experts unless given; percentile ρ = h/π: chance that a candidate
-        outranks the discriminative token; weight: law of the affinity over the last axis, on whose nodes hit and
-        percentile are then given. Returns probabilities. Raises ValueError or TypeError naming the argument.
-        """
-        return np.exp(self._logs(tokens, experts, capacity, hit, top, load, percentile, weight).success)
+class Independent(Counts):
+    """Tokens choose independently of each other."""
 
-    @arguments.broadcasting
-    def failure(
-        self,
-        tokens: ArrayLike,
-        experts: ArrayLike,
-        capacity: ArrayLike,
-        *,
-        hit: ArrayLike = 1.0,
-        top: ArrayLike = 1,
-        load: ArrayLike | None = None,
-        percentile: ArrayLike | None = None,
-        weight: ArrayLike | None = None,
-    ) -> Floats:
-        """1 - success without cancellation. Parameters as in `success`."""
-        return np.exp(self._logs(tokens, experts, capacity, hit, top, load, percentile, weight).failure)
+    def position(self, s: Whole, c: Whole, at: Threshold) -> _law.Logs:
+        return _law.kept_fraction(s, c, at)
 
-    @arguments.broadcasting
-    def kept(
-        self,
-        tokens: ArrayLike,
-        experts: ArrayLike,
-        capacity: ArrayLike,
-        *,
-        top: ArrayLike = 1,
-        load: ArrayLike | None = None,
-    ) -> Floats:
-        """Expected tokens that one expert keeps, E min(N, C), the same for both rules; in [0, min(C, πs)]."""
-        s, c = _law.sizes(tokens, capacity)
-        return self._moments(s, c, load_threshold(experts, top, load))[0]
+    shuffled = shares = position
 
-    @arguments.broadcasting
-    def drop(
-        self,
-        tokens: ArrayLike,
-        experts: ArrayLike,
-        capacity: ArrayLike,
-        *,
-        top: ArrayLike = 1,
-        load: ArrayLike | None = None,
-    ) -> Floats:
-        """Expected fraction of an expert's candidates turned away, E (N - C)_+ / (πs), the same for both rules.
+    def ranked(self, s: Whole, c: Whole, at: Threshold, percentile: Floats) -> _law.Logs:
+        return _law.has_place(s, c, Threshold.of(percentile * at.p))
 
-        Over-dispersion only raises it. 0 where the load is 0.
-        """
-        s, c = _law.sizes(tokens, capacity)
-        at = load_threshold(experts, top, load)
-        lost = self._moments(s, c, at)[1]
-        return np.where(at.p > 0, lost / np.where(at.p > 0, s * at.p, 1.0), 0.0)
+    def __repr__(self) -> str:
+        return "INDEPENDENT"
 
-    @arguments.broadcasting
-    def least_capacity(
-        self,
-        target: ArrayLike,
-        tokens: ArrayLike,
-        experts: ArrayLike,
-        *,
-        hit: ArrayLike = 1.0,
-        top: ArrayLike = 1,
-        load: ArrayLike | None = None,
-        percentile: ArrayLike | None = None,
-        weight: ArrayLike | None = None,
-    ) -> Whole:
-        """Least capacity with success >= target in (0, 1]. Parameters as in `success`.
 
-        Raises ValueError, naming the best rate, where no capacity up to `tokens` reaches the target.
-        """
-        s = arguments.integer("tokens", tokens, 1, 2**52)
-
-        def logs(c: Whole) -> _law.Logs:
-            return self._logs(s, experts, c, hit, top, load, percentile, weight)
-
-        shape = logs(np.ones((), dtype=np.int64)).success.shape
-        return _law.least_capacity(logs, s, shape, target)
+INDEPENDENT = Independent()
 
 
 @dataclass(frozen=True)
-class Blocks(_Counts):
+class Blocks(Counts):
     """Runs of `length` tokens (whole numbers >= 1; broadcasts) take the same experts, the last run what is left.
 
     The discriminative token falls between any two of the others. Length 1 is the independent case.
@@ -184,14 +99,16 @@ class Blocks(_Counts):
     def __post_init__(self) -> None:
         object.__setattr__(self, "length", arguments.integer("length", self.length, 1, 2**52))
 
-    @arguments.broadcasting
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"length": np.shape(self.length)}
+
     def variance_ratio(self, tokens: ArrayLike) -> Floats:
         """Variance of the load over the binomial one: (Q length² + R²)/s with s = Q length + R."""
         s = arguments.integer("tokens", tokens, 1, 2**52)
         runs, rest = np.divmod(s, self.length)
         return (runs * np.square(np.asarray(self.length, np.float64)) + np.square(rest)) / s
 
-    def _token_choice(self, s: Whole, c: Whole, at: Threshold) -> _law.Logs:
+    def position(self, s: Whole, c: Whole, at: Threshold) -> _law.Logs:
         s, c, m, *parts = np.broadcast_arrays(s, c, self.length, *at)
         at = Threshold(*parts)
         runs, rest = np.divmod(s - 1, m)
@@ -218,7 +135,7 @@ class Blocks(_Counts):
             np.minimum(np.logaddexp.reduce([w + p.failure for w, p in logs]), 0.0),
         )
 
-    def _resonance(self, s: Whole, c: Whole, at: Threshold, percentile: Floats) -> _law.Logs:
+    def ranked(self, s: Whole, c: Whole, at: Threshold, percentile: Floats) -> _law.Logs:
         arrays = np.broadcast_arrays(s, c, self.length, *at, percentile)
         shape = arrays[0].shape
         s, c, m, *parts, rho = (value.ravel() for value in arrays)
@@ -249,6 +166,43 @@ class Blocks(_Counts):
 
         return _law.Logs(*(np.minimum(mixed(part), 0.0).reshape(shape) for part in (0, 1)))
 
+    def shuffled(self, s: Whole, c: Whole, at: Threshold) -> _law.Logs:
+        arrays = np.broadcast_arrays(s, c, self.length, *at)
+        shape = arrays[0].shape
+        s, c, m, *parts = (value.ravel() for value in arrays)
+        at = Threshold(*parts)
+        runs, rest = np.divmod(s - 1, m)
+
+        def beyond(extra: Whole, part: int) -> Floats:
+            """log Σ P(j of the runs) C/(N+1), or (N+1-C)/(N+1), over N = m j + extra >= C."""
+
+            def term(i: Whole, j: Whole) -> Floats:
+                n = m[i] * j + extra[i] + 1.0
+                share = c[i] / n if part == 0 else (n - c[i]) / n
+                with np.errstate(divide="ignore"):
+                    return log_binomial(runs[i], j, Threshold(*(v[i] for v in at))) + np.log(np.maximum(share, 0.0))
+
+            low = np.maximum(-((extra - c) // m), 0)
+            high = np.where(at.p <= 0, 0, runs)
+            # the terms are log-concave from j = 1 on
+            none = log_concave_sum(term, np.maximum(np.where(at.q <= 0, np.maximum(low, runs), low), 1), high)
+            first = np.arange(s.size)
+            zero = np.where((low == 0) & ((at.q > 0) | (runs == 0)), term(first, 0 * runs), -np.inf)
+            return np.logaddexp(none, zero)
+
+        def mixed(part: int) -> Floats:
+            def branch(extra: Whole) -> Floats:
+                if part:
+                    return beyond(extra, 1)
+                # fewer than C candidates: a place for certain
+                sure = _place(runs, -((extra - c) // m), at).success
+                return np.logaddexp(np.where(extra >= c, -np.inf, sure), beyond(extra, 0))
+
+            with np.errstate(divide="ignore"):
+                return np.logaddexp(np.log(at.q) + branch(0 * rest), np.log(at.p) + branch(rest))
+
+        return _law.Logs(*(np.minimum(mixed(part), 0.0).reshape(shape) for part in (0, 1)))
+
     def _moments(self, s: Whole, c: Whole, at: Threshold) -> tuple[Floats, Floats]:
         s, c, m, *parts = np.broadcast_arrays(s, c, self.length, *at)
         at = Threshold(*parts)
@@ -272,7 +226,7 @@ class Blocks(_Counts):
 
 
 @dataclass(frozen=True)
-class BetaBinomial(_Counts):
+class BetaBinomial(Counts):
     """Loads that vary from sample to sample: N ~ Beta-binomial of mean π s and the given intra-sample correlation.
 
     correlation in [0, 1] (broadcasts): that of two tokens' being candidates; the load is Beta(π(1-κ)/κ, (1-π)(1-κ)/κ).
@@ -284,12 +238,14 @@ class BetaBinomial(_Counts):
     def __post_init__(self) -> None:
         object.__setattr__(self, "correlation", arguments.probability("correlation", self.correlation))
 
-    @arguments.broadcasting
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"correlation": np.shape(self.correlation)}
+
     def variance_ratio(self, tokens: ArrayLike) -> Floats:
         """Variance of the load over the binomial one, 1 + (s-1) correlation."""
         return 1.0 + (arguments.integer("tokens", tokens, 1, 2**52) - 1) * np.asarray(self.correlation)
 
-    def _token_choice(self, s: Whole, c: Whole, at: Threshold) -> _law.Logs:
+    def position(self, s: Whole, c: Whole, at: Threshold) -> _law.Logs:
         def sums(mass: Floats, n: Floats, c: Floats, extra: None) -> tuple[Floats, Floats]:
             keep = np.minimum(1.0, c / (n + 1))
             return (mass * keep).sum(axis=1), (mass * np.maximum(n + 1 - c, 0) / (n + 1)).sum(axis=1)
@@ -298,7 +254,9 @@ class BetaBinomial(_Counts):
         with np.errstate(divide="ignore"):
             return _law.Logs(np.minimum(np.log(success), 0.0), np.minimum(np.log(failure), 0.0))
 
-    def _resonance(self, s: Whole, c: Whole, at: Threshold, percentile: Floats) -> _law.Logs:
+    shuffled = position
+
+    def ranked(self, s: Whole, c: Whole, at: Threshold, percentile: Floats) -> _law.Logs:
         def sums(mass: Floats, n: Floats, c: Floats, rho: Floats) -> tuple[Floats, Floats]:
             place = _place(n.astype(np.int64), c.astype(np.int64), Threshold.of(rho))
             return (mass * np.exp(place.success)).sum(axis=1), (mass * np.exp(place.failure)).sum(axis=1)

@@ -1,83 +1,98 @@
-"""Batch capacity: B samples share the slots, B C for each expert, with one discriminative token in each sample (N10).
+"""Pooled slots: B samples share their slots, B C for each expert, with one discriminative token in each sample.
 
-Token choice takes the first B C candidates in position order over the whole batch, so it is N1 at (B s, π, B C): pooling
-never hurts, and in the limit hit x min(1, C/(πs)) remains; where experts have unequal loads, the other samples' own tokens have
-one of their own, `rival` (claim batch_unequal_loads). Resonance takes the B C best, so a discriminative token of
-affinity a meets Bin(B(s-1), h(a)) irrelevant rivals and Bin(B-1, κ(a)) discriminative ones of the other samples:
+Token choice takes the first B C candidates in position order over the whole batch: pooling never hurts, and in the limit
+hit x min(1, C/(πs)) remains. Resonance takes the B C best, so a discriminative token of affinity a meets Bin(B(s-1), h(a))
+irrelevant rivals and Bin(B-1, κ(a)) discriminative ones of the other samples:
 
-    P = E[1_hit P(Bin(B(s-1), h) + Bin(B-1, κ) <= BC - 1)].
+    success = E[hit P(Bin(B(s-1), h) + Bin(B-1, κ) <= BC - 1)].
 
-Pooling in the end helps at affinities with (s-1) h + κ < C and in the end hurts where (s-1) h + κ > C; on the way it need not be
-monotone. `rival` is κ for the planted model.
-
-Everything broadcasts as in `resonance`; 1e-12 relative against 50-digit references.
+Pooling in the end helps at affinities with (s-1) h + κ < C and in the end hurts where (s-1) h + κ > C; on the way it need not
+be monotone. Claims: batch_token_choice, batch_resonance, batch_unequal_loads.
 """
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from resonance_theory import _arguments as arguments
-from resonance_theory.rules import _law, token_choice
+from resonance_theory.rules import _law, select
 from resonance_theory.rules._beta import Threshold
 from resonance_theory.rules._sums import log_binomial, log_concave_sum
-from resonance_theory.tokens import gaussian
+from resonance_theory.rules.dependence import Independent
+from resonance_theory.rules.rates import Rates
+from resonance_theory.rules.rule import Rule
+from resonance_theory.typing import Array, ArrayLike, Floats, Whole
 
-__all__ = [
-    "resonance_failure",
-    "resonance_least_capacity",
-    "resonance_success",
-    "rival",
-    "token_choice_failure",
-    "token_choice_least_capacity",
-    "token_choice_success",
-]
-
-Floats = NDArray[np.float64]
-Whole = NDArray[np.int64]
+__all__ = ["Pooled"]
 
 _MOST = 1 << 10  # samples, where the other samples' own tokens have a load of their own: pairs of samples are summed
 
 
-def _pool(samples: ArrayLike, tokens: ArrayLike, capacity: ArrayLike) -> tuple[Whole, Whole, Whole]:
-    b = arguments.integer("samples", samples, 1, 2**26)
-    s = arguments.integer("tokens", tokens, 1, 2**26)
-    return b, s, arguments.integer("capacity", capacity, 1, s, "tokens")
+class Pooled(Rule):
+    """Token choice or resonance over samples that pool their slots; capacity stays slots per expert and sample.
+
+    `rates.rival` is the chance that another sample's discriminative token chooses the expert and goes ahead: κ on the nodes
+    for resonance, which needs it; for token choice its load, π unless given (experts of unequal loads need it, for at
+    most 1024 samples). Accurate to 1e-12 relative; with a rival load to samples x 1e-13.
+
+    Args:
+        rule: `rt.token_choice` or `rt.resonance`.
+        samples: number of samples B, 1..2^26; broadcasts with tokens and capacity, which are then at most 2^26 too.
+
+    >>> import resonance_theory as rt
+    >>> pooled = rt.Pooled(rt.token_choice, samples=[1, 4, 16])
+    >>> print(pooled.success(128, 16, rt.Rates(experts=8)).round(6))
+    [0.907199 0.953415 0.976684]
+    """
+
+    def __init__(self, rule: Rule, samples: ArrayLike) -> None:
+        if getattr(rule, "name", None) not in ("token_choice", "resonance"):
+            raise ValueError(f"rule = {rule!r} must be token_choice or resonance: no other rule's pooled law is known")
+        self.rule = rule
+        self.samples = arguments.integer("samples", samples, 1, 2**26)
+        self.name, self.title = f"pooled_{rule.name}", f"pooled {rule.title}"
+
+    def priority(self, affinity: Array, rng: Any = None) -> Array | None:
+        return self.rule.priority(affinity, rng)
+
+    def place(self, tokens: Whole, capacity: Whole, rates: Rates) -> _law.Logs:
+        if not isinstance(rates.counts, Independent):
+            raise ValueError(f"rates.counts = {rates.counts!r} must not be given: pooled slots have no law for it")
+        b = rates.expand(self.samples)
+        s, c = (arguments.integer(name, v, 1, 2**26) for name, v in (("tokens", tokens), ("capacity", capacity)))
+        if self.rule.name == "resonance":
+            return _ranked(b, s, c, rates.tail, rates.rate("rival"))
+        if rates.rival is None:
+            return _law.kept_fraction(b * s, b * c, rates.share)
+        return _position(arguments.integer("samples", b, 1, _MOST), s, c, np.asarray(rates.rival), rates.share)
+
+    def _shares(self, tokens: ArrayLike, capacity: ArrayLike, rates: Rates) -> tuple[Whole, _law.Logs, Floats]:
+        s, c = self._sizes(tokens, capacity, rates)
+        b, at = rates.expand(self.samples), rates.share
+        return s, rates.counts.shares(b * s, b * c, at), at.p
+
+    def route(self, affinity: Array, capacity: int, *, top: int = 1, rng: Any = None) -> select.Assignment:
+        """Run the rule on the tokens of a batch as one sample: affinity (samples, tokens, experts), slots samples x capacity."""
+        scores = select.read(affinity, capacity, top)
+        if not scores.batched:
+            raise ValueError(f"affinity has shape {tuple(affinity.shape)} but must be (samples, tokens, experts)")
+        samples, tokens, experts = affinity.shape
+        flat = affinity.reshape((samples * tokens, experts))
+        return self.rule.route(flat, samples * scores.capacity, top=top, rng=rng)
 
 
-def _token_choice(
-    samples: ArrayLike,
-    tokens: ArrayLike,
-    experts: ArrayLike,
-    capacity: ArrayLike,
-    hit: ArrayLike,
-    top: ArrayLike,
-    load: ArrayLike | None,
-    rival: ArrayLike | None,
-    weight: ArrayLike | None,
-) -> _law.Logs:
-    b, s, c = _pool(samples, tokens, capacity)
-    if rival is None:
-        return token_choice._logs(b * s, experts, b * c, hit, top, load, weight)
-    b = arguments.integer("samples", samples, 1, _MOST)
-    at, r = token_choice.load_threshold(experts, top, load), arguments.probability("rival", rival)
-    p = arguments.probability("hit", hit)
-    if weight is not None:
-        b, s, c = (_law.expand(value, weight) for value in (b, s, c))
-        if load is None:
-            at = Threshold(*(_law.expand(part, weight) for part in at))
+def _position(b: Whole, s: Whole, c: Whole, r: Floats, at: Threshold) -> _law.Logs:
+    """A place in position order over the batch, where the other samples' own tokens have the load r."""
     shape = np.broadcast_shapes(b.shape, s.shape, c.shape, r.shape, at.p.shape)
     b, s, c, r, *parts = (np.broadcast_to(value, shape).ravel() for value in (b, s, c, r, *at))
     place = np.empty((2, b.size))
-    pairs = b * (b + 1) // 2
-    group = np.cumsum(pairs) // (_MOST * _MOST)
+    group = np.cumsum(b * (b + 1) // 2) // (_MOST * _MOST)
     for g in np.unique(group):
         i = np.flatnonzero(group == g)
         place[:, i] = _ahead(b[i], s[i], c[i], r[i], Threshold(*(part[i] for part in parts)))
-    return _law.average(_law.with_hit(p, _law.Logs(*place.reshape(2, *shape))), weight)
+    return _law.Logs(*place.reshape(2, *shape))
 
 
 def _ahead(b: Whole, s: Whole, c: Whole, r: Floats, at: Threshold) -> Floats:
@@ -107,82 +122,9 @@ def _ahead(b: Whole, s: Whole, c: Whole, r: Floats, at: Threshold) -> Floats:
     return np.stack(found)
 
 
-@arguments.broadcasting
-def token_choice_success(
-    samples: ArrayLike,
-    tokens: ArrayLike,
-    experts: ArrayLike,
-    capacity: ArrayLike,
-    *,
-    hit: ArrayLike = 1.0,
-    top: ArrayLike = 1,
-    load: ArrayLike | None = None,
-    rival: ArrayLike | None = None,
-    weight: ArrayLike | None = None,
-) -> Floats:
-    """Success rate of token choice when `samples` samples pool their slots, `capacity` each (N10, N1).
-
-    rival: P(another sample's discriminative token is a candidate of the expert), for at most 1024 samples one after
-    another; unless given it is the load π, as exchangeable gates make it, and success is then non-decreasing in samples.
-    Experts of unequal loads need it. Relative error up to samples x 1e-13. Parameters otherwise as in `token_choice.success`.
-    """
-    return np.exp(_token_choice(samples, tokens, experts, capacity, hit, top, load, rival, weight).success)
-
-
-@arguments.broadcasting
-def token_choice_failure(
-    samples: ArrayLike,
-    tokens: ArrayLike,
-    experts: ArrayLike,
-    capacity: ArrayLike,
-    *,
-    hit: ArrayLike = 1.0,
-    top: ArrayLike = 1,
-    load: ArrayLike | None = None,
-    rival: ArrayLike | None = None,
-    weight: ArrayLike | None = None,
-) -> Floats:
-    """1 - token_choice_success without cancellation."""
-    return np.exp(_token_choice(samples, tokens, experts, capacity, hit, top, load, rival, weight).failure)
-
-
-@arguments.broadcasting
-def token_choice_least_capacity(
-    target: ArrayLike,
-    samples: ArrayLike,
-    tokens: ArrayLike,
-    experts: ArrayLike,
-    *,
-    hit: ArrayLike = 1.0,
-    top: ArrayLike = 1,
-    load: ArrayLike | None = None,
-    rival: ArrayLike | None = None,
-    weight: ArrayLike | None = None,
-) -> Whole:
-    """Least capacity per sample with token_choice_success >= target in (0, 1]; without `rival` non-increasing in samples.
-
-    Raises ValueError, naming the best rate, where no capacity up to `tokens` reaches the target.
-    """
-    b, s, _ = _pool(samples, tokens, 1)
-
-    def logs(c: Whole) -> _law.Logs:
-        return _token_choice(b, s, experts, c, hit, top, load, rival, weight)
-
-    return _law.least_capacity(logs, s, logs(np.ones((), dtype=np.int64)).success.shape, target)
-
-
-def _resonance(
-    samples: ArrayLike,
-    tokens: ArrayLike,
-    capacity: ArrayLike,
-    hit: ArrayLike,
-    candidate_tail: ArrayLike,
-    rival: ArrayLike,
-    weight: ArrayLike | None,
-) -> _law.Logs:
-    sizes = (_law.expand(value, weight) for value in _pool(samples, tokens, capacity))
-    h, kappa = arguments.probability("candidate_tail", candidate_tail), arguments.probability("rival", rival)
-    arrays = np.broadcast_arrays(*sizes, h, kappa)
+def _ranked(b: Whole, s: Whole, c: Whole, h: Floats, kappa: Floats) -> _law.Logs:
+    """A place among the b C best of the batch."""
+    arrays = np.broadcast_arrays(b, s, c, h, kappa)
     shape = arrays[0].shape
     b, s, c, h, kappa = (value.ravel() for value in arrays)
     slots, others = b * c, b * (s - 1)
@@ -208,176 +150,4 @@ def _resonance(
             high = np.minimum(high, slots - 1 - least)
         return log_concave_sum(term, low, high)
 
-    place = _law.Logs(*(np.minimum(part(which), 0.0).reshape(shape) for which in (0, 1)))
-    return _law.average(_law.with_hit(arguments.probability("hit", hit), place), weight)
-
-
-@arguments.broadcasting
-def resonance_success(
-    samples: ArrayLike,
-    tokens: ArrayLike,
-    capacity: ArrayLike,
-    *,
-    hit: ArrayLike,
-    candidate_tail: ArrayLike,
-    rival: ArrayLike,
-    weight: ArrayLike | None = None,
-) -> Floats:
-    """Success rate of resonance when `samples` samples pool their slots, `capacity` each (N10).
-
-    samples B, tokens s of each, capacity C <= s: whole numbers; hit p, candidate_tail h and rival κ: probabilities, on
-    the nodes of the affinity's law if `weight` is given. κ is the chance that another sample's discriminative token is a
-    candidate of the expert and outranks this one. samples = 1 is `resonance.success`.
-    """
-    return np.exp(_resonance(samples, tokens, capacity, hit, candidate_tail, rival, weight).success)
-
-
-@arguments.broadcasting
-def resonance_failure(
-    samples: ArrayLike,
-    tokens: ArrayLike,
-    capacity: ArrayLike,
-    *,
-    hit: ArrayLike,
-    candidate_tail: ArrayLike,
-    rival: ArrayLike,
-    weight: ArrayLike | None = None,
-) -> Floats:
-    """1 - resonance_success without cancellation."""
-    return np.exp(_resonance(samples, tokens, capacity, hit, candidate_tail, rival, weight).failure)
-
-
-@arguments.broadcasting
-def resonance_least_capacity(
-    target: ArrayLike,
-    samples: ArrayLike,
-    tokens: ArrayLike,
-    *,
-    hit: ArrayLike,
-    candidate_tail: ArrayLike,
-    rival: ArrayLike,
-    weight: ArrayLike | None = None,
-) -> Whole:
-    """Least capacity per sample with resonance_success >= target in (0, 1]. Parameters as in `resonance_success`.
-
-    Raises ValueError, naming the best rate, where no capacity up to `tokens` reaches the target.
-    """
-    s = arguments.integer("tokens", tokens, 1, 2**26)
-
-    def logs(c: Whole) -> _law.Logs:
-        return _resonance(samples, s, c, hit, candidate_tail, rival, weight)
-
-    return _law.least_capacity(logs, s, logs(np.ones((), dtype=np.int64)).success.shape, target)
-
-
-@arguments.broadcasting
-def rival(affinity: ArrayLike, signal: float, dim: int, experts: int, *, top: int = 1) -> Floats:
-    """κ(a) of the planted model: P(a planted token of uniform class has expert i among its `top` best, affinity >= a).
-
-    affinity: in (-1, 1), any shape; signal θ in [0, 10^4], in [0, 6] for dim below 32; 2 <= experts <= dim, dim >= 8;
-    1 <= top <= experts. Absolute error below 1e-11 from dim 32 on (`projected`), and 1e-6 below, where more than 64
-    affinities are interpolated, to 1e-5. For tokens with other means: `Evolving.rival`.
-
-    Below dim 32: with probability 1/n the token's mean θ lies on gate i, else on another one. Given its projection u on
-    gate i, expert i is chosen if fewer than `top` other projections exceed u, and the affinity is >= a if T, the squared
-    norm of all that is orthogonal to the gate, is at most u²(1/a²-1) (u > 0). With q = 1+2p each projection of mean μ gives
-    E[e^{-px²}; x < u] = q^{-1/2} exp(-pμ²/q) Φ(√q (u - μ/q)), so the joint law of both comes by Laplace inversion, as in G4.
-    """
-    a = arguments.real("affinity", affinity, -1.0, 1.0, open_low=True, open_high=True)
-    d = int(arguments.integer("dim", dim, 8))
-    theta = float(arguments.real("signal", signal, 0.0, 1e4 if d >= 32 else 6.0))
-    n = int(arguments.integer("experts", experts, 2, d, "dim"))
-    most = arguments.whole("top", top, 1, n, "experts")
-    if d >= 32:
-        token = gaussian.Gaussian((theta, *(n - 1) * [0.0]), 0.0, d)
-        own, other = (token.candidate_tail(a, expert, top=most) for expert in (0, 1))
-        return np.asarray((own + (n - 1) * other) / n)
-
-    def at(value: float) -> float:
-        own, other = (_wins(value, mine, one, d, n, most) for mine, one in ((theta, 0.0), (0.0, theta)))
-        return (own + (n - 1) * other) / n
-
-    if a.size <= _DEGREE:
-        result = np.array([at(value) for value in a.ravel().tolist()])
-    else:  # smooth in a: from Chebyshev points, affinities and not tokens
-        from scipy.interpolate import BarycentricInterpolator
-
-        low, high = float(a.min()), float(a.max())
-        points = (low + high) / 2 + (high - low) / 2 * np.cos(np.pi * (np.arange(_DEGREE) + 0.5) / _DEGREE)
-        result = BarycentricInterpolator(points, [at(value) for value in points.tolist()])(a.ravel())
-    return np.clip(result.reshape(a.shape), 0.0, 1.0)
-
-
-_DEGREE = 64
-_U, _W = np.polynomial.legendre.leggauss(24)
-_X = np.linspace(0.0, 1.0, 121)[:, None]
-
-
-def _few_above(u: Floats, one: float, experts: int, top: int) -> Floats:
-    """P(fewer than `top` of the n-1 other projections, one of mean `one`, exceed u)."""
-    from scipy.special import ndtr
-
-    below, above = [ndtr(u), ndtr(u - one)], [ndtr(-u), ndtr(one - u)]
-    return np.asarray(gaussian._within(below, above, np.array([experts - 2, 1]), top))
-
-
-def _wins(a: float, mine: float, one: float, dim: int, experts: int, top: int) -> float:
-    """P(fewer than `top` of the n-1 others, one of mean `one`, exceed the projection u ~ N(mine, 1), and u >= a |x|)."""
-
-    # T is about d-1 + one², so that the affinity bound turns on about u = ± |a| sqrt(d-1 + one²), within a few |a|
-    turn, width = abs(a) * math.sqrt(dim - 1 + one**2), 6 * abs(a)
-
-    def total(low: float, high: float, bounded: bool) -> float:
-        sign = 1.0 if high > 0 else -1.0
-        ends = np.clip([low, sign * turn - width, sign * turn + width, high], low, high)
-        half = np.diff(ends)[:, None] / 2
-        u = (ends[:-1, None] + half * (1 + _U)).ravel()
-        density = np.exp(-0.5 * (u - mine) ** 2) / math.sqrt(2 * math.pi)
-        if bounded:
-            value = _joint(u, np.maximum((u / max(abs(a), 1e-99)) ** 2 - u * u, 1e-20), one, dim, experts, top)
-        else:
-            value = _few_above(u, one, experts, top)
-        return float((half * _W).ravel() @ (density * value))
-
-    far = mine + 9.0
-    if a > 0:
-        return total(0.0, far, True)
-    positive = total(0.0, far, False)
-    # u < 0 asks for u² <= a² |x|², the complement of T < u²(1/a²-1)
-    return positive if a == 0 else positive + total(-9.0, 0.0, False) - total(-9.0, 0.0, True)
-
-
-def _joint(u: Floats, t: Floats, one: float, dim: int, experts: int, top: int) -> Floats:
-    """P(few others > u, T <= t) for arrays of one axis, by the trapezoid rule on p = c + i y, y = scale sinh x."""
-    from scipy.special import erfc
-
-    # saddle of e^{ct} E e^{-cT}, a standard deviation away from the pole at 0: right of it for P(T <= t), left of it, with
-    # the residue, for P(T > t), whichever is the smaller
-    free, square = dim - 1, one**2
-    t = np.minimum(t, 4 * (free + square) + 3000)  # P(T > t) < e^{-700} there
-    upper = t > free + square
-    saddle = ((free + np.sqrt(free**2 + 4 * square * t)) / (2 * t) - 1) / 2
-    away = 1 / math.sqrt(2 * free + 4 * square)
-    c = np.where(upper, np.minimum(saddle, -away), np.maximum(saddle, away))
-    scale = 1 / np.sqrt(2 * free / (1 + 2 * c) ** 2 + 4 * square / (1 + 2 * c) ** 3 + 1 / c**2)
-    # |p|^{-(d+1)/2} has fallen to 1e-17 at the end
-    end = np.arcsinh((0.5 + c) / scale * 10 ** (34 / (dim + 1)))
-    x = _X * end
-    p = c + 1j * scale * np.sinh(x)
-    q = 1 + 2 * p
-    root = np.sqrt(q)
-
-    def side(mean: float, sign: float) -> NDArray[np.complex128]:
-        return 0.5 * erfc(sign * root * (u - mean / q) / math.sqrt(2))
-
-    few = gaussian._within(
-        [side(0.0, -1), side(one, -1)], [side(0.0, 1), side(one, 1)], np.array([experts - 2, 1]), top
-    )
-
-    # the exponent relative to its value at the saddle; the latter is bounded by Chernoff, so it does not overflow
-    power = p * t - free / 2 * np.log(q) - p * square / q
-    value = np.exp(power) / p * few
-    weight = np.full_like(x, _X[1, 0]) * end * scale * np.cosh(x)
-    weight[0] /= 2
-    found = (value.real * weight).sum(axis=0) / math.pi
-    return np.where(upper, _few_above(u, one, experts, top) + found, found)
+    return _law.Logs(*(np.minimum(part(which), 0.0).reshape(shape) for which in (0, 1)))

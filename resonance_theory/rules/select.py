@@ -15,7 +15,7 @@ import array_api_compat
 
 from resonance_theory import _arguments as arguments
 
-__all__ = ["Assignment", "best_tokens", "keep_best", "keep_first", "keep_mass", "read", "top_experts"]
+__all__ = ["Assignment", "best_tokens", "chosen", "keep", "keep_mass", "read", "top_experts"]
 
 Array = Any  # any array that follows the array API standard
 
@@ -140,30 +140,31 @@ def top_experts(scores: Scores) -> Array:
     return xp.argsort(-scores.affinity, axis=-1, stable=True)[..., : scores.top]
 
 
-def keep_first(scores: Scores, expert: Array) -> Assignment:
-    """Each expert keeps its first `capacity` candidates in position order; expert: (samples, tokens, top)."""
-    xp = _namespace(expert)
-    chosen = xp.reshape(expert, (expert.shape[0], -1))
-    return _fill(scores, chosen, _argsort_experts(chosen, scores))
+def chosen(scores: Scores, expert: Array) -> Array:
+    """Affinities of the pairs (token, chosen expert), (samples, tokens, top)."""
+    return _namespace(expert).take_along_axis(scores.affinity, expert, axis=-1)
 
 
-def keep_best(scores: Scores, expert: Array) -> Assignment:
-    """Each expert keeps its `capacity` candidates of highest affinity; expert: (samples, tokens, top)."""
-    chosen, order, _ = _by_affinity(scores, expert)
-    return _fill(scores, chosen, order)
+def keep(scores: Scores, expert: Array, priority: Array | None) -> Assignment:
+    """Each expert keeps its `capacity` candidates of highest priority, (samples, tokens, top); None: in position order."""
+    if priority is None:
+        pairs = _namespace(expert).reshape(expert, (expert.shape[0], -1))
+        return _fill(scores, pairs, _argsort_experts(pairs, scores))
+    pairs, order, _ = _by_priority(scores, expert, priority)
+    return _fill(scores, pairs, order)
 
 
 def keep_mass(scores: Scores, expert: Array, mass: float) -> Assignment:
     """Each expert keeps, up to `capacity`, the fewest best candidates whose affinities sum to `mass` of their total."""
     xp = _namespace(expert)
-    chosen, order, value = _by_affinity(scores, expert)
-    row, start = _rows(scores, chosen, order)
+    pairs, order, value = _by_priority(scores, expert, chosen(scores, expert))
+    row, start = _rows(scores, pairs, order)
     ranked = xp.astype(xp.take_along_axis(value, order, axis=-1), xp.float64)
     if float(xp.max(xp.abs(ranked))) > 1e290:
         raise ValueError("affinity holds values beyond 1e290 in size but must have finite sums")
     sums = _running(xp, ranked)
-    samples, width = chosen.shape
-    sample = xp.arange(samples, dtype=xp.int64, device=array_api_compat.device(chosen))[:, None]
+    samples, width = pairs.shape
+    sample = xp.arange(samples, dtype=xp.int64, device=array_api_compat.device(pairs))[:, None]
     first = xp.reshape(start[:-1], (samples, -1)) - sample * width
     last = xp.reshape(start[1:], (samples, -1)) - sample * width
     base = xp.take_along_axis(sums, first, axis=-1)
@@ -175,7 +176,7 @@ def keep_mass(scores: Scores, expert: Array, mass: float) -> Assignment:
     short = (before < xp.take_along_axis(goal, mine, axis=-1)) & (xp.take_along_axis(total, mine, axis=-1) > 0)
     count = _running(xp, xp.astype(short, xp.int64))
     limit = xp.take_along_axis(count, last, axis=-1) - xp.take_along_axis(count, first, axis=-1)
-    return _fill(scores, chosen, order, xp.reshape(limit, (-1,)))
+    return _fill(scores, pairs, order, xp.reshape(limit, (-1,)))
 
 
 def _running(xp: Any, values: Array) -> Array:
@@ -204,15 +205,15 @@ def running_sums(xp: Any, values: Array) -> Array:
     return values
 
 
-def _by_affinity(scores: Scores, expert: Array) -> tuple[Array, Array, Array]:
-    """(chosen, order, value), each (samples, tokens * top): order sorts by (expert, falling affinity, position)."""
+def _by_priority(scores: Scores, expert: Array, priority: Array) -> tuple[Array, Array, Array]:
+    """(pairs, order, value), each (samples, tokens * top): order sorts by (expert, falling priority, position)."""
     xp = _namespace(expert)
-    chosen = xp.reshape(expert, (expert.shape[0], -1))
-    value = xp.reshape(xp.take_along_axis(scores.affinity, expert, axis=-1), chosen.shape)
+    pairs = xp.reshape(expert, (expert.shape[0], -1))
+    value = xp.reshape(priority, pairs.shape)
     # Two stable sorts, the lesser key first.
     best = xp.argsort(-value, axis=-1, stable=True)
-    order = _argsort_experts(xp.take_along_axis(chosen, best, axis=-1), scores)
-    return chosen, xp.take_along_axis(best, order, axis=-1), value
+    order = _argsort_experts(xp.take_along_axis(pairs, best, axis=-1), scores)
+    return pairs, xp.take_along_axis(best, order, axis=-1), value
 
 
 def best_tokens(scores: Scores) -> Assignment:

@@ -6,6 +6,7 @@ evolving                             distributions that move in time
 samplers                             the same tokens drawn at random
 """
 
+from resonance_theory.rules.rates import Rates
 from resonance_theory.tokens.candidates import (
     candidate_tail,
     hit_given_affinity,
@@ -14,9 +15,19 @@ from resonance_theory.tokens.candidates import (
     waiting_tokens,
 )
 from resonance_theory.tokens.caps import cap, cap_bound, cap_quantile, log_cap
+from resonance_theory.tokens.evolving import Evolving
+from resonance_theory.tokens.gaussian import Gaussian
+from resonance_theory.tokens.planted import planted as _planted
+from resonance_theory.tokens.rivals import rival
+from resonance_theory.tokens.samplers import Dependent, Planted
 from resonance_theory.tokens.signals import affinity_density, affinity_tail, false_positive, hit_rate, miss_rate
 
 __all__ = [
+    "Dependent",
+    "Evolving",
+    "Gaussian",
+    "Planted",
+    "Rates",
     "affinity_density",
     "affinity_tail",
     "candidate_tail",
@@ -30,5 +41,8 @@ __all__ = [
     "log_cap",
     "miss_rate",
     "percentile",
+    "rival",
     "waiting_tokens",
 ]
+
+Rates.planted = staticmethod(_planted)

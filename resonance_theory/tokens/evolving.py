@@ -21,7 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from resonance_theory import _arguments as arguments
 from resonance_theory.rules import _mass
-from resonance_theory.tokens.gaussian import Gaussian, Law, law
+from resonance_theory.rules.rates import Rates
+from resonance_theory.tokens.gaussian import Gaussian, rates
 from resonance_theory.tokens.samplers import PlantedSample
 
 __all__ = ["Adaptive", "Evolving", "moments", "transition"]
@@ -111,14 +112,16 @@ class Evolving:
         drift = self.start_mean * memory
         return classes * (1 - memory) + drift, self.background * (1 - memory) + drift, float(variance)
 
-    def law(self, time: float, *, top: int = 1, nodes: int = 512) -> Law:
+    def rates(self, time: float, *, top: int = 1, nodes: int = 512) -> Rates:
         """Exact joint law at one time > 0 (at 0 too if start > 0): what the three rules need, see `projected.law`."""
         time = _instant(time)
         classes, background, variance = self.mean(time)
         if variance == 0:
             raise ValueError(f"time = {time} must be positive where the start is deterministic")
         tokens = [self._seen(mean, variance) for mean in (classes[:1] if self._alike() else classes)]
-        return law(tokens, [self._seen(m, variance) for m in background], share=self.share, top=top, nodes=nodes)
+        return rates(tokens, [self._seen(m, variance) for m in background], share=self.share, top=top, nodes=nodes)
+
+    law = rates
 
     def load(self, time: float, *, top: int = 1) -> Floats:
         """π_i(t), shape (experts,): exact load of each expert by the background."""

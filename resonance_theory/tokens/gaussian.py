@@ -33,9 +33,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from resonance_theory import _arguments as arguments
+from resonance_theory.rules.rates import Rates
 from resonance_theory.tokens._integration import support
 
-__all__ = ["Gaussian", "Law", "Sampled", "law", "sampled_rates"]
+__all__ = ["Gaussian", "Sampled", "rates", "sampled_rates"]
 
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
@@ -106,31 +107,15 @@ class Gaussian:
         return arguments.whole("top", top, 1, self.experts, "experts")
 
 
-@dataclass(frozen=True, eq=False)
-class Law:
-    """Joint law of class, discriminative affinity and rates, on one last axis of classes x nodes.
-
-    Feed it to the rules as it is: hit, load, false_positive, candidate_tail and weight (which sums to 1).
-    """
-
-    affinity: Floats  #: nodes, rising within each class
-    weight: Floats  #: joint probability of class and node
-    hit: Floats  #: P(the class's expert is among the top | class, affinity)
-    load: Floats  #: π of the class's expert, constant within each class
-    false_positive: Floats  #: q at the node
-    candidate_tail: Floats  #: h at the node
-    expert: NDArray[np.int64]  #: class of the node
-
-
-def law(
+def rates(
     discriminative: Sequence[Gaussian],
     background: Sequence[Gaussian],
     *,
     share: ArrayLike | None = None,
     top: int = 1,
     nodes: int = 512,
-) -> Law:
-    """The joint law that the exact success rates need (N1, N4, section 3), with classes uniform.
+) -> Rates:
+    """Rates of tokens with means, classes uniform, on one last axis of classes x nodes.
 
     discriminative: the token of class i = 0..experts-1 (or of the first classes, where the rest look alike by symmetry).
     background: components of the irrelevant tokens, drawn independently with probabilities `share` (default: equal).
@@ -163,8 +148,11 @@ def law(
         q = sum(w * b.false_positive(a, i) for w, b in zip(mix, background))
         h = sum(w * b.candidate_tail(a, i, top=top) for w, b in zip(mix, background))
         classes = len(discriminative)
-        rows.append((a, weight / weight.sum() / classes, hit, np.full(count, load), q, h, np.full(count, i)))
-    return Law(*(np.concatenate(column) for column in zip(*rows)))
+        rows.append((a, weight / weight.sum() / classes, hit, np.full(count, load), np.clip(q, 0, 1), np.clip(h, 0, 1)))
+    names = ("affinity", "weight", "hit", "load", "false_positive", "candidate_tail")
+    columns = dict(zip(names, (np.concatenate(column) for column in zip(*rows))))
+    columns["weight"] = columns["weight"] / columns["weight"].sum()
+    return Rates(experts=experts, top=top, **columns)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -410,3 +398,6 @@ def _given(a: Floats, u: Floats, square: Floats, free: int, off: float) -> Float
     room = np.minimum(room, 1e300)
     inside = special.chndtr(room, free, off * off) if free else np.ones_like(room) * (room > 0)
     return np.where(a >= 0, np.where(u >= 0, inside, 0.0), np.where(u >= 0, 1.0, 1 - inside))
+
+
+law, Law = rates, Rates

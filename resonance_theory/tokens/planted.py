@@ -9,32 +9,20 @@ NumPy ufunc and returns float64 (a scalar for scalars).
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from resonance_theory import _arguments as arguments
+from resonance_theory.rules.rates import Rates
 from resonance_theory.tokens._integration import dimension, log_cosh, signal_value, support
 from resonance_theory.tokens.candidates import candidate_tail_at, hit_given_affinity
 from resonance_theory.tokens.caps import upper_cap
 from resonance_theory.tokens.signals import log_tilt
+from resonance_theory.typing import ArrayLike, Floats
 
-__all__ = ["Planted", "planted"]
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Planted:
-    """The joint law of the discriminative token's affinity and its rates, as quadrature nodes on the last axis."""
-
-    affinity: Floats  #: nodes, rising
-    weight: Floats  #: sums to 1 over the last axis
-    hit: Floats  #: P(hit | affinity)
-    false_positive: Floats  #: q(affinity)
-    candidate_tail: Floats  #: h(affinity)
+__all__ = ["planted"]
 
 
 def _kinks(d: int, n: int) -> Floats:
@@ -92,32 +80,53 @@ def _nodes(theta: float, d: int, n: int, nodes: int) -> tuple[Floats, Floats, Fl
     return y, log_f(y), weight
 
 
-@arguments.broadcasting
-def planted(signal: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1, nodes: int = 1024) -> Planted:
-    """The joint law of affinity, hit, false-positive rate and candidate tail for planted tokens (G5).
+def planted(
+    signal: ArrayLike,
+    dim: ArrayLike,
+    experts: ArrayLike,
+    *,
+    top: ArrayLike = 1,
+    nodes: int | None = None,
+    capacity: int | None = None,
+) -> Rates:
+    """Rates of planted tokens: joint nodes of affinity, hit, false-positive rate and candidate tail. Claim: planted_law.
 
-    signal >= 0, dim >= 2, 1 <= experts <= dim, 1 <= top <= experts broadcast to a shape; every array of the result
-    has that shape plus a last axis of `nodes` (at least 64). `weight` sums to 1 there, so that
+    Args:
+        signal: theta / sigma >= 0.
+        dim: dimension of the tokens, at least 2.
+        experts: orthonormal gates, 1..dim.
+        top: experts that each token chooses, 1..experts; all four broadcast to a shape.
+        nodes: nodes on the last axis of every field, at least 64; 1024 unless given, or as `capacity` asks.
+        capacity: largest capacity at which rates are to be exact; takes at least 128 sqrt(capacity) nodes, up to 16,384.
 
-        law = planted(2.5, 64, 8)
-        resonance.success(256, 12, hit=law.hit, candidate_tail=law.candidate_tail, weight=law.weight)
+    Returns:
+        `Rates` whose weight sums to 1 over the nodes. Their averages agree with `hit_rate` and `false_positive` within 1e-12.
+        A rule's P(Bin(tokens - 1, h) < capacity) is a step in h of relative width 1/sqrt(capacity), which the nodes must
+        resolve: 1024 give 1e-12 for capacities up to 64 (at 500 up to 1e-10, in dim <= 26 up to 1e-4); with `capacity`
+        1e-12 up to 16,384 and 1e-10 near 2^20 (in dim <= 26: 1e-4).
 
-    is the exact success rate.
+    Raises:
+        TypeError, ValueError: outside the ranges above.
 
-    Error of such averages. The nodes cover all of the law and of E q but e^-42; hits and false positives average to
-    `hit_rate` and `false_positive` within 1e-12. A rule's P(Bin(tokens - 1, h) < capacity) is a step in h of relative
-    width 1/sqrt(capacity), which the nodes must resolve: the default 1024 give 1e-12 for capacities up to 64; above,
-    take nodes >= 128 sqrt(capacity), and compare with twice as many where it matters. (At capacity 500 the default is
-    off by up to 1e-10, and by up to 1e-4 in dim <= 26, where the nodes are shared out between kinks.)
-    Raises TypeError or ValueError outside the ranges above.
+    >>> import resonance_theory as rt
+    >>> rates = rt.Rates.planted(signal=2.5, dim=64, experts=8)
+    >>> for rule in (rt.token_choice, rt.resonance, rt.expert_choice):
+    ...     print(f"{rule.success(256, 12, rates):.6f}")
+    0.313199
+    0.758159
+    0.780049
     """
-    whole = arguments.integer("nodes", nodes, 64)
-    if whole.ndim:
-        raise TypeError(f"nodes has shape {whole.shape} but must be a single whole number of at least 64")
-    count = int(whole)
+    if nodes is None:
+        most = arguments.whole("capacity", 64 if capacity is None else capacity, 1)
+        count = min(max(2 ** math.ceil(math.log2(128 * math.sqrt(most))), 1024), 2**14)
+    else:
+        count = arguments.whole("nodes", nodes, 64)
     d_ = dimension(dim)
     n_ = arguments.integer("experts", experts, 1, d_, "dim")
-    theta, d, n, k = np.broadcast_arrays(signal_value(signal), d_, n_, arguments.integer("top", top, 1, n_, "experts"))
+    k_ = arguments.integer("top", top, 1, n_, "experts")
+    theta_ = signal_value(signal)
+    arguments.same_shapes(signal=theta_.shape, dim=d_.shape, experts=n_.shape, top=k_.shape)
+    theta, d, n, k = np.broadcast_arrays(theta_, d_, n_, k_)
     shape = (*theta.shape, count)
     affinity, square, weight = np.empty(shape), np.empty(shape), np.empty(shape)
     for index in np.ndindex(theta.shape):
@@ -130,7 +139,9 @@ def planted(signal: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: Array
     q = upper_cap(np.abs(affinity), d.astype(np.float64), square)
     q = np.where(affinity >= 0, q, 1 - q)
     tail = candidate_tail_at(*(np.ravel(v) for v in (affinity, d, n, k, q)))
-    return Planted(
+    return Rates(
+        experts=n_,
+        top=top,
         affinity=affinity,
         weight=weight,
         hit=hit_given_affinity(affinity, d, n, top=k),

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from resonance_theory import _arguments as arguments
 from resonance_theory.gates import _sizes
+from resonance_theory.rules import BetaBinomial, Blocks, Counts, Rates
+from resonance_theory.tokens.planted import planted as planted_rates
 
 __all__ = [
     "Dependent",
@@ -58,18 +60,11 @@ class Planted:
         """Affinities alone, see `planted_affinity`."""
         return planted_affinity(rng, samples, tokens, self.dim, self.experts, self.signal)
 
-    def law(self, *, top: int = 1, capacity: int = 64) -> Any:
-        """The exact joint law of discriminative affinity, hit, q and h: `planted_.planted`, with as many nodes as success
-        rates need at all capacities up to the given one.
+    def rates(self, *, top: int = 1, capacity: int = 64) -> Rates:
+        """The exact rates of these tokens, `Rates.planted` with as many nodes as capacities up to the given one need."""
+        return planted_rates(self.signal, self.dim, self.experts, top=top, capacity=capacity)
 
-        They are then exact to 1e-12 for capacities up to 16,384. The nodes stop at 16,384: at capacities near 2^20 rates
-        are off by up to 1e-10, in dim <= 26 by up to 1e-4.
-        """
-        from resonance_theory.tokens import planted as planted_
-
-        least = 128 * math.sqrt(int(arguments.integer("capacity", capacity, 1)))
-        nodes = int(min(max(2 ** math.ceil(math.log2(least)), 1024), 2**14))
-        return planted_.planted(self.signal, self.dim, self.experts, top=top, nodes=nodes)
+    law = rates
 
 
 @dataclass(frozen=True)
@@ -99,19 +94,18 @@ class Dependent:
                 f"load has shape {np.shape(self.load)} but must be ({shape[1]},), one share for each expert"
             )
 
-    def counts(self) -> Any:
-        """The law of the counts, `dependence.Blocks` or `dependence.BetaBinomial`; with both kinds at once there is none."""
-        from resonance_theory.rules import dependence
-
+    def counts(self) -> Counts:
+        """How candidates depend on each other, `Blocks` or `BetaBinomial`; with both kinds at once there is no law."""
         if self.length > 1 and self.correlation > 0:
             raise ValueError(f"length = {self.length} must be 1, or correlation = {self.correlation} be 0, for a law")
-        return dependence.BetaBinomial(self.correlation) if self.correlation > 0 else dependence.Blocks(self.length)
+        return BetaBinomial(self.correlation) if self.correlation > 0 else Blocks(self.length)
 
-    def law(self) -> Any:
-        """The planted token's joint law of affinity, hit and candidate tail: `planted_.planted`."""
-        from resonance_theory.tokens import planted as planted_
+    def rates(self) -> Rates:
+        """The exact rates of the planted token among these."""
+        return planted_rates(self.signal, self.dim, self.experts).replace(counts=self.counts())
 
-        return planted_.planted(self.signal, self.dim, self.experts)
+    def law(self) -> Rates:
+        return planted_rates(self.signal, self.dim, self.experts)
 
     def routes(self, rng: np.random.Generator, samples: int, tokens: int) -> Integers:
         """Experts of background tokens, (samples, tokens)."""
