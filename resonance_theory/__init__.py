@@ -29,9 +29,11 @@ _MODULES = {
         "step_time",
         "tokens",
     )
-} | {"adaptive": "resonance_theory.rules.adaptive"}
+}
 _NAMES = {
-    **dict.fromkeys(("token_choice", "expert_choice", "resonance", "random_keep"), "resonance_theory.rules"),
+    **dict.fromkeys(
+        ("token_choice", "expert_choice", "resonance", "random_keep", "adaptive"), "resonance_theory.rules"
+    ),
     **dict.fromkeys(("Blocks", "BetaBinomial", "Rule"), "resonance_theory.rules"),
     "Pooled": "resonance_theory.rules.pooling",
     "Rates": "resonance_theory.tokens",

@@ -52,6 +52,24 @@ MARKERS = {"token_choice": "^", "expert_choice": "o", "resonance": "s"}
 NAMES = {"token_choice": "token choice", "expert_choice": "expert choice", "resonance": "resonance"}
 
 
+_SPARE = ("#7A5195", "#8C6D31", "#5F6A6A", "#A23B72")
+
+
+def look(rule: str) -> dict[str, Any]:
+    """Colour and dash of a rule; one of a few spare ones, always the same, for a rule that has none of its own."""
+    return LOOK.get(rule) or {"color": _SPARE[sum(rule.encode()) % len(_SPARE)], "linestyle": (0, (4, 1.5, 1, 1.5))}
+
+
+def marker(rule: str) -> str:
+    """Marker of a rule."""
+    return MARKERS.get(rule) or "vDPX"[sum(rule.encode()) % 4]
+
+
+def name(rule: str) -> str:
+    """A rule in words."""
+    return NAMES.get(rule) or rule.replace("_", " ")
+
+
 def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
     """A figure of that many inches and its array of axes, (rows, columns) squeezed; call it under the style only."""
     figure = Figure(figsize=(width, height), layout="constrained")

@@ -251,11 +251,12 @@ def _published(claims: Sequence[Any], options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from resonance_theory.plan import plan
+    from resonance_theory.plan import plan, setting
 
-    names: tuple[str, ...] = ("rule", "tokens", "experts", "target", "top", "hit", "percentile", "candidate_tail")
-    names += ("false_positive", "signal", "dim", "block_length", "correlation")
-    answer = plan(**{name: getattr(options, name) for name in names})
+    names: tuple[str, ...] = ("tokens", "experts", "top", "hit", "percentile", "candidate_tail", "false_positive")
+    names += ("signal", "dim", "block_length", "correlation")
+    rates = setting(options.rule, **{name: getattr(options, name) for name in names})
+    answer = plan(options.rule, options.tokens, options.target, rates)
     if options.plot is not None:
         answer.figure(options.plot)
     _emit(answer.to_json(), options.json, answer.table())

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from resonance_theory import _arguments as arguments
-from resonance_theory.rules import token_choice
+from resonance_theory.rules import Rates, token_choice
 
 __all__ = [
     "SHAPES",
@@ -159,7 +159,7 @@ def step_time(
     projections = 2 * m.dim * (2 * m.dim + 2 * m.key_value_dim) * m.tokens
     scores = 2 * m.tokens**2 * m.dim  # causal: half of 4 s² d
     other = one * 3 * (projections + scores) / speed + h.fixed / repeats
-    kept = token_choice.kept(m.tokens, m.experts, capacity.astype(np.int64), top=m.top)
+    kept = token_choice.kept(m.tokens, capacity.astype(np.int64), Rates(experts=m.experts, top=m.top))
     padding = (1 - kept / capacity) * (exchange + expert)
     parts = (affinity, selection, exchange, expert, other, padding)
     return StepTime(*(repeats * np.asarray(part, dtype=np.float64) for part in parts))

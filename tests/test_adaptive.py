@@ -158,7 +158,7 @@ def test_bad_input_to_the_router(change, error, words):
 )
 def test_bad_input_to_the_law(change, error, words):
     arguments = {"mass": 0.5, "dim": 8, "experts": 4, "top": 1, **change}
-    for function in (rt.adaptive.kept_fraction, rt.adaptive.threshold):
+    for function in (rt.tokens.affinity_mass.kept_fraction, rt.tokens.affinity_mass.threshold):
         with pytest.raises(error, match=words):
             function(**arguments)
 
@@ -167,26 +167,26 @@ def test_bad_input_to_the_law(change, error, words):
 def test_tiny_shares(mass):
     """The cut tends to the largest affinity, and what lies above it to nothing."""
     for dim in (4, 64, np.inf):
-        kept = rt.adaptive.kept_fraction(mass, dim, 2)
+        kept = rt.tokens.affinity_mass.kept_fraction(mass, dim, 2)
         assert 0 <= kept <= 10 * mass + 1e-18
-        assert rt.adaptive.threshold(mass, dim, 2) >= rt.adaptive.threshold(1e-9, dim, 2)
+        assert rt.tokens.affinity_mass.threshold(mass, dim, 2) >= rt.tokens.affinity_mass.threshold(1e-9, dim, 2)
     flow = rt.tokens.evolving.Evolving(dim=64, experts=2, signal=1.0)
     assert flow.adaptive(1.0, mass).threshold[0] > 0.6
 
 
 def test_all_of_the_affinity_of_many_experts():
     """No candidate is left out to 14 digits, though the place of the cut is lost in rounding."""
-    assert rt.adaptive.kept_fraction(1.0, [10**5, 10**7], [1000, 64]) == pytest.approx([1, 1], abs=1e-14)
-    assert rt.adaptive.success(1.0, 1e5, 64, 8, tokens=3) <= 1
+    assert rt.tokens.affinity_mass.kept_fraction(1.0, [10**5, 10**7], [1000, 64]) == pytest.approx([1, 1], abs=1e-14)
+    assert rt.tokens.affinity_mass.success(1.0, 1e5, 64, 8, tokens=3) <= 1
 
 
 def test_law_broadcasts_and_tends_to_gaussian_scores():
     mass = np.array([[0.3], [0.9]])
-    got = rt.adaptive.kept_fraction(mass, [16, 10_000], 4)
+    got = rt.tokens.affinity_mass.kept_fraction(mass, [16, 10_000], 4)
     assert got.shape == (2, 2)
-    assert got[1, 0] == rt.adaptive.kept_fraction(0.9, 16, 4)
-    np.testing.assert_allclose(got[:, 1], rt.adaptive.kept_fraction([0.3, 0.9], np.inf, 4), atol=2e-4)
-    assert np.shape(rt.adaptive.success(0.5, [1.0, 2.0], 8, 2)) == (2,)
+    assert got[1, 0] == rt.tokens.affinity_mass.kept_fraction(0.9, 16, 4)
+    np.testing.assert_allclose(got[:, 1], rt.tokens.affinity_mass.kept_fraction([0.3, 0.9], np.inf, 4), atol=2e-4)
+    assert np.shape(rt.tokens.affinity_mass.success(0.5, [1.0, 2.0], 8, 2)) == (2,)
 
 
 @pytest.mark.parametrize(("mass", "dim", "experts", "top"), [(0.5, 16, 4, 1), (0.8, 8, 4, 2), (1.0, 6, 3, 1)])
@@ -195,20 +195,22 @@ def test_law_against_the_router_at_many_tokens(mass, dim, experts, top):
     routed = rt.adaptive.route(scores, mass, top=top)
     measured = routed.kept.sum() / routed.load.sum()
     # the cut's noise: about sqrt(1/(480000 top)) in the fraction; a wrong top or dim moves it by .01 or more
-    assert measured == pytest.approx(rt.adaptive.kept_fraction(mass, dim, experts, top=top), abs=0.004)
+    assert measured == pytest.approx(rt.tokens.affinity_mass.kept_fraction(mass, dim, experts, top=top), abs=0.004)
     worst = scores[routed.sample, routed.token, routed.expert].reshape(-1)[routed.slot == routed.slot.max()]
-    assert worst.max() == pytest.approx(rt.adaptive.threshold(mass, dim, experts, top=top), abs=0.02)
+    assert worst.max() == pytest.approx(rt.tokens.affinity_mass.threshold(mass, dim, experts, top=top), abs=0.02)
 
 
 def test_success_is_the_hit_rate_above_the_cut():
     # two experts in the plane: P(hit, affinity >= a) for a > 1/sqrt(2) is the affinity's own tail
-    a = rt.adaptive.threshold(0.3, 2, 2)
+    a = rt.tokens.affinity_mass.threshold(0.3, 2, 2)
     assert a > 0.75
-    assert rt.adaptive.success(0.3, 1.5, 2, 2) == pytest.approx(rt.tokens.affinity_tail(a, 1.5, 2), abs=1e-10)
-    a = rt.adaptive.threshold(0.6, 64, 8)
+    assert rt.tokens.affinity_mass.success(0.3, 1.5, 2, 2) == pytest.approx(
+        rt.tokens.affinity_tail(a, 1.5, 2), abs=1e-10
+    )
+    a = rt.tokens.affinity_mass.threshold(0.6, 64, 8)
     law = rt.tokens.planted.planted(2.5, 64, 8, nodes=16384)
     expected = law.weight @ (law.hit * (law.affinity >= a))
-    assert rt.adaptive.success(0.6, 2.5, 64, 8) == pytest.approx(expected, abs=2e-4)
+    assert rt.tokens.affinity_mass.success(0.6, 2.5, 64, 8) == pytest.approx(expected, abs=2e-4)
 
 
 # --- finite numbers of tokens -----------------------------------------------------------------------------------------
@@ -250,8 +252,8 @@ def sums_by_convolution(mass, dim, experts, tokens, signal):
 @pytest.mark.parametrize(("mass", "dim", "experts", "tokens"), [(0.7, 16, 4, 5), (0.4, 24, 3, 3)])
 def test_finite_law_against_convolutions(mass, dim, experts, tokens):
     success, kept = sums_by_convolution(mass, dim, experts, tokens, 1.5)
-    assert rt.adaptive.success(mass, 1.5, dim, experts, tokens=tokens) == pytest.approx(success, abs=1e-3)
-    assert rt.adaptive.kept_fraction(mass, dim, experts, tokens=tokens) == pytest.approx(kept, abs=1e-3)
+    assert rt.tokens.affinity_mass.success(mass, 1.5, dim, experts, tokens=tokens) == pytest.approx(success, abs=1e-3)
+    assert rt.tokens.affinity_mass.kept_fraction(mass, dim, experts, tokens=tokens) == pytest.approx(kept, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -261,26 +263,31 @@ def test_finite_law_against_the_router(mass, dim, experts, top, tokens):
     rng, samples = np.random.default_rng(8), 40_000
     drawn = rt.tokens.samplers.planted_affinity(rng, samples, tokens, dim, experts, 1.5)
     rate = rt.adaptive.route(drawn.values, mass, top=top).contains(drawn.position, drawn.expert).mean()
-    assert abs(rate - rt.adaptive.success(mass, 1.5, dim, experts, top=top, tokens=tokens)) < 6 * 0.5 / samples**0.5
+    assert (
+        abs(rate - rt.tokens.affinity_mass.success(mass, 1.5, dim, experts, top=top, tokens=tokens))
+        < 6 * 0.5 / samples**0.5
+    )
     routed = rt.adaptive.route(rt.tokens.samplers.isotropic_affinity(rng, samples, tokens, dim, experts), mass, top=top)
     part = routed.kept.sum(axis=-1) / (tokens * top)  # of one sample
     error = part.std() / samples**0.5
-    assert abs(part.mean() - rt.adaptive.kept_fraction(mass, dim, experts, top=top, tokens=tokens)) < 6 * error
+    assert (
+        abs(part.mean() - rt.tokens.affinity_mass.kept_fraction(mass, dim, experts, top=top, tokens=tokens)) < 6 * error
+    )
 
 
 def test_finite_law_tends_to_the_limit_and_broadcasts():
-    got = rt.adaptive.kept_fraction(0.8, 64, 8, tokens=[16, 256, 4096, 65536])
-    limit = rt.adaptive.kept_fraction(0.8, 64, 8)
+    got = rt.tokens.affinity_mass.kept_fraction(0.8, 64, 8, tokens=[16, 256, 4096, 65536])
+    limit = rt.tokens.affinity_mass.kept_fraction(0.8, 64, 8)
     gaps = got - limit
     assert np.all(gaps > 0)  # the last candidate is kept whole
     np.testing.assert_allclose(gaps[2:] * [4096, 65536], gaps[2] * 4096, rtol=0.1)  # of order 1/tokens
-    assert rt.adaptive.success(0.8, 2.5, 64, 8, tokens=65536) == pytest.approx(
-        rt.adaptive.success(0.8, 2.5, 64, 8), abs=1e-4
+    assert rt.tokens.affinity_mass.success(0.8, 2.5, 64, 8, tokens=65536) == pytest.approx(
+        rt.tokens.affinity_mass.success(0.8, 2.5, 64, 8), abs=1e-4
     )
     # alone, a candidate is kept iff its affinity is positive
     law = rt.tokens.planted.planted(1.5, 16, 4, nodes=16384)
     positive = law.weight @ (law.hit * (law.affinity > 0))
-    assert rt.adaptive.success(0.3, 1.5, 16, 4, tokens=1) == pytest.approx(positive, abs=2e-4)
+    assert rt.tokens.affinity_mass.success(0.3, 1.5, 16, 4, tokens=1) == pytest.approx(positive, abs=2e-4)
 
 
 def test_unequal_loads_against_the_router():
@@ -289,30 +296,32 @@ def test_unequal_loads_against_the_router():
     model = rt.tokens.samplers.Dependent(1.5, 12, 3, load=loads)
     rng = np.random.Generator(np.random.Philox(8))
     routed = rt.adaptive.route(model.background(rng, 100_000, 5), 0.5)
-    kept = rt.adaptive.kept_fraction(0.5, 12, 3, tokens=5, load=loads)
+    kept = rt.tokens.affinity_mass.kept_fraction(0.5, 12, 3, tokens=5, load=loads)
     mean, error = routed.kept.mean(axis=0), routed.kept.std(axis=0) / np.sqrt(100_000)
     np.testing.assert_array_less(abs(mean - 5 * np.array(loads) * kept), 5 * error + 1e-4)
     drawn = model.affinity(rng, 100_000, 5)
     done = rt.adaptive.route(drawn.values, 0.5).contains(drawn.position, drawn.expert)
-    rates = rt.adaptive.success(0.5, 1.5, 12, 3, tokens=5, load=loads)
+    rates = rt.tokens.affinity_mass.success(0.5, 1.5, 12, 3, tokens=5, load=loads)
     for i, rate in enumerate(rates):
         mine = drawn.expert == i
         assert abs(done[mine].mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / mine.sum())
 
 
 def test_loads_matter_at_few_tokens_only():
-    equal = rt.adaptive.kept_fraction(0.8, 16, 4, top=2, tokens=9)
-    assert rt.adaptive.kept_fraction(0.8, 16, 4, top=2, tokens=9, load=0.5) == pytest.approx(equal, abs=1e-12)
-    assert abs(rt.adaptive.kept_fraction(0.8, 16, 4, top=2, tokens=9, load=0.2) - equal) > 0.01
+    equal = rt.tokens.affinity_mass.kept_fraction(0.8, 16, 4, top=2, tokens=9)
+    assert rt.tokens.affinity_mass.kept_fraction(0.8, 16, 4, top=2, tokens=9, load=0.5) == pytest.approx(
+        equal, abs=1e-12
+    )
+    assert abs(rt.tokens.affinity_mass.kept_fraction(0.8, 16, 4, top=2, tokens=9, load=0.2) - equal) > 0.01
     for rate in (
-        lambda **load: rt.adaptive.kept_fraction(0.8, 16, 4, **load),
-        lambda **load: rt.adaptive.success(0.8, 1.5, 16, 4, **load),
+        lambda **load: rt.tokens.affinity_mass.kept_fraction(0.8, 16, 4, **load),
+        lambda **load: rt.tokens.affinity_mass.success(0.8, 1.5, 16, 4, **load),
     ):
         np.testing.assert_array_equal(rate(load=[0.1, 0.9]), np.full(2, rate()))
     for load, words in ((0.0, "load = 0.0 must be"), (1.5, "load = 1.5 must be")):
         for tokens in (None, 9):
             with pytest.raises(ValueError, match=words):
-                rt.adaptive.kept_fraction(0.8, 16, 4, tokens=tokens, load=load)
+                rt.tokens.affinity_mass.kept_fraction(0.8, 16, 4, tokens=tokens, load=load)
 
 
 @pytest.mark.parametrize(
@@ -330,4 +339,4 @@ def test_loads_matter_at_few_tokens_only():
 def test_bad_input_to_the_finite_law(change, error, words):
     arguments = {"mass": 0.5, "dim": 8, "experts": 4, "top": 1, "tokens": 10, **change}
     with pytest.raises(error, match=words):
-        rt.adaptive.kept_fraction(**arguments)
+        rt.tokens.affinity_mass.kept_fraction(**arguments)

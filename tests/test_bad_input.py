@@ -138,7 +138,12 @@ def test_an_answer_or_one_sentence(function):
 
 
 FLOW = evolving.Evolving(dim=32, experts=3, signal=2.0, background=[[1.0, 0.0, -1.0, 0.5]])
-MASS = (rt.adaptive.threshold, rt.adaptive.kept_fraction, rt.adaptive.success, FLOW.adaptive)
+MASS = (
+    rt.tokens.affinity_mass.threshold,
+    rt.tokens.affinity_mass.kept_fraction,
+    rt.tokens.affinity_mass.success,
+    FLOW.adaptive,
+)
 FEW = {
     "experts": st.integers(1, 6),
     "dim": st.integers(2, 40),
@@ -162,8 +167,8 @@ def test_affinity_mass_answers_or_refuses(function, monkeypatch):
 @pytest.mark.parametrize(
     ("call", "named"),
     [
-        (lambda: rt.adaptive.threshold([0.1, 0.2], 8, [2, 3, 4]), "mass (2,), experts (3,)"),
-        (lambda: rt.adaptive.success(0.5, [1.0, 2.0], [8, 9, 10], 2, tokens=4), "signal (2,), dim (3,)"),
+        (lambda: rt.tokens.affinity_mass.threshold([0.1, 0.2], 8, [2, 3, 4]), "mass (2,), experts (3,)"),
+        (lambda: rt.tokens.affinity_mass.success(0.5, [1.0, 2.0], [8, 9, 10], 2, tokens=4), "signal (2,), dim (3,)"),
         (lambda: rt.token_choice.success([10, 20], [2, 4, 8], 3), "tokens (2,), experts (3,)"),
         (lambda: rt.pooling.token_choice_success([1, 2], 9, [2, 4, 8], 3), "samples (2,), experts (3,)"),
         (lambda: rt.tokens.cap([], [2, 2]), "affinity (0,), dim (2,)"),

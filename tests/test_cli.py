@@ -74,8 +74,9 @@ def test_plan_for_the_planted_model(capsys):
 def test_plans_are_drawn_alike_every_time_and_as_every_figure_is(tmp_path):
     from resonance_theory import _style
     from resonance_theory.plan import plan
+    from resonance_theory.rules import Rates
 
-    answer = plan(rule="resonance", tokens=4096, experts=8, target=0.95, percentile=0.4)
+    answer = plan("resonance", 4096, 0.95, Rates(experts=8, percentile=0.4))
     for name in ("a.pdf", "b.pdf"):
         answer.figure(tmp_path / name)
     assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()

@@ -97,9 +97,9 @@ def test_affinity_mass_on_an_isotropic_background_is_that_of_planted_tokens():
     flow = Evolving(dim=64, experts=8, signal=2.5, noise=np.sqrt(2))
     for tokens, error in ((None, 1e-9), (50, 2e-5)):
         got = flow.adaptive(60.0, 0.7, tokens=tokens)
-        assert got.kept == pytest.approx(rt.adaptive.kept_fraction(0.7, 64, 8, tokens=tokens), abs=error)
-        assert got.success == pytest.approx(rt.adaptive.success(0.7, 2.5, 64, 8, tokens=tokens), abs=error)
-    assert got.threshold == pytest.approx(rt.adaptive.threshold(0.7, 64, 8), abs=1e-9)
+        assert got.kept == pytest.approx(rt.tokens.affinity_mass.kept_fraction(0.7, 64, 8, tokens=tokens), abs=error)
+        assert got.success == pytest.approx(rt.tokens.affinity_mass.success(0.7, 2.5, 64, 8, tokens=tokens), abs=error)
+    assert got.threshold == pytest.approx(rt.tokens.affinity_mass.threshold(0.7, 64, 8), abs=1e-9)
     np.testing.assert_allclose(got.load, 1 / 8, atol=1e-12)
 
 

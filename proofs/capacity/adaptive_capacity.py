@@ -30,7 +30,7 @@ from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.rules import adaptive
-from resonance_theory.tokens import candidates, samplers, signals
+from resonance_theory.tokens import affinity_mass, candidates, samplers, signals
 
 
 def side(power: int) -> SimpleNamespace:
@@ -94,8 +94,8 @@ def _(side: SimpleNamespace) -> Outcome:
     for dim, experts in ((np.inf, 8), (64, 8), (16, 3)):
         whole, number = moment(side.power, -np.inf, dim, experts), moment(0, -np.inf, dim, experts)
         for share in (0.5, 0.8, 0.9):
-            cut = float(adaptive.threshold(share, dim, experts))
-            fraction = float(adaptive.kept_fraction(share, dim, experts))
+            cut = float(affinity_mass.threshold(share, dim, experts))
+            fraction = float(affinity_mass.kept_fraction(share, dim, experts))
             reached = moment(side.power, cut, dim, experts) / whole
             kept = moment(0, cut, dim, experts) / number
             worst = max(worst, abs(reached - share), abs(kept - fraction))
@@ -176,7 +176,7 @@ def bracket(
 def _(side: SimpleNamespace) -> Outcome:
     lines = []
     for dim, experts, signal, mass in ((64, 8, 2.5, 0.5), (16, 4, 2.0, 0.8)):
-        limit = float(adaptive.success(mass, signal, dim, experts))
+        limit = float(affinity_mass.success(mass, signal, dim, experts))
         widths = []
         for total in (10**3, 10**4, 10**5):
             lower, upper = bracket(side, total, dim, experts, signal, mass)

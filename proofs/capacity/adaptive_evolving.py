@@ -29,7 +29,7 @@ from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, fails, holds
 from resonance_theory.rules import adaptive, resonance
-from resonance_theory.tokens import candidates
+from resonance_theory.tokens import affinity_mass, candidates
 from resonance_theory.tokens.evolving import Evolving
 
 FLOW = Evolving(64, 8, signal=4.0, rate=0.5, noise=1.0, start=2.0)  # variance 4 at first, 1 at last
@@ -77,7 +77,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 @functools.cache
 def isotropic(mass: float) -> float:
-    return float(adaptive.threshold(mass, 64, 8))
+    return float(affinity_mass.threshold(mass, 64, 8))
 
 
 def cut(side: SimpleNamespace, time: float, mass: float) -> float:
@@ -110,7 +110,7 @@ def _(side: SimpleNamespace) -> Outcome:
         above = token.weight @ (token.hit * (token.affinity >= cut(side, time, mass))) / (token.weight @ token.hit)
         if abs(above - 0.95) > 2e-3:
             return fails(f"τ={mass}, r={mark}: success given a hit is {above:.4f}, not .95")
-    rows, chosen = [], 512 * float(adaptive.kept_fraction(0.8, 64, 8, tokens=4096))
+    rows, chosen = [], 512 * float(affinity_mass.kept_fraction(0.8, 64, 8, tokens=4096))
     for time in (0.5, passing(MARKS[0.8]), 4.0):
         token = FLOW.law(time, nodes=4096)
         joint = {"hit": token.hit, "candidate_tail": token.candidate_tail, "weight": token.weight}

@@ -29,7 +29,7 @@ from resonance_theory.evidence.claims.certify import identity, nonnegative_polyn
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.rules import adaptive
-from resonance_theory.tokens import candidates, samplers, signals
+from resonance_theory.tokens import affinity_mass, candidates, samplers, signals
 
 
 def side(own: int) -> SimpleNamespace:
@@ -137,8 +137,8 @@ def _(side: SimpleNamespace) -> Outcome:
     for dim, experts, signal, mass in ((16, 4, 1.5, 0.7), (24, 2, 2.0, 0.4)):
         direct = three(side.own, dim, experts, signal, mass)
         ours = (
-            float(adaptive.success(mass, signal, dim, experts, tokens=3)),
-            float(adaptive.kept_fraction(mass, dim, experts, tokens=3)),
+            float(affinity_mass.success(mass, signal, dim, experts, tokens=3)),
+            float(affinity_mass.kept_fraction(mass, dim, experts, tokens=3)),
         )
         worst = max(worst, *(abs(x - y) for x, y in zip(direct, ours)))
         if worst > 2e-3:

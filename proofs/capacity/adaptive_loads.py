@@ -35,6 +35,7 @@ from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.rules import adaptive
+from resonance_theory.tokens import affinity_mass
 from resonance_theory.tokens.evolving import Evolving
 from resonance_theory.tokens.samplers import Dependent
 
@@ -95,8 +96,8 @@ def _(side: SimpleNamespace) -> Outcome:
 def _(side: SimpleNamespace) -> Outcome:
     def law(total: int | np.ndarray, load: float) -> np.ndarray:
         """Success and kept fraction."""
-        success = adaptive.success(0.7, 1.5, 16, 4, tokens=total, load=load)
-        return np.array([success, adaptive.kept_fraction(0.7, 16, 4, tokens=total, load=load)])
+        success = affinity_mass.success(0.7, 1.5, 16, 4, tokens=total, load=load)
+        return np.array([success, affinity_mass.kept_fraction(0.7, 16, 4, tokens=total, load=load)])
 
     worst, count = 0.0, np.arange(4)
     for share in (0.5, 0.05):
@@ -111,7 +112,7 @@ def _(side: SimpleNamespace) -> Outcome:
         return fails(f"load .5, s=3: {ours}, directly {direct}")
     flow = Evolving(64, 4, 2.0, rate=0.0, noise=0.0, start=1.0, start_mean=[1.0, 0.0, 0.0, -1.0, 0.0])
     mean = flow.adaptive(0.0, 0.8)
-    plain = float(adaptive.kept_fraction(0.8, 64, 4))
+    plain = float(affinity_mass.kept_fraction(0.8, 64, 4))
     if not 0.8 > mean.kept[0] > plain > mean.kept[3] or not mean.load[0] > 0.25 > mean.load[3]:
         return fails(f"common mean: loads {mean.load}, kept {mean.kept}, without it {plain}")
     return holds(
@@ -133,10 +134,10 @@ def law(side: SimpleNamespace, *, total: int, signal: float, mass: float, correl
     loads = {i: side.at(_skewed.LOAD[i], 4) for i in (0, 3)}
     if correlation:  # the sample's own loads: beta-binomial counts, mixed over certain candidates
         count, strength = np.arange(total), (1 - correlation) / correlation
-        certain = adaptive.success(mass, signal, 16, 4, tokens=count + 1, load=1.0)
+        certain = affinity_mass.success(mass, signal, 16, 4, tokens=count + 1, load=1.0)
         mix = {i: stats.betabinom.pmf(count, total - 1, p * strength, (1 - p) * strength) for i, p in loads.items()}
         return {f"class {i}": float(chance @ certain) / 4 for i, chance in mix.items()}
-    rate = adaptive.success(mass, signal, 16, 4, tokens=total, load=list(loads.values()))
+    rate = affinity_mass.success(mass, signal, 16, 4, tokens=total, load=list(loads.values()))
     return {f"class {i}": float(value) / 4 for i, value in zip(loads, rate)}
 
 

@@ -35,7 +35,7 @@ from resonance_theory.evidence.claims.certify import nonnegative_polynomial
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.rules import adaptive, expert_choice, resonance, token_choice
-from resonance_theory.tokens import caps, samplers, signals
+from resonance_theory.tokens import affinity_mass, caps, samplers, signals
 from resonance_theory.tokens import planted as planted_
 
 
@@ -169,13 +169,13 @@ def sample(rng: np.random.Generator, trials: int, *, total: int, work: int, dim:
 def law(side: SimpleNamespace, *, total: int, work: int, dim: int, signal: float) -> dict[str, float]:
     """The exact rates, cut down to the R that the side allows for their work; the test attains it."""
     share, planted = float(side.share), planted_.planted(signal, dim, 4, nodes=4096)
-    spent = float(adaptive.kept_fraction(0.5, dim, 4, tokens=total)) / 4
+    spent = float(affinity_mass.kept_fraction(0.5, dim, 4, tokens=total)) / 4
     most, mass = (float(power(share * level, dim, signal)) for level in (work / total, spent))
     ranked = float(expert_choice.success(total, work, false_positive=planted.false_positive, weight=planted.weight))
     return {
         "expert choice": min(ranked, most),
         "test": most,
-        "affinity mass": min(float(adaptive.success(0.5, signal, dim, 4, tokens=total)), mass),
+        "affinity mass": min(float(affinity_mass.success(0.5, signal, dim, 4, tokens=total)), mass),
     }
 
 

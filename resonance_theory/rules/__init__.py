@@ -6,6 +6,7 @@ Each rule is one file of this folder. `rules()` finds them all, with those that 
 
 from __future__ import annotations
 
+from resonance_theory.rules.adaptive import adaptive
 from resonance_theory.rules.dependence import INDEPENDENT, BetaBinomial, Blocks, Counts
 from resonance_theory.rules.expert_choice import expert_choice
 from resonance_theory.rules.random_keep import random_keep
@@ -23,6 +24,7 @@ __all__ = [
     "Counts",
     "Rates",
     "Rule",
+    "adaptive",
     "expert_choice",
     "random_keep",
     "register",

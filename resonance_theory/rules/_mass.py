@@ -1,4 +1,4 @@
-"""Affinity mass at a finite number of tokens: the chance that a candidate is kept, for any law of the candidates (N12).
+"""Affinity mass at a finite number of tokens: the chance that a candidate is kept, for any law of the candidates.
 
 With A the sum of the affinities above a candidate's own a, S the sum of all, it is kept iff S > 0 and A < mass S, which is
 
@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import interpolate, optimize
 
 __all__ = ["Candidates", "average", "chance", "cut"]
 
@@ -82,6 +81,8 @@ def cut(candidates: Candidates, mass: float) -> float:
 
     1 where that affinity is at most 0 in the mean: the expert then keeps none.
     """
+    from scipy import optimize
+
     affinity, weight = candidates.masses()
     panels = (affinity * weight).sum(axis=1)
     total = float(panels.sum())
@@ -105,6 +106,8 @@ def cut(candidates: Candidates, mass: float) -> float:
 
 def chance(candidates: Candidates, mass: float, others: int) -> Callable[[Floats], Floats]:
     """P(kept | candidate, y) among `others` other tokens, as a function of y = artanh(affinity) >= 0."""
+    from scipy import interpolate
+
     affinity, weight = candidates.masses()
     edges = candidates.edges
     first = int(np.searchsorted(edges, 0.0))

@@ -1,257 +1,164 @@
-"""Resonance with adaptive capacity: an expert keeps the fewest best candidates that hold a share of their affinity.
-
-ETR lets "a threshold of the sum of affinity scores" set how many tokens an expert keeps, without value or rule. This is
-our reading of it: tokens choose Top-l experts as in resonance, and expert i keeps the fewest candidates of highest
-affinity whose affinities sum to at least the share `mass` of its candidates' total. Where that total is not positive no
-share of it means anything and the expert keeps none.
-
-Negative affinities lower the total, so even mass = 1 drops candidates if there are any of them.
-
-The law for many tokens (N12). With h(a) = P(candidate with affinity >= a) and m(a) = E[affinity; candidate, affinity >= a]
-= a h(a) + the integral of h over [a, 1], the cut tends to the root a > 0 of m(a) = mass m(-1), and the kept fraction to
-f = h(a)/h(-1): a point of the Lorenz curve of the candidates' affinities, f E[affinity | top f] = mass E[affinity].
-At any number of tokens a candidate is kept iff a sum of independent terms stays below a mark: `tokens` gives that exact law
-(claim adaptive_exact). Few tokens keep more than the limit: the last candidate is kept whole. For tokens with means, and as
-they evolve: `rt.tokens.evolving.Evolving.adaptive`.
-"""
+"""Resonance with adaptive capacity: an expert keeps the fewest best candidates that hold a share of their affinity."""
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special
 
 from resonance_theory import _arguments as arguments
-from resonance_theory.rules import _mass as finite
-from resonance_theory.rules.select import Assignment, keep_mass, read, top_experts
-from resonance_theory.tokens import candidates as candidates_
-from resonance_theory.tokens import caps, signals
+from resonance_theory.rules import _mass, select
+from resonance_theory.rules.rates import Rates
+from resonance_theory.rules.rule import Rule
+from resonance_theory.typing import Array, ArrayLike, Floats
 
-__all__ = ["kept_fraction", "route", "success", "threshold"]
-
-Floats = NDArray[np.float64]
-
-_X, _W = np.polynomial.legendre.leggauss(24)
-_PANELS = 48
+__all__ = ["Adaptive", "AffinityLaw", "Kept", "adaptive"]
 
 
-def route(affinity: Any, mass: float, *, top: int = 1, capacity: int | None = None) -> Assignment:
-    """Route by resonance with adaptive capacity.
+class Kept(NamedTuple):
+    """What a share of the affinity does at one expert.
 
-    affinity: (tokens, experts) or (samples, tokens, experts), finite floats of any array-API library; mass: share of the
-    candidates' affinity to keep, in (0, 1]; top: experts per token, 1..experts; capacity: most tokens an expert may
-    keep, 1..tokens, which is also where it stands by default. Sums are taken in float64, in the order of falling
-    affinity. Ties go to the earlier position. Returns an `Assignment` of the same library; its `kept` says how many
-    tokens each expert took. Raises ValueError or TypeError naming the argument.
+    Attributes:
+        threshold: affinity down to which candidates are kept in the limit of many tokens; 1 where none are.
+        kept: expected fraction of its candidates that the expert keeps.
+        success: success rate of the expert's discriminative token.
     """
-    share = arguments.real("mass", mass, 0.0, 1.0, open_low=True)
-    if share.ndim:
-        raise TypeError(f"mass has shape {share.shape} but must be one number in (0, 1]")
-    scores = read(affinity, 1 if capacity is None else capacity, top)
-    if capacity is None:
-        scores = scores._replace(capacity=scores.affinity.shape[1])
-    return keep_mass(scores, top_experts(scores), float(share))
+
+    threshold: float
+    kept: float
+    success: float
 
 
-@arguments.broadcasting
-def threshold(mass: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
-    """The affinity down to which an expert keeps its candidates, for isotropic tokens in the limit of many tokens (N12).
+@dataclass(frozen=True, eq=False)
+class AffinityLaw:
+    """Affinities of one expert's candidates, in y = artanh(affinity); token models make it, `rt.adaptive` reads it.
 
-    mass in (0, 1], dim >= 2 (inf: scores that are independent standard normals), 1 <= experts <= dim orthonormal gates,
-    1 <= top < experts; broadcasts. Candidates of negative affinity are never kept: the result is at least 0. Error, against
-    integrals of the joint density: 1e-14 for dim >= 6, 1e-11 for dim 3 to 5, 1e-7 for dim 2, whose law is not smooth; for
-    mass = 1 that of the kept fraction only: of many experts' candidates too few lie near 0 to tell where the cut is.
-    Raises TypeError or ValueError outside the ranges above (top = experts leaves a total that vanishes).
+    Attributes:
+        density: density of a background token's being a candidate at y; its mass is the load.
+        tail: mass above an affinity.
+        hits: density of the discriminative token's being a candidate at y; its mass is the hit rate.
+        hit_tail: its mass above an affinity.
+        low, high: ends of the density; far: upper end of `hits`.
+        kinks: y at which a density is not smooth.
+        load: mass of the density.
     """
-    return _solve(mass, dim, experts, top)[0]
+
+    density: Callable[[Floats], Floats]
+    tail: Callable[[ArrayLike], Floats]
+    hits: Callable[[Floats], Floats]
+    hit_tail: Callable[[float], Any]
+    low: float
+    high: float
+    far: float
+    kinks: ArrayLike
+    load: float
+
+    def at(self, mass: float, tokens: int | None) -> Kept:
+        """What the share `mass` keeps of so many tokens; None: in the limit of many."""
+        few = _mass.Candidates.of(self.density, self.tail, self.low, self.high, tokens=tokens or 1, kinks=self.kinks)
+        cut = _mass.cut(few, mass)
+        if tokens is None:
+            return Kept(cut, float(self.tail(cut)) / self.load, float(self.hit_tail(cut)))
+        chance = _mass.chance(few, mass, tokens - 1)
+        kept = _mass.average(self.density, chance, few.edges) / self.load
+        return Kept(cut, min(kept, 1.0), min(_mass.average(self.hits, chance, few.edges, beyond=self.far), 1.0))
 
 
-@arguments.broadcasting
-def kept_fraction(
-    mass: ArrayLike,
-    dim: ArrayLike,
-    experts: ArrayLike,
-    *,
-    top: ArrayLike = 1,
-    tokens: ArrayLike | None = None,
-    load: ArrayLike | None = None,
-) -> Any:
-    """The fraction of its candidates that an expert keeps, in the limit of many tokens (N12). Parameters as in `threshold`.
+class Adaptive(Rule):
+    """Resonance with adaptive capacity.
 
-    Gaussian scores (dim = inf), 8 experts: mass .5, .8, .9 keep .339996, .645395, .779761.
-    tokens: 1 to 10^5; expected number kept of so many isotropic tokens over the expected number of candidates, for
-    finite dim. Error 1e-4 for mass up to .9, 1e-3 beyond.
-    load: π in (0, 1], the expert's share of the tokens where it is not top/experts, their affinities being those of
-    other candidates; it matters at finite `tokens` only (claim adaptive_loads).
+    ETR lets "a threshold of the sum of affinity scores" set how many tokens an expert keeps, without value or rule. This is
+    our reading: tokens choose Top-l experts as in resonance, and an expert keeps the fewest candidates of highest
+    affinity whose affinities sum to at least the share `mass` of its candidates' total. Where that total is not
+    positive it keeps none; negative affinities lower the total, so even mass = 1 drops candidates if there are any of them.
+
+    In every verb the share, a number in (0, 1], takes the place of the capacity, and rates need `candidates`, as
+    `Rates.planted` and `Evolving.rates` make them. tokens: 1 to 10^5 (error 1e-4 for mass up to 0.9, 1e-3 beyond), or
+    `math.inf` for the limit of many tokens (error 1e-10). Claims: adaptive_capacity, adaptive_exact, adaptive_loads.
     """
-    if tokens is None:
-        return np.broadcast_arrays(_solve(mass, dim, experts, top)[1], _share(load))[0][()]
-    return _each(tokens, mass, 0.0, dim, experts, top, load)[1]
+
+    name, title = "adaptive", "resonance with adaptive capacity"
+
+    def _found(self, tokens: Any, mass: Any, rates: Rates) -> list[Kept]:
+        share = arguments.number("mass", mass, 0.0, 1.0, open_low=True)
+        count = None if tokens == math.inf else arguments.whole("tokens", tokens, 1, 10**5)
+        laws = rates.candidates
+        if laws is None:
+            raise ValueError(
+                "rates.candidates is not known but must be given: how much affinity a share holds depends on it"
+            )
+        return [law.at(share, count) for law in (laws if isinstance(laws, tuple) else (laws,))]
+
+    def success(self, tokens: ArrayLike, capacity: ArrayLike, rates: Rates) -> Floats:
+        """Probability that the token is processed, averaged over the experts; `capacity` is the share of the affinity."""
+        return np.asarray(np.mean([one.success for one in self._found(tokens, capacity, rates)]))[()]
+
+    def failure(self, tokens: ArrayLike, capacity: ArrayLike, rates: Rates) -> Floats:
+        """1 - success, to the same absolute error."""
+        return 1.0 - self.success(tokens, capacity, rates)
+
+    def drop_rate(self, tokens: ArrayLike, capacity: ArrayLike, rates: Rates) -> Floats:
+        """Share of routed tokens that find no place."""
+        laws = rates.candidates if isinstance(rates.candidates, tuple) else (rates.candidates,)
+        found = self._found(tokens, capacity, rates)
+        load = [law.load for law in laws]
+        return np.asarray(1.0 - np.dot(load, [one.kept for one in found]) / sum(load))[()]
+
+    def kept(self, tokens: ArrayLike, capacity: ArrayLike, rates: Rates) -> Floats:
+        """Expected tokens that one expert keeps, averaged over the experts."""
+        laws = rates.candidates if isinstance(rates.candidates, tuple) else (rates.candidates,)
+        found = self._found(tokens, capacity, rates)
+        return np.asarray(np.mean([float(np.asarray(tokens)) * law.load * one.kept for law, one in zip(laws, found)]))[
+            ()
+        ]
+
+    def least_capacity(self, target: ArrayLike, tokens: ArrayLike, rates: Rates) -> Any:
+        """Least share of the affinity with success >= target in (0, 1), to 1e-6.
+
+        Raises:
+            ValueError: naming the best rate, where all of the affinity does not reach the target.
+        """
+        from scipy.optimize import brentq
+
+        goal = arguments.number("target", target, 0.0, 1.0, open_low=True, open_high=True)
+        best = float(self.success(tokens, 1.0, rates))
+        if best < goal:
+            raise ValueError(
+                f"target = {goal!r} cannot be reached: with all of the affinity the success rate is {best:.6g}"
+            )
+        low = 1e-6
+        if self.success(tokens, low, rates) >= goal:
+            return low
+        # keeping more of the affinity never loses a token, so the rate rises with the share
+        mass = float(brentq(lambda share: float(self.success(tokens, share, rates)) - goal, low, 1.0, xtol=1e-7))
+        return mass if self.success(tokens, mass, rates) >= goal else min(mass + 1e-6, 1.0)
+
+    def priority(self, affinity: Array, rng: Any = None) -> Array | None:
+        return affinity
+
+    def route(  # type: ignore[override]
+        self, affinity: Array, mass: float, *, top: int = 1, capacity: int | None = None
+    ) -> select.Assignment:
+        """Run the rule on affinities.
+
+        Args:
+            affinity: (tokens, experts) or (samples, tokens, experts), finite floats of any array-API library.
+            mass: share of the candidates' affinity to keep, in (0, 1].
+            top: experts that each token chooses, 1..experts.
+            capacity: most tokens that an expert may keep, 1..tokens; all of them unless given.
+
+        Returns:
+            The kept pairs, in the same library; `kept` says how many tokens each expert took. Sums are taken in float64, in
+            the order of falling affinity. Ties go to the earlier position.
+        """
+        share = arguments.number("mass", mass, 0.0, 1.0, open_low=True)
+        scores = select.read(affinity, 1 if capacity is None else capacity, top)
+        if capacity is None:
+            scores = scores._replace(capacity=scores.affinity.shape[1])
+        return select.keep_mass(scores, select.top_experts(scores), share)
 
 
-@arguments.broadcasting
-def success(
-    mass: ArrayLike,
-    signal: ArrayLike,
-    dim: ArrayLike,
-    experts: ArrayLike,
-    *,
-    top: ArrayLike = 1,
-    tokens: ArrayLike | None = None,
-    load: ArrayLike | None = None,
-) -> Any:
-    """Training success rate of planted tokens in the limit of many tokens: P(hit, affinity >= threshold) (N12, G5).
-
-    signal = theta / sigma >= 0, dim >= 2 finite; the other parameters as in `threshold`; broadcasts.
-    tokens: 1 to 10^5; the rate at so many tokens, error as in `kept_fraction`. load: as there.
-    """
-    if tokens is not None:
-        return _each(tokens, mass, signal, dim, experts, top, load)[0]
-    a = threshold(mass, arguments.integer("dim", dim, 2), experts, top=top)
-    a = np.broadcast_arrays(a, _share(load))[0]
-    a, theta, d, n, k = np.broadcast_arrays(a, arguments.real("signal", signal, 0.0, 1e150), dim, experts, top)
-    # From 1/sqrt(2) on, where no other gate can be as near, the token hits for certain.
-    result = np.asarray(signals.affinity_tail(np.maximum(a, np.sqrt(0.5)), theta, d))
-    for index in np.argwhere(a < np.sqrt(0.5)).tolist():
-        at = tuple(index)
-        one = float(theta[at]), int(d[at]), int(n[at])
-        x, w = _nodes(_edges(float(a[at]), float(np.sqrt(0.5)), _kinks(*one[1:])))
-        density = signals.affinity_density(x, *one[:2]) * candidates_.hit_given_affinity(x, *one[1:], top=int(k[at]))
-        result[at] += np.sum(w * density)
-    return np.clip(result, 0.0, 1.0)[()]
-
-
-def _share(load: ArrayLike | None) -> Floats:
-    """The load, nan where it is not given."""
-    return np.array(np.nan) if load is None else arguments.real("load", load, 0.0, 1.0, open_low=True)
-
-
-def _each(
-    tokens: ArrayLike,
-    mass: ArrayLike,
-    signal: ArrayLike,
-    dim: ArrayLike,
-    experts: ArrayLike,
-    top: ArrayLike,
-    load: ArrayLike | None,
-) -> tuple[Any, Any]:
-    """Success of a planted token and fraction of the background kept, at finite numbers of tokens."""
-    d = arguments.integer("dim", dim, 2)
-    values = np.broadcast_arrays(
-        arguments.integer("tokens", tokens, 1, 10**5),
-        arguments.real("mass", mass, 0.0, 1.0, open_low=True),
-        arguments.real("signal", signal, 0.0, 1e150),
-        d,
-        arguments.integer("experts", experts, 2, d, "dim"),
-        arguments.integer("top", top, 1, np.asarray(experts) - 1, "experts - 1"),
-        _share(load),
-    )
-    result = np.empty((2, *values[0].shape))
-    for at in np.ndindex(values[0].shape):
-        one = [value[at].item() for value in values]
-        result[(slice(None), *at)] = _finite(*one[:-1], None if np.isnan(one[-1]) else one[-1])
-    return result[0][()], result[1][()]
-
-
-@functools.lru_cache(maxsize=256)
-def _finite(s: int, share: float, theta: float, d: int, n: int, k: int, load: float | None) -> tuple[float, float]:
-    more = 1.0 if load is None else load * n / k  # the background's candidates, over those of equal loads
-
-    def density(y: Floats, signal: float = 0.0) -> Floats:
-        a = np.tanh(y)
-        chosen = candidates_.hit_given_affinity(a, d, n, top=k)
-        return np.asarray(signals.affinity_density(a, signal, d) * chosen / np.cosh(y) ** 2)
-
-    def tail(a: Floats) -> Floats:
-        return np.asarray(more * candidates_.candidate_tail(a, d, n, top=k))
-
-    high = float(np.arctanh(min(float(caps.cap_quantile(1e-18, d)), 1 - 1e-15)))
-    candidates = finite.Candidates.of(
-        lambda y: more * density(y), tail, -high, high, tokens=s, kinks=np.arctanh(_kinks(d, n))
-    )
-    kept = finite.chance(candidates, share, s - 1)
-    far = min(float(np.arcsinh(theta / np.sqrt(d - 1))) + high, 18.0)
-    success = finite.average(lambda y: density(y, theta), kept, candidates.edges, beyond=far)
-    fraction = finite.average(density, kept, candidates.edges) * n / k
-    return min(success, 1.0), min(fraction, 1.0)
-
-
-def _solve(mass: ArrayLike, dim: ArrayLike, experts: ArrayLike, top: ArrayLike) -> tuple[Any, Any]:
-    share = arguments.real("mass", mass, 0.0, 1.0, open_low=True)
-    size = np.asarray(dim)
-    finite = np.where(np.isinf(size), 2**52, size) if size.dtype.kind == "f" else size
-    whole = finite
-    if finite.dtype.kind == "f" and np.all((np.abs(finite) <= 2**52) & (finite == np.rint(finite))):
-        whole = finite.astype(np.int64)
-    d = arguments.integer("dim", whole, 2)
-    n = arguments.integer("experts", experts, 2, d, "dim")
-    k = arguments.integer("top", top, 1, n - 1, "experts - 1")
-    share, d, n, k = np.broadcast_arrays(share, d, n, k)
-    cut, fraction = np.empty(share.shape), np.empty(share.shape)
-    for index in np.ndindex(share.shape):
-        cut[index], fraction[index] = _root(float(share[index]), int(d[index]), int(n[index]), int(k[index]))
-    return cut[()], fraction[()]
-
-
-def _kinks(d: int, n: int) -> Floats:
-    """Affinities at which k gates can just be equal: there the laws of candidates are not smooth (felt up to dim 28)."""
-    k = np.arange(2, min(n, 28 - d) + 2)
-    return np.concatenate([-1 / np.sqrt(k), 1 / np.sqrt(k)])
-
-
-def _edges(low: float, high: float, kinks: Floats) -> Floats:
-    inside = kinks[(kinks > low) & (kinks < high)]
-    return np.unique(np.concatenate([np.linspace(low, high, _PANELS + 1), inside]))
-
-
-def _nodes(edges: Floats) -> tuple[Floats, Floats]:
-    """Gauss-Legendre nodes and weights on every panel."""
-    half = 0.5 * np.diff(edges)[:, None]
-    return (edges[:-1, None] + half * (1 + _X)).reshape(-1), (half * _W).reshape(-1)
-
-
-def _root(share: float, d: int, n: int, k: int) -> tuple[float, float]:
-    """(a, h(a)/h(-1)) with m(a) = share * m(-1)."""
-    if d == 2**52:  # independent standard normals: N_a ~ Bin(n, Q(a))
-        high, kinks = 9.5, np.empty(0)
-
-        def tail(x: Floats) -> Floats:
-            m = np.arange(1, k + 1)
-            return special.betainc(m, n - m + 1, special.ndtr(-np.asarray(x))[..., None]).sum(axis=-1) / n
-    else:
-        high, kinks = float(caps.cap_quantile(1e-20, d)), _kinks(d, n)
-
-        def tail(x: Floats) -> Floats:
-            return np.asarray(candidates_.candidate_tail(x, d, n, top=k))
-
-    total = _mass(tail, -high, high, kinks)
-    edges = _edges(0.0, high, kinks)
-    x, w = _nodes(edges)
-    panels = (w * tail(x)).reshape(-1, _X.size).sum(axis=1)
-    beyond = np.append(np.cumsum(panels[::-1])[::-1], 0.0)  # integral of h from each edge on
-    at_edges = edges * tail(edges) + beyond
-    # m falls for a > 0, from m(0) >= m(-1)
-    i = int(np.clip(np.searchsorted(-at_edges, -share * total) - 1, 0, edges.size - 2))
-
-    def excess(a: float) -> float:
-        half = 0.5 * (edges[i + 1] - a)
-        rest = half * float(_W @ tail(a + half * (1 + _X)))
-        return a * float(tail(np.asarray(a))) + rest + float(beyond[i + 1]) - share * total
-
-    if excess(edges[i + 1]) >= 0:  # a share beyond the last affinity that is resolved, where h is 1e-20
-        a = float(edges[i + 1])
-    elif excess(edges[i]) <= 0:  # by rounding: mass = 1 where hardly a candidate has an affinity near 0
-        a = float(edges[i])
-    else:
-        a = float(optimize.brentq(excess, edges[i], edges[i + 1], xtol=1e-15, rtol=1e-14))
-    return a, float(tail(np.asarray(a))) * n / k
-
-
-def _mass(tail: Callable[[Floats], Floats], low: float, high: float, kinks: Floats) -> float:
-    """m(low) = low h(low) + the integral of h from there on."""
-    x, w = _nodes(_edges(low, high, kinks))
-    return low * float(tail(np.asarray(low))) + float(w @ tail(x))
+adaptive = Adaptive()

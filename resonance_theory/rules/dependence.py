@@ -17,6 +17,7 @@ root of the number of blocks otherwise; the beta-binomial takes O(tokens).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -68,6 +69,10 @@ class Counts:
         """Shapes of the model's own parameters, which broadcast with all else."""
         return {}
 
+    def cost(self, tokens: int, rule: str) -> float:
+        """About how many binomial tails one rate takes."""
+        return 1.0
+
 
 class Independent(Counts):
     """Tokens choose independently of each other."""
@@ -107,6 +112,13 @@ class Blocks(Counts):
         s = arguments.integer("tokens", tokens, 1, 2**52)
         runs, rest = np.divmod(s, self.length)
         return (runs * np.square(np.asarray(self.length, np.float64)) + np.square(rest)) / s
+
+    def cost(self, tokens: int, rule: str) -> float:
+        runs = tokens / float(np.min(self.length))
+        return 4.0 if rule == "token_choice" else 4.0 * min(runs, 20.0 * math.sqrt(runs)) + 4.0
+
+    def __str__(self) -> str:
+        return f"tokens that choose in runs of {np.asarray(self.length).item()}"
 
     def position(self, s: Whole, c: Whole, at: Threshold) -> _law.Logs:
         s, c, m, *parts = np.broadcast_arrays(s, c, self.length, *at)
@@ -244,6 +256,12 @@ class BetaBinomial(Counts):
     def variance_ratio(self, tokens: ArrayLike) -> Floats:
         """Variance of the load over the binomial one, 1 + (s-1) correlation."""
         return 1.0 + (arguments.integer("tokens", tokens, 1, 2**52) - 1) * np.asarray(self.correlation)
+
+    def cost(self, tokens: int, rule: str) -> float:
+        return float(tokens) * (0.1 if rule in ("token_choice", "random_keep") else 1.0)
+
+    def __str__(self) -> str:
+        return f"loads that vary with correlation {np.asarray(self.correlation).item():.6g} within a sample"
 
     def position(self, s: Whole, c: Whole, at: Threshold) -> _law.Logs:
         def sums(mass: Floats, n: Floats, c: Floats, extra: None) -> tuple[Floats, Floats]:

@@ -83,10 +83,11 @@ class Pooled(Rule):
         return self.rule.route(flat, samples * scores.capacity, top=top, rng=rng)
 
 
-def _position(b: Whole, s: Whole, c: Whole, r: Floats, at: Threshold) -> _law.Logs:
+def _position(samples: Whole, tokens: Whole, capacity: Whole, rival: Floats, at: Threshold) -> _law.Logs:
     """A place in position order over the batch, where the other samples' own tokens have the load r."""
-    shape = np.broadcast_shapes(b.shape, s.shape, c.shape, r.shape, at.p.shape)
-    b, s, c, r, *parts = (np.broadcast_to(value, shape).ravel() for value in (b, s, c, r, *at))
+    shape = np.broadcast_shapes(samples.shape, tokens.shape, capacity.shape, rival.shape, at.p.shape)
+    b, s, c = (np.broadcast_to(value, shape).ravel() for value in (samples, tokens, capacity))
+    r, *parts = (np.broadcast_to(value, shape).ravel() for value in (rival, *at))
     place = np.empty((2, b.size))
     group = np.cumsum(b * (b + 1) // 2) // (_MOST * _MOST)
     for g in np.unique(group):

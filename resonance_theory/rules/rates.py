@@ -114,7 +114,7 @@ class Rates:
 
     def average(self, logs: _law.Logs) -> _law.Logs:
         """Average over the nodes, where there are any."""
-        return _law.average(logs, self.weight)
+        return _law.average(logs, None if self.weight is None else np.asarray(self.weight))
 
     def mean(self, value: ArrayLike) -> Any:
         """Average of a function on the nodes, where there are any."""

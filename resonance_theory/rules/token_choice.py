@@ -75,10 +75,10 @@ class TokenChoice(Rule):
                 threshold = Threshold.of(float(load))
             else:
                 top, experts = int(_ties.element(rates.top, at)), int(_ties.element(rates.experts, at))
-                load, threshold = Fraction(top, experts), Threshold.ratio(np.int64(top), np.int64(experts))
+                load, threshold = Fraction(top, experts), Threshold.ratio(np.array(top), np.array(experts))
             hit = Fraction(float(_ties.element(rates.hit, at)))
             if load in (0, 1):
-                return hit * (min(1, Fraction(c, s)) if load else 1) >= goal
+                return hit * (Fraction(min(c, s), s) if load else 1) >= goal
 
             def log_mean() -> tuple[bool, float]:
                 found = tail(np.array(s), np.array(c), threshold)

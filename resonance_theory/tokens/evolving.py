@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from resonance_theory import _arguments as arguments
-from resonance_theory.rules import _mass
+from resonance_theory.rules.adaptive import AffinityLaw
 from resonance_theory.rules.rates import Rates
 from resonance_theory.tokens.gaussian import Gaussian, rates
 from resonance_theory.tokens.samplers import PlantedSample
 
-__all__ = ["Adaptive", "Evolving", "moments", "transition"]
+__all__ = ["Adapted", "Evolving", "moments", "transition"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -53,7 +53,7 @@ def transition(rng: np.random.Generator, x: Floats, mean: Floats, step: float, *
     return np.asarray(mean + (x - mean) * memory + np.sqrt(variance) * rng.standard_normal(x.shape))
 
 
-class Adaptive(NamedTuple):
+class Adapted(NamedTuple):
     """What an affinity mass does at one time; arrays of shape (experts,)."""
 
     threshold: Floats  #: affinity down to which candidates are kept in the limit of many tokens; 1: none are
@@ -119,7 +119,8 @@ class Evolving:
         if variance == 0:
             raise ValueError(f"time = {time} must be positive where the start is deterministic")
         tokens = [self._seen(mean, variance) for mean in (classes[:1] if self._alike() else classes)]
-        return rates(tokens, [self._seen(m, variance) for m in background], share=self.share, top=top, nodes=nodes)
+        found = rates(tokens, [self._seen(m, variance) for m in background], share=self.share, top=top, nodes=nodes)
+        return found.replace(candidates=self._affinities(time, top) if top < self.experts else None)
 
     law = rates
 
@@ -139,31 +140,28 @@ class Evolving:
             raise ValueError(f"time = {time} must be positive where the start is deterministic")
         return np.mean([self._seen(m, variance).candidate_tail(affinity, expert, top=top) for m in classes], axis=0)
 
-    def adaptive(self, time: float, mass: float, *, tokens: int | None = None, top: int = 1) -> Adaptive:
-        """Resonance with adaptive capacity at one time: what an affinity mass in (0, 1] keeps, and its success rate (N12).
+    def adaptive(self, time: float, mass: float, *, tokens: int | None = None, top: int = 1) -> Adapted:
+        """Resonance with adaptive capacity at one time: what an affinity mass in (0, 1] keeps, and its success rate.
 
-        tokens: 1 to 10^5, the exact law for so many tokens (error 1e-4 for mass up to .9, 1e-3 beyond); None, the limit of many
-        tokens (error 1e-10). time: as in `law`; top: experts per token, below their number.
+        tokens: 1 to 10^5, the exact law for so many tokens (error 1e-4 for mass up to 0.9, 1e-3 beyond); None, the limit of
+        many tokens (error 1e-10). time: as in `rates`; top: experts per token, below their number.
         """
-        time = _instant(time)
-        share = arguments.real("mass", mass, 0.0, 1.0, open_low=True)
-        if share.ndim:
-            raise TypeError(f"mass has shape {share.shape} but must be one number in (0, 1]")
-        most = int(arguments.integer("top", top, 1, self.experts - 1, "experts - 1"))
-        count = None if tokens is None else int(arguments.integer("tokens", tokens, 1, 10**5))
+        time, share = _instant(time), arguments.number("mass", mass, 0.0, 1.0, open_low=True)
+        most = arguments.whole("top", top, 1, self.experts - 1, "experts - 1")
+        count = None if tokens is None else arguments.whole("tokens", tokens, 1, 10**5)
+        found = [law.at(share, count) for law in self._affinities(time, most)]
+        cut, kept, success = (np.array(column) for column in zip(*found))
+        if len(found) == 1:
+            cut, kept = np.repeat(cut, self.experts), np.repeat(kept, self.experts)
+        return Adapted(cut, kept, self.load(time, top=most), float(success.mean()))
+
+    def _affinities(self, time: float, top: int) -> tuple[AffinityLaw, ...]:
         classes, background, variance = self.mean(time)
         if variance == 0:
             raise ValueError(f"time = {time} must be positive where the start is deterministic")
         others = [self._seen(mean, variance) for mean in background]
-        alike = self._alike()
-        found = [
-            _adapted(self._seen(classes[i], variance), others, self.share, i, float(share), count, most)
-            for i in range(1 if alike else self.experts)
-        ]
-        cut, kept, success = (np.array(column) for column in zip(*found))
-        if alike:
-            cut, kept = np.repeat(cut, self.experts), np.repeat(kept, self.experts)
-        return Adaptive(cut, kept, self.load(time, top=most), float(success.mean()))
+        experts = range(1 if self._alike() else self.experts)
+        return tuple(_affinities(self._seen(classes[i], variance), others, self.share, i, top) for i in experts)
 
     def _alike(self) -> bool:
         """Whether the background and the start treat all experts alike, which then have one law."""
@@ -235,42 +233,25 @@ class Evolving:
         return Gaussian(tuple(scaled[:-1]), abs(float(scaled[-1])), self.dim)
 
 
-def _adapted(
-    token: Gaussian,
-    background: list[Gaussian],
-    share: Floats,
-    expert: int,
-    mass: float,
-    tokens: int | None,
-    top: int,
-) -> tuple[float, float, float]:
-    """One expert: the limit's threshold, the fraction of its candidates kept, the success of its class."""
+def _affinities(token: Gaussian, background: list[Gaussian], share: Floats, expert: int, top: int) -> AffinityLaw:
+    """Affinities of one expert's candidates and of its class's token."""
     parts = [part._chosen(expert, top) for part in background]
-    load = float(sum(w * part.total for w, part in zip(share, parts)))
+    own = token._chosen(expert, top)
 
     def density(y: Floats) -> Floats:
         inside = (w * np.where((y > p.low) & (y < p.high), p.density_at(y), 0.0) for w, p in zip(share, parts))
         return np.asarray(sum(inside))
 
-    def tail(affinity: ArrayLike) -> Floats:
-        return np.asarray(sum(w * part.tail(affinity) for w, part in zip(share, parts)))
-
-    low, high = min(part.low for part in parts), max(part.high for part in parts)
-    ends = [end for part in parts for end in (part.low, part.high)]
-    candidates = _mass.Candidates.of(density, tail, low, high, tokens=tokens or 1, kinks=ends)
-    cut = _mass.cut(candidates, mass)
-    own = token._chosen(expert, top)
-    if tokens is None:
-        return cut, float(tail(cut)) / load, float(own.tail(cut))
-    kept = _mass.chance(candidates, mass, tokens - 1)
-
-    def hits(y: Floats) -> Floats:
-        return np.asarray(np.where((y > own.low) & (y < own.high), own.density_at(y), 0.0))
-
-    return (
-        cut,
-        _mass.average(density, kept, candidates.edges) / load,
-        _mass.average(hits, kept, candidates.edges, beyond=own.high),
+    return AffinityLaw(
+        density=density,
+        tail=lambda affinity: np.asarray(sum(w * part.tail(affinity) for w, part in zip(share, parts))),
+        hit_tail=own.tail,
+        hits=lambda y: np.asarray(np.where((y > own.low) & (y < own.high), own.density_at(y), 0.0)),
+        low=min(part.low for part in parts),
+        high=max(part.high for part in parts),
+        far=own.high,
+        kinks=[end for part in parts for end in (part.low, part.high)],
+        load=float(sum(w * part.total for w, part in zip(share, parts))),
     )
 
 

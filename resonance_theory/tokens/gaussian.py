@@ -150,7 +150,7 @@ def rates(
         classes = len(discriminative)
         rows.append((a, weight / weight.sum() / classes, hit, np.full(count, load), np.clip(q, 0, 1), np.clip(h, 0, 1)))
     names = ("affinity", "weight", "hit", "load", "false_positive", "candidate_tail")
-    columns = dict(zip(names, (np.concatenate(column) for column in zip(*rows))))
+    columns: dict[str, Any] = dict(zip(names, (np.concatenate(column) for column in zip(*rows))))
     columns["weight"] = columns["weight"] / columns["weight"].sum()
     return Rates(experts=experts, top=top, **columns)
 

@@ -17,6 +17,7 @@ from scipy import special
 from resonance_theory import _arguments as arguments
 from resonance_theory.rules.rates import Rates
 from resonance_theory.tokens._integration import dimension, log_cosh, signal_value, support
+from resonance_theory.tokens.affinity_mass import affinities
 from resonance_theory.tokens.candidates import candidate_tail_at, hit_given_affinity
 from resonance_theory.tokens.caps import upper_cap
 from resonance_theory.tokens.signals import log_tilt
@@ -139,6 +140,7 @@ def planted(
     q = upper_cap(np.abs(affinity), d.astype(np.float64), square)
     q = np.where(affinity >= 0, q, 1 - q)
     tail = candidate_tail_at(*(np.ravel(v) for v in (affinity, d, n, k, q)))
+    one = theta_.ndim == d_.ndim == n_.ndim == k_.ndim == 0
     return Rates(
         experts=n_,
         top=top,
@@ -147,4 +149,5 @@ def planted(
         hit=hit_given_affinity(affinity, d, n, top=k),
         false_positive=q,
         candidate_tail=tail.reshape(shape),
+        candidates=affinities(float(theta_), int(d_), int(n_), int(k_)) if one and k_ < n_ else None,
     )
