@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help verify verify-full evidence figures test test-long docs formal mutants lint clean
+.PHONY: help verify verify-full evidence figures test test-all test-long docs formal mutants lint clean
 
 help:
 	@echo "make verify       prove, compute and simulate every claim; audit real hidden states; report in out/report"
@@ -15,6 +15,7 @@ help:
 	@echo "make evidence     every study of simulations/ at its quick size, against its laws; resumes from out/evidence"
 	@echo "make figures      the figures, from stored results, in out/figures"
 	@echo "make test         the test suite"
+	@echo "make test-all     the same with everything that it can use installed: peers, Triton, the site, a browser, Coq"
 	@echo "make test-long    the tests that take minutes"
 	@echo "make docs         the documentation, with every claim's proof, as a site in out/docs"
 	@echo "make formal       Coq proofs of the exact laws and scalar lemmas, where Coq is installed"
@@ -45,6 +46,17 @@ figures: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --durations=10
+
+# Debian's browser and Coq, where they can be had; then only tests that need a GPU may be skipped
+$(VENV)/.all: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs,peers,triton]'
+	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  command -v chromium >/dev/null && command -v coqc >/dev/null || { apt-get update -qq && \
+	  apt-get install -y -qq chromium coq libcoq-coquelicot libcoq-interval >/dev/null; }; fi
+	@touch $@
+
+test-all: $(VENV)/.all
+	RESONANCE_TEST_ALL=1 $(BIN)/python -m pytest -n auto --durations=10
 
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m long --durations=10
