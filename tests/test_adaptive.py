@@ -131,7 +131,7 @@ def test_no_expert_keeps_a_candidate_of_negative_affinity():
         ({"mass": 1.5}, ValueError, "mass = 1.5 must be"),
         ({"mass": float("nan")}, ValueError, "mass = nan must be"),
         ({"mass": "half"}, TypeError, "mass = 'half' must be"),
-        ({"mass": [0.5, 0.6]}, TypeError, "must be one number"),
+        ({"mass": [0.5, 0.6]}, ValueError, "must be one number"),
         ({"capacity": 6}, ValueError, "capacity = 6 must be"),
         ({"top": 4}, ValueError, "top = 4 must be"),
         ({"affinity": np.full((5, 3), 1.7e308)}, ValueError, "affinity holds values beyond 1e290"),

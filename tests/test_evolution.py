@@ -74,7 +74,6 @@ def test_a_mixture_averages_its_components():
     for name in ("load", "false_positive", "candidate_tail"):
         mixed = sum(w * getattr(law, name) for w, law in zip(share, alone))
         np.testing.assert_allclose(getattr(both, name), mixed, atol=1e-13)
-    np.testing.assert_array_equal(both.expert, np.repeat([0, 1], 512))
 
 
 def test_classes_that_look_alike_are_computed_once():
@@ -132,7 +131,7 @@ def test_an_expert_whose_candidates_have_no_affinity_keeps_none():
     ("arguments", "error", "words"),
     [
         ({"mass": 0.0}, ValueError, r"mass = 0.0 must be a finite number in \(0, 1\]"),
-        ({"mass": [0.5, 0.6]}, TypeError, "mass has shape"),
+        ({"mass": [0.5, 0.6]}, ValueError, "mass = .* must be one number"),
         ({"mass": "half"}, TypeError, "mass = 'half'"),
         ({"tokens": 0}, ValueError, "tokens = 0 must be"),
         ({"tokens": 2.5}, TypeError, "tokens = 2.5 must be"),

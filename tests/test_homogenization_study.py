@@ -92,14 +92,14 @@ def test_a_small_run_passes_and_rejects_every_wrong_law(small):
 
 def test_tokens_of_another_law_are_found(small, monkeypatch):
     """A common mean towards the first gate unbalances the experts and moves every cosine."""
-    original = study.tokens.isotropic
+    original = study.samplers.isotropic
 
     def shifted(*arguments):
         x = original(*arguments)
         x[..., 0] += 0.5
         return x
 
-    monkeypatch.setattr(study.tokens, "isotropic", shifted)
+    monkeypatch.setattr(study.samplers, "isotropic", shifted)
     rows = run_study("homogenization", seed=3, progress=None).rows
     assert "VIOLATED" in {row["verdict"] for row in rows if row["case"].endswith("vectors")}
     assert {row["verdict"] for row in rows if row["case"].endswith("scale")} == {"SUPPORTED"}

@@ -25,7 +25,7 @@ def test_python_blocks(name):
         pytest.importorskip("torch")
     parser, runner = doctest.DocTestParser(), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     runner.run(parser.get_doctest("\n".join(blocks), {}, name, name, 0))
-    assert runner.tries > 6
+    assert runner.tries >= 5
     assert runner.failures == 0
 
 
@@ -51,11 +51,11 @@ def test_the_tour_prints_what_it_shows(capsys):
 
 
 def test_audit_table(capsys):
-    """Every number of the README's audit table stands in the audit's own table, layer by layer."""
+    """Every number of the audit table of docs/audit.md stands in the audit's own table, layer by layer."""
     from resonance_theory import audit
 
     layers = audit.audit(audit.example()).table().split("layer.")[1:]
-    rows = re.findall(r"^\| (\d) \|(.*)\|$", README, re.M)
+    rows = re.findall(r"^\| (\d) \|(.*)\|$", PAGES["audit.md"], re.M)
     assert len(rows) == len(layers) == 3
     for (name, cells), layer in zip(rows, layers):
         assert layer.startswith(name)
@@ -68,11 +68,11 @@ def test_audit_table(capsys):
 def test_named_claims_and_files_exist():
     from resonance_theory.evidence.claims import ledger
 
-    links = re.findall(r"\[`?(\w+)`?\]\((?:\.\./)?proofs/(\w+)\.py\)", "".join(PAGES.values()))
+    links = re.findall(r"\[`?(\w+)`?\]\((?:\.\./)?proofs/\w+/(\w+)\.py\)", "".join(PAGES.values()))
     assert len(links) > 20
     assert all(word == file for word, file in links)
     assert {file for _, file in links} <= set(ledger.claim_ids())
-    last_cells = re.findall(r"\| ([^|]*proofs/[^|]*) \|$", README, re.M)
+    last_cells = re.findall(r"\| ([^|]*proofs/[^|]*) \|$", PAGES["corrections.md"], re.M)
     assert len(last_cells) > 8
     notebook = "".join("".join(c["source"]) for c in json.loads((ROOT / "docs" / "tour.ipynb").read_text())["cells"])
     for name, text in {**PAGES, "tour.ipynb": notebook}.items():
@@ -85,7 +85,7 @@ def test_benchmark_table_is_the_stored_record():
     import numpy as np
 
     runs = json.loads((ROOT / "simulations/results/router_benchmark.json").read_text())["runs"]
-    table = README.split("## How fast")[1].split("## ")[0]
+    table = PAGES["speed.md"]
     rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
     assert rows[0][1:] == [f"{s['tokens']}, {s['dim']}, {s['experts']}" for s in runs[0].values()]
     names = ["kernel", "kernel, top-2", "kernel, with gradient", "kernel, fresh gradient", "eager torch"]

@@ -159,9 +159,9 @@ def without_first_slot(routed):
 
 
 def test_a_sampler_with_a_weaker_signal_is_found(small, monkeypatch):
-    original = success_rate.tokens.planted_affinity
+    original = success_rate.samplers.planted_affinity
     monkeypatch.setattr(
-        success_rate.tokens, "planted_affinity", lambda rng, b, s, d, n, signal: original(rng, b, s, d, n, 0.8 * signal)
+        success_rate.samplers, "planted_affinity", lambda rng, b, s, d, n, signal: original(rng, b, s, d, n, 0.8 * signal)
     )
     verdicts = {row["verdict"] for row in run_study("success_rate", seed=11, progress=None).rows}
     assert "VIOLATED" in verdicts
@@ -211,7 +211,7 @@ def fail(*_, **__):
 
 
 def test_a_failing_sampler_is_one_sentence_at_the_command_line(small, monkeypatch, capsys):
-    monkeypatch.setattr(success_rate.tokens, "planted_affinity", fail)
+    monkeypatch.setattr(success_rate.samplers, "planted_affinity", fail)
     assert cli.main(["simulate", "success_rate"]) == 1
     err = capsys.readouterr().err.strip().splitlines()
     sentence = "resonance simulate: success_rate/s=8 n=2 d=4 θ=1 projections, block 0: OSError: the disk is gone"
