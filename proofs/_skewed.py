@@ -11,31 +11,27 @@ At boost 0 the percentile 1 - e^{-v} given a hit is uniform; at a higher boost i
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from scipy import special
+
+from resonance_theory.rules import Rates
 
 LOAD = (0.5, 0.3, 0.15, 0.05)
 
 
-class Law(NamedTuple):
-    """Quadrature nodes, flat over (expert, affinity); `weight` sums to 1."""
-
-    weight: np.ndarray
-    hit: np.ndarray
-    false_positive: np.ndarray
-    candidate_tail: np.ndarray
-
-
-def law(boost: float) -> Law:
+def rates(boost: float) -> Rates:
+    """Rates on quadrature nodes, flat over (expert, affinity)."""
     node, mass = special.roots_legendre(400)
     t, m = (1 + node) / 2, 10.0  # e^{-bv} is uniform, and t^10: the power smooths the end at 0
     weight = mass / 2 * m * t ** (m - 1)
     w = np.array(LOAD)[:, None]
     v = -m * np.log(t) / (w * np.exp(boost))
     parts = (np.broadcast_to(weight, v.shape) / len(LOAD), np.exp(-(1 - w) * v), -np.expm1(-w * v), -w * np.expm1(-v))
-    return Law(*(part.reshape(-1) for part in parts))
+    weight, hit, false_positive, candidate_tail = (part.reshape(-1) for part in parts)
+    load = np.broadcast_to(w, v.shape).reshape(-1)
+    return Rates(
+        weight=weight / weight.sum(), hit=hit, false_positive=false_positive, candidate_tail=candidate_tail, load=load
+    )
 
 
 def hit_rates(boost: float) -> np.ndarray:

@@ -24,5 +24,7 @@ def pytest_sessionfinish(session, exitstatus):
         return
     skipped = [f"{report.nodeid}: {report.longrepr[2]}" for report in reporter.stats.get("skipped", [])]
     if bad := not_excused(skipped):
-        reporter.write_line("skipped although `make test-all` installs all but devices:\n  " + "\n  ".join(bad), red=True)
+        reporter.write_line(
+            "skipped although `make test-all` installs all but devices:\n  " + "\n  ".join(bad), red=True
+        )
         session.exitstatus = 1

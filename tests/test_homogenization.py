@@ -165,7 +165,9 @@ def test_mean_radius():
     with mpmath.workdps(40):
         for d in (1, 2, 59, 60, 61, 64, 80, 10**4, 10**9):
             ratio = mpmath.exp(mpmath.loggamma((d + mpmath.mpf(1)) / 2) - mpmath.loggamma(mpmath.mpf(d) / 2))
-            assert float(hm.closed_forms._mean_radius(float(d))) == pytest.approx(float(mpmath.sqrt(2) * ratio), rel=1e-15, abs=0)
+            assert float(hm.closed_forms._mean_radius(float(d))) == pytest.approx(
+                float(mpmath.sqrt(2) * ratio), rel=1e-15, abs=0
+            )
 
 
 def test_published_values():

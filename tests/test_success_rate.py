@@ -161,7 +161,9 @@ def without_first_slot(routed):
 def test_a_sampler_with_a_weaker_signal_is_found(small, monkeypatch):
     original = success_rate.samplers.planted_affinity
     monkeypatch.setattr(
-        success_rate.samplers, "planted_affinity", lambda rng, b, s, d, n, signal: original(rng, b, s, d, n, 0.8 * signal)
+        success_rate.samplers,
+        "planted_affinity",
+        lambda rng, b, s, d, n, signal: original(rng, b, s, d, n, 0.8 * signal),
     )
     verdicts = {row["verdict"] for row in run_study("success_rate", seed=11, progress=None).rows}
     assert "VIOLATED" in verdicts

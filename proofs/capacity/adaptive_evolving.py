@@ -28,7 +28,7 @@ import sympy as sp
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, fails, holds
-from resonance_theory.rules import adaptive, resonance
+from resonance_theory.rules import Rates, adaptive, resonance
 from resonance_theory.tokens import affinity_mass, candidates
 from resonance_theory.tokens.evolving import Evolving
 
@@ -106,15 +106,15 @@ def _(side: SimpleNamespace) -> Outcome:
             return fails(f"t={time}: the cut is {law.threshold[0]:.6f}, claimed {cut(side, time, 0.8):.6f}")
     for mass, mark in MARKS.items():
         time = passing(mark)
-        token = FLOW.law(time, nodes=4096)
+        token = FLOW.rates(time, nodes=4096)
         above = token.weight @ (token.hit * (token.affinity >= cut(side, time, mass))) / (token.weight @ token.hit)
         if abs(above - 0.95) > 2e-3:
             return fails(f"τ={mass}, r={mark}: success given a hit is {above:.4f}, not .95")
     rows, chosen = [], 512 * float(affinity_mass.kept_fraction(0.8, 64, 8, tokens=4096))
     for time in (0.5, passing(MARKS[0.8]), 4.0):
-        token = FLOW.law(time, nodes=4096)
+        token = FLOW.rates(time, nodes=4096)
         joint = {"hit": token.hit, "candidate_tail": token.candidate_tail, "weight": token.weight}
-        needed = int(resonance.least_capacity(0.95 * float(token.weight @ token.hit), 4096, **joint))
+        needed = int(resonance.least_capacity(0.95 * float(token.weight @ token.hit), 4096, Rates(**joint)))
         rows.append((ratio(time), needed))
     if not rows[0][1] > 1.2 * chosen or abs(rows[1][1] - chosen) > 0.06 * chosen or not rows[2][1] < 0.5 * chosen:
         return fails(f"chosen {chosen:.0f}, needed {rows}")
@@ -143,7 +143,7 @@ def law(side: SimpleNamespace, *, time: float, total: int, mass: float) -> dict[
     """The exact rates at `total` tokens, moved by what the claimed cut changes in the limit."""
     exact = FLOW.adaptive(time, mass, tokens=total)
     right, claimed = cut(claim.truth, time, mass), cut(side, time, mass)
-    token = FLOW.law(time, nodes=4096)
+    token = FLOW.rates(time, nodes=4096)
     moved = token.weight @ (token.hit * ((token.affinity >= claimed) * 1.0 - (token.affinity >= right)))
     more = 8 * (candidates.candidate_tail(claimed, 64, 8) - candidates.candidate_tail(right, 64, 8))
     return {

@@ -20,7 +20,7 @@ import sympy as sp
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import token_choice
+from resonance_theory.rules import Rates, token_choice
 
 
 def side(fluid: Callable[..., Any]) -> SimpleNamespace:
@@ -67,7 +67,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 def bracket(side: SimpleNamespace, tokens: int, load: float, capacity: int) -> tuple[float, float, float]:
     """Dropped fraction by the package, and the claimed lower and upper limits."""
-    dropped = float(token_choice.failure(tokens, 8, capacity, load=load))
+    dropped = float(token_choice.failure(tokens, capacity, Rates(experts=8, load=load)))
     low = max(0.0, float(side.fluid(capacity / (tokens * load))))
     return dropped, low, low + 0.5 * float(np.sqrt((1 - load) / (tokens * load)))
 

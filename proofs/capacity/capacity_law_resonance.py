@@ -20,7 +20,7 @@ from proofs import _skewed
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import resonance
+from resonance_theory.rules import Rates, resonance
 
 x, h = sp.symbols("x h", positive=True)
 
@@ -87,7 +87,7 @@ def _(side: SimpleNamespace) -> Outcome:
     kappa = np.array([root(int(s) - 1, float(t), float(g)) for s, t, g in zip(total, tail, goal)])
     used = (kappa >= 1) & (kappa <= total - 2)
     total, tail, goal, kappa = total[used], tail[used], goal[used], kappa[used]
-    least = resonance.least_capacity(goal, total, hit=1.0, candidate_tail=tail)
+    least = resonance.least_capacity(goal, total, Rates(hit=1.0, candidate_tail=tail))
     outside = (least < np.ceil(kappa - 1e-7)) | (least > np.ceil(kappa + 1e-7) + side.extra)
     if outside.any():
         i = int(np.argmax(outside))
@@ -98,7 +98,7 @@ def _(side: SimpleNamespace) -> Outcome:
     if wrong.any():
         return fails(f"closed form above C* at s={total[np.argmax(wrong)]}")
     for rho, expected in ((0.6, 336), (0.4, 229), (0.1, 64)):  # s = 4096, n = 8, τ = .95, minimality by SciPy's tails
-        ours = int(resonance.least_capacity(0.95, 4096, hit=1.0, candidate_tail=rho / 8))
+        ours = int(resonance.least_capacity(0.95, 4096, Rates(hit=1.0, candidate_tail=rho / 8)))
         enough = stats.binom.cdf(ours - 1, 4095, rho / 8) >= 0.95 > stats.binom.cdf(ours - 2, 4095, rho / 8)
         if ours != expected or not enough:
             return fails(f"ρ={rho}: C* = {ours}")

@@ -15,7 +15,7 @@ import sympy as sp
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import token_choice
+from resonance_theory.rules import Rates, token_choice
 
 x, w, tau = sp.symbols("x w tau", positive=True)
 
@@ -75,26 +75,26 @@ def _(side: SimpleNamespace) -> Outcome:
     goal = np.where(rng.random(3000) < 0.7, near, rng.uniform(0.05, 0.99, 3000))
     used = (goal > 0) & (goal < 1) & (spread < 3.9 * (1 - goal))
     experts, total, goal = experts[used], total[used], goal[used]
-    least = token_choice.least_capacity(goal, total, experts)
+    least = token_choice.least_capacity(goal, total, Rates(experts=experts))
     for i in range(len(goal)):
         low, high = side.interval(int(total[i]), int(experts[i]), float(goal[i]))
         if not low <= least[i] <= high:
             return fails(f"s={total[i]}, n={experts[i]}, τ={goal[i]:.6f}: C* = {least[i]}, claimed {low}..{high}")
-    if np.any(token_choice.success(total, experts, least) < goal * (1 - 1e-13)):
+    if np.any(token_choice.success(total, least, Rates(experts=experts)) < goal * (1 - 1e-13)):
         return fails("one of the package's least capacities misses τ")
     # several experts per token, and loads of their own: the law knows π only
     top = 1 + (experts * rng.random(len(goal)) ** 3).astype(np.int64)
     load = rng.uniform(0.01, 0.6, len(goal))
     for share, ours in (
-        (top / experts, token_choice.least_capacity(goal, total, experts, top=top)),
-        (load, token_choice.least_capacity(goal, total, experts, load=load)),
+        (top / experts, token_choice.least_capacity(goal, total, Rates(experts=experts, top=top))),
+        (load, token_choice.least_capacity(goal, total, Rates(experts=experts, load=load))),
     ):
         for i in np.flatnonzero((1 - share) / (share * total) < 3.9 * (1 - goal)).tolist():
             low, high = side.interval(int(total[i]), 1 / float(share[i]), float(goal[i]))
             if not low <= ours[i] <= high:
                 return fails(f"s={total[i]}, π={share[i]:.4f}, τ={goal[i]:.6f}: C* = {ours[i]}, claimed {low}..{high}")
     low, high = side.interval(4096, 8, 0.95)
-    exact = int(token_choice.least_capacity(0.95, 4096, 8))
+    exact = int(token_choice.least_capacity(0.95, 4096, Rates(experts=8)))
     if exact != 488 or not low <= exact <= high:
         return fails(f"s=4096, n=8, τ=.95: C* = {exact}, claimed {low}..{high}")
     return holds(f"{len(goal)} settings inside; s=4096, n=8, τ=.95: {low}..{high}, exactly {exact}")

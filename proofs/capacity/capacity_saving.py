@@ -19,7 +19,7 @@ from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.rules import resonance, token_choice
-from resonance_theory.tokens import planted
+from resonance_theory.tokens import Rates
 
 
 def quantile(values: np.ndarray, weights: np.ndarray, goal: float) -> float:
@@ -94,7 +94,9 @@ def _(side: SimpleNamespace) -> Outcome:
     for share, total in ((1 / 8, 10**3), (1 / 4, 10**5), (0.49, 10**5), (1 / 8, 10**7), (1 / 4, 10**9), (0.49, 10**9)):
         low, high = bracket(total, share, values, weights, goal)
         least = int(
-            resonance.least_capacity(goal, total, hit=np.ones(1000), candidate_tail=values * share, weight=weights)
+            resonance.least_capacity(
+                goal, total, Rates(hit=np.ones(1000), candidate_tail=values * share, weight=weights)
+            )
         )
         if not low <= least <= high:
             return fails(f"s={total}, π={share}: C* = {least} outside [{low:.1f}, {high:.1f}]")
@@ -111,14 +113,12 @@ def _(side: SimpleNamespace) -> Outcome:
 
 @claim.reference("planted d=64, n=8, θ=2.5, τ=.95: 48.6 % in the limit, and C* = 252 against 488 at s = 4096")
 def _(side: SimpleNamespace) -> Outcome:
-    law = planted.planted(2.5, 64, 8)
+    law = Rates.planted(2.5, 64, 8)
     hit = float(law.weight @ law.hit)
     given = law.weight * law.hit / hit
     saving = 1 - side.level(law.candidate_tail * 8, given, 0.95) / 0.95
-    least = int(
-        resonance.least_capacity(0.95 * hit, 4096, hit=law.hit, candidate_tail=law.candidate_tail, weight=law.weight)
-    )
-    other = int(token_choice.least_capacity(0.95, 4096, 8))
+    least = int(resonance.least_capacity(0.95 * hit, 4096, law))
+    other = int(token_choice.least_capacity(0.95, 4096, Rates(experts=8)))
     text = f"limit {100 * saving:.1f} %; at s = 4096 resonance needs {least}, token choice {other}"
     return holds(text) if abs(saving - (1 - least / other)) < 0.01 and (least, other) == (252, 488) else fails(text)
 

@@ -27,7 +27,7 @@ from resonance_theory.evidence.claims.certify import identity, nonnegative_polyn
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.rules import resonance, token_choice
-from resonance_theory.tokens import planted
+from resonance_theory.tokens import Rates
 from resonance_theory.tokens.evolving import Evolving
 
 theta, rate, start, noise, t = sp.symbols("theta lambda b sigma_0 t", positive=True)
@@ -127,7 +127,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 def saving(ratio: float, goal: float = 0.95) -> float:
     """1 - Q_ρ(τ|hit)/τ of the planted model; ρ falls along the nodes."""
-    law = planted.planted(ratio, 64, 8, nodes=4096)
+    law = Rates.planted(ratio, 64, 8, nodes=4096)
     mass = (law.weight * law.hit)[::-1]
     below = np.cumsum(mass) - 0.5 * mass
     return 1 - float(np.interp(goal, below / mass.sum(), 8 * law.candidate_tail[::-1])) / goal
@@ -150,10 +150,10 @@ def _(side: SimpleNamespace) -> Outcome:
         if abs(saving(mark) - share) > 2e-4:
             return fails(f"the saving at r = {mark} is {saving(mark):.5f}, not {share}")
         time = crossing(side, mark, FLOW)
-        law = FLOW.law(time, nodes=4096)
+        law = FLOW.rates(time, nodes=4096)
         goal = 0.95 * float(law.weight @ law.hit)
-        ours = resonance.least_capacity(goal, 16384, hit=law.hit, candidate_tail=law.candidate_tail, weight=law.weight)
-        cut = 1 - int(ours) / int(token_choice.least_capacity(0.95, 16384, 8))
+        ours = resonance.least_capacity(goal, 16384, law)
+        cut = 1 - int(ours) / int(token_choice.least_capacity(0.95, 16384, Rates(experts=8)))
         if abs(cut - share) > 0.01:
             return fails(f"at t = {time:.3f}, where {share} is claimed, the saving is {cut:.4f}")
         parts.append(f"{100 * cut:.1f} % at t = {time:.3f}")
@@ -174,9 +174,9 @@ def sample(rng: np.random.Generator, trials: int, *, share: float, capacity: int
 def law(side: SimpleNamespace, *, share: float, capacity: int, tokens: int) -> dict[str, float]:
     time = crossing(claim.truth, MARKS[share], FLOW)
     square = side.square(FLOW.signal, np.exp(-FLOW.rate * time), FLOW.start, FLOW.noise**2 / (2 * FLOW.rate))
-    nodes = planted.planted(float(np.sqrt(square)), 64, 8)
+    nodes = Rates.planted(float(np.sqrt(square)), 64, 8)
     joint = {"candidate_tail": nodes.candidate_tail, "weight": nodes.weight}
-    return {"resonance": float(resonance.success(tokens, capacity, hit=nodes.hit, **joint))}
+    return {"resonance": float(resonance.success(tokens, capacity, Rates(hit=nodes.hit, **joint)))}
 
 
 claim.simulate(

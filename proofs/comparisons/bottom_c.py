@@ -19,7 +19,7 @@ from scipy import stats
 
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, fails, holds
-from resonance_theory.rules import resonance
+from resonance_theory.rules import Rates, resonance
 
 
 def side(rival: Callable[..., Any]) -> SimpleNamespace:
@@ -58,7 +58,7 @@ def _(side: SimpleNamespace) -> Outcome:
     experts = rng.integers(2, 64, 500)
     capacity = np.maximum(1, (total / experts * rng.uniform(0.05, 1.2, 500)).astype(np.int64))
     tail = rng.random(500) / experts
-    ours = resonance.success(total, capacity, hit=1.0, candidate_tail=tail)
+    ours = resonance.success(total, capacity, Rates(hit=1.0, candidate_tail=tail))
     claimed = stats.binom.cdf(capacity - 1, total - 1, side.rival(1 / experts, tail))
     worst = int(np.argmax(np.abs(ours - claimed)))
     text = f"s={total[worst]}, C={capacity[worst]}: package {ours[worst]:.12f}, claimed {claimed[worst]:.12f}"

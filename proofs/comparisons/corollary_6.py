@@ -18,7 +18,7 @@ import sympy as sp
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import expert_choice, resonance, token_choice
+from resonance_theory.rules import Rates, expert_choice, resonance, token_choice
 
 
 def side(edge: float) -> SimpleNamespace:
@@ -73,8 +73,8 @@ def _(side: SimpleNamespace) -> Outcome:
 def _(side: SimpleNamespace) -> Outcome:
     for s in (256, 4096, 65536):
         capacity = int(0.4 * s)
-        ecr = float(expert_choice.success(s, capacity, false_positive=0.3))
-        tcr = float(token_choice.success(s, 8, capacity, hit=0.9))
+        ecr = float(expert_choice.success(s, capacity, Rates(false_positive=0.3)))
+        tcr = float(token_choice.success(s, capacity, Rates(experts=8, hit=0.9)))
         if ecr > tcr and not capacity / s > side.edge * 0.3:
             return fails(f"s={s}: token choice {tcr:.4f} is said to win, expert choice has {ecr:.4f}")
     return holds("the order of the rules is as claimed")
@@ -94,9 +94,9 @@ def _(side: SimpleNamespace) -> Outcome:
         capacity = int(c * s)
         limits = (p * min(1, c * n), float(c > side.edge * q), p * float(c > rho / n))
         values = (
-            float(token_choice.success(s, n, capacity, hit=p)),
-            float(expert_choice.success(s, capacity, false_positive=q)),
-            float(resonance.success(s, capacity, hit=p, candidate_tail=rho / n)),
+            float(token_choice.success(s, capacity, Rates(experts=n, hit=p))),
+            float(expert_choice.success(s, capacity, Rates(false_positive=q))),
+            float(resonance.success(s, capacity, Rates(hit=p, candidate_tail=rho / n))),
         )
         for name, value, limit in zip(("TCR", "ECR", "RES"), values, limits):
             if abs(value - limit) > 1e-3:

@@ -17,7 +17,7 @@ from scipy import special
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, fails, holds
-from resonance_theory.rules import expert_choice, resonance, token_choice
+from resonance_theory.rules import Rates, expert_choice, resonance, token_choice
 
 
 def side(extra: int) -> SimpleNamespace:
@@ -65,15 +65,15 @@ def _(side: SimpleNamespace) -> Outcome:
         experts, total = int(rng.integers(2, 64)), int(10 ** rng.uniform(0.7, 5))
         capacity = int(np.clip(total / experts * 10 ** rng.uniform(-1, 0.3), 1, total - 1))
         load = None if rng.random() < 0.5 else float(rng.uniform(0.01, 0.9))  # of equal experts, or one of its own
-        tcr = float(token_choice.success(total, experts, capacity, load=load))
+        tcr = float(token_choice.success(total, capacity, Rates(experts=experts, load=load)))
         if 1 - tcr < 1e-6:  # no room: the quantile of 1 - P loses its digits
             continue
         used += 1
         at = side.crossing(total, capacity, tcr)
         for sign in (-1, 1):
             h = at * (1 + sign * 1e-6)
-            res = float(resonance.success(total, capacity, hit=1.0, candidate_tail=h))
-            ecr = float(expert_choice.success(total, capacity, false_positive=h))
+            res = float(resonance.success(total, capacity, Rates(hit=1.0, candidate_tail=h)))
+            ecr = float(expert_choice.success(total, capacity, Rates(false_positive=h)))
             if (res > tcr) != (sign < 0) or (ecr > tcr) != (sign < 0):
                 return fails(f"s={total}, n={experts}, C={capacity}: at {h:.8g} RES {res:.8f}, TCR {tcr:.8f}")
         saved, flint.ctx.dps = flint.ctx.dps, 40
@@ -102,7 +102,7 @@ def law(side: SimpleNamespace, *, total: int, experts: int, capacity: int, candi
 
 CASES = []
 for _total, _experts, _capacity in ((12, 3, 3), (30, 5, 4)):
-    _rate = float(token_choice.success(_total, _experts, _capacity))
+    _rate = float(token_choice.success(_total, _capacity, Rates(experts=_experts)))
     _tail = claim.truth.crossing(_total, _capacity, _rate)
     CASES.append({"total": _total, "experts": _experts, "capacity": _capacity, "candidate_tail": _tail})
 

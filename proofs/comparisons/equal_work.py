@@ -34,7 +34,7 @@ from scipy import special
 from resonance_theory.evidence.claims.certify import nonnegative_polynomial
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import adaptive, expert_choice, resonance, token_choice
+from resonance_theory.rules import Rates, adaptive, expert_choice, resonance, token_choice
 from resonance_theory.tokens import affinity_mass, caps, samplers, signals
 from resonance_theory.tokens import planted as planted_
 
@@ -118,17 +118,14 @@ def rates(total: int, dim: int, experts: int, signal: float, work: int) -> dict[
     """Success at `work` tokens per expert on average: the two rules with candidates between two whole capacities."""
     law = planted_.planted(signal, dim, experts, nodes=4096)
     capacity = np.arange(1, total + 1)
-    spent = token_choice.kept(total, experts, capacity)
+    spent = token_choice.kept(total, capacity, Rates(experts=experts))
     c = int(np.searchsorted(spent, work))  # capacities c and c + 1
     part = float((work - spent[c - 1]) / (spent[c] - spent[c - 1]))
-    by_rank = [
-        float(resonance.success(total, k, hit=law.hit, candidate_tail=law.candidate_tail, weight=law.weight))
-        for k in (c, c + 1)
-    ]
+    by_rank = [float(resonance.success(total, k, law)) for k in (c, c + 1)]
     return {
         "TCR": float(law.weight @ law.hit) * work * experts / total,
         "RES": (1 - part) * by_rank[0] + part * by_rank[1],
-        "ECR": float(expert_choice.success(total, work, false_positive=law.false_positive, weight=law.weight)),
+        "ECR": float(expert_choice.success(total, work, law)),
     }
 
 
@@ -171,7 +168,7 @@ def law(side: SimpleNamespace, *, total: int, work: int, dim: int, signal: float
     share, planted = float(side.share), planted_.planted(signal, dim, 4, nodes=4096)
     spent = float(affinity_mass.kept_fraction(0.5, dim, 4, tokens=total)) / 4
     most, mass = (float(power(share * level, dim, signal)) for level in (work / total, spent))
-    ranked = float(expert_choice.success(total, work, false_positive=planted.false_positive, weight=planted.weight))
+    ranked = float(expert_choice.success(total, work, planted))
     return {
         "expert choice": min(ranked, most),
         "test": most,

@@ -24,7 +24,7 @@ from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.rules import expert_choice, resonance, token_choice
-from resonance_theory.tokens import planted, samplers, signals
+from resonance_theory.tokens import Rates, samplers, signals
 
 
 def side(direction: int) -> SimpleNamespace:
@@ -109,14 +109,14 @@ def _(side: SimpleNamespace) -> Outcome:
         dim = int(10 ** rng.uniform(0.5, 2.3))
         experts = int(rng.integers(2, min(dim, 24) + 1))
         top, signal = int(rng.integers(1, experts)), float(10 ** rng.uniform(-1.5, 1))
-        law = planted.planted(signal, dim, experts, top=top)
+        law = Rates.planted(signal, dim, experts, top=top)
         hit = float(signals.hit_rate(signal, experts, top=top))
         total = int(10 ** rng.uniform(0.5, 4)) + 1
         capacity = np.unique(np.clip(total * 10 ** rng.uniform(-2, 0, 5), 1, min(total, 500)).astype(np.int64))
-        tcr = token_choice.success(total, experts, capacity, hit=hit, top=top)
+        tcr = token_choice.success(total, capacity, Rates(experts=experts, hit=hit, top=top))
         joint = {"hit": law.hit, "candidate_tail": law.candidate_tail, "weight": law.weight}
-        res = resonance.success(total, capacity, **joint)
-        ecr = expert_choice.success(total, capacity, false_positive=law.false_positive, weight=law.weight)
+        res = resonance.success(total, capacity, Rates(**joint))
+        ecr = expert_choice.success(total, capacity, law)
         gaps = side.direction * np.stack([res - tcr, ecr - res])
         if gaps.min() < -1e-11:
             return fails(f"d={dim}, n={experts}, l={top}, θ={signal:.3f}, s={total}, C={capacity}: {tcr}, {res}, {ecr}")
@@ -150,13 +150,11 @@ def law(
     side: SimpleNamespace, *, total: int, dim: int, experts: int, signal: float, capacity: int, top: int
 ) -> dict[str, float]:
     """RES has at least TCR's exact rate and ECR at least RES's; the reverse chain would give RES at least ECR's."""
-    nodes = planted.planted(signal, dim, experts, top=top)
+    nodes = Rates.planted(signal, dim, experts, top=top)
     hit = float(signals.hit_rate(signal, experts, top=top))
-    tcr = float(token_choice.success(total, experts, capacity, hit=hit, top=top))
-    ecr = float(expert_choice.success(total, capacity, false_positive=nodes.false_positive, weight=nodes.weight))
-    res = float(
-        resonance.success(total, capacity, hit=nodes.hit, candidate_tail=nodes.candidate_tail, weight=nodes.weight)
-    )
+    tcr = float(token_choice.success(total, capacity, Rates(experts=experts, hit=hit, top=top)))
+    ecr = float(expert_choice.success(total, capacity, nodes))
+    res = float(resonance.success(total, capacity, nodes))
     return {"RES": tcr, "ECR": res} if side.direction > 0 else {"RES": ecr, "ECR": 0.0}
 
 

@@ -20,7 +20,7 @@ from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.rules import expert_choice, resonance
-from resonance_theory.tokens import planted, samplers
+from resonance_theory.tokens import Rates, samplers
 
 
 def side(miss: int) -> SimpleNamespace:
@@ -71,28 +71,28 @@ def _(side: SimpleNamespace) -> Outcome:
         q = np.sort(rng.random(5))[::-1]  # nodes in order of rising affinity
         h = np.minimum(q, pi) * rng.random(5)
         hit, weight = rng.random(5), rng.dirichlet(np.ones(5))
-        res = float(resonance.success(total, capacity, hit=hit, candidate_tail=h, weight=weight))
-        ecr = float(expert_choice.success(total, capacity, false_positive=q, weight=weight))
+        res = float(resonance.success(total, capacity, Rates(hit=hit, candidate_tail=h, weight=weight)))
+        ecr = float(expert_choice.success(total, capacity, Rates(false_positive=q, weight=weight)))
         if res < ecr - side.miss * float(weight @ (1 - hit)) - 1e-12:
             return fails(f"s={total}, C={capacity}: RES {res:.5f}, ECR {ecr:.5f}, miss {float(weight @ (1 - hit)):.5f}")
         rising = np.sort(hit)
-        together = float(resonance.success(total, capacity, hit=rising, candidate_tail=h, weight=weight))
+        together = float(resonance.success(total, capacity, Rates(hit=rising, candidate_tail=h, weight=weight)))
         if together < float(weight @ rising) * ecr - 1e-12:
             return fails("association fails for a rising hit rate")
         if capacity >= pi * (total - 1):
             x = min(capacity / (total - 1), 1.0)
             exponent = sum(a * np.log(a / b) for a, b in ((x, pi), (1 - x, 1 - pi)) if a > 0)
-            worst = float(resonance.failure(total, capacity, hit=1.0, candidate_tail=h).max())
+            worst = float(resonance.failure(total, capacity, Rates(hit=1.0, candidate_tail=h)).max())
             if worst > np.exp(-(total - 1) * exponent) * (1 + 1e-9) + 1e-300:
                 return fails("failure above the insurance bound")
-    falling = resonance.success(10, 1, hit=[1.0, 0.0], candidate_tail=[0.9, 0.001], weight=[0.5, 0.5])
-    other = expert_choice.success(10, 1, false_positive=[0.9, 0.001], weight=[0.5, 0.5])
+    falling = resonance.success(10, 1, Rates(hit=[1.0, 0.0], candidate_tail=[0.9, 0.001], weight=[0.5, 0.5]))
+    other = expert_choice.success(10, 1, Rates(false_positive=[0.9, 0.001], weight=[0.5, 0.5]))
     if not falling < 0.5 * other:
         return fails("the example with a falling hit rate does not break P_RES >= p P_ECR")
     # two classes, each of one affinity: the one that hits is lost to expert choice
     hits = np.array([1.0, 0.2])
-    apart = expert_choice.success(10, 1, false_positive=[0.9, 0.001])
-    both = float(resonance.success(10, 1, hit=hits, candidate_tail=[0.8, 0.0005]).mean())
+    apart = expert_choice.success(10, 1, Rates(false_positive=[0.9, 0.001]))
+    both = float(resonance.success(10, 1, Rates(hit=hits, candidate_tail=[0.8, 0.0005])).mean())
     if not float((hits * apart).mean()) <= both < 0.6 * float(apart.mean()):
         return fails(f"unlike classes: resonance {both:.4f}, expert choice {apart}")
     return holds(
@@ -127,8 +127,8 @@ def sample(
 def law(
     side: SimpleNamespace, *, total: int, dim: int, experts: int, signal: float, capacity: int, top: int
 ) -> dict[str, float]:
-    nodes = planted.planted(signal, dim, experts, top=top)
-    ecr = float(expert_choice.success(total, capacity, false_positive=nodes.false_positive, weight=nodes.weight))
+    nodes = Rates.planted(signal, dim, experts, top=top)
+    ecr = float(expert_choice.success(total, capacity, nodes))
     return {"success": ecr - side.miss * float(nodes.weight @ (1 - nodes.hit))}
 
 
@@ -151,8 +151,8 @@ def sample_skewed(rng: np.random.Generator, trials: int, *, total: int, boost: f
 
 
 def law_skewed(side: SimpleNamespace, *, total: int, boost: float, capacity: int) -> dict[str, float]:
-    nodes = _skewed.law(boost)
-    ecr = float(expert_choice.success(total, capacity, false_positive=nodes.false_positive, weight=nodes.weight))
+    nodes = _skewed.rates(boost)
+    ecr = float(expert_choice.success(total, capacity, nodes))
     return {"success": ecr - side.miss * float(nodes.weight @ (1 - nodes.hit))}
 
 

@@ -23,7 +23,7 @@ from proofs import _skewed
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import resonance, token_choice
+from resonance_theory.rules import Rates, resonance, token_choice
 
 c = sp.symbols("c", positive=True)
 
@@ -94,24 +94,26 @@ def _(side: SimpleNamespace) -> Outcome:
             at = int(np.argmax(gap))
             slots = int((low[at] + gap[at] / 2) / 4 * 10**6)
             tail = values / 4
-            res = float(resonance.success(10**6, slots, hit=1.0, candidate_tail=tail, weight=weights))
-            if res >= float(token_choice.success(10**6, 4, slots)):
+            res = float(resonance.success(10**6, slots, Rates(hit=1.0, candidate_tail=tail, weight=weights)))
+            if res >= float(token_choice.success(10**6, slots, Rates(experts=4))):
                 return fails(f"s=10^6, n=4, C={slots}, ρ={np.round(values, 3).tolist()}: not beaten")
             beaten += 1
         if not side.admits(values, weights):
             continue
         admitted += 1
         for total, experts, capacity in ((256, 8, 9), (64, 4, 20), (1000, 10, 3), (5, 2, 2)):
-            res = float(resonance.success(total, capacity, hit=1.0, candidate_tail=values / experts, weight=weights))
-            tcr = float(token_choice.success(total, experts, capacity))
+            res = float(
+                resonance.success(total, capacity, Rates(hit=1.0, candidate_tail=values / experts, weight=weights))
+            )
+            tcr = float(token_choice.success(total, capacity, Rates(experts=experts)))
             if res < tcr - 1e-12:
                 return fails(
                     f"s={total}, n={experts}, C={capacity}, ρ={np.round(values, 3).tolist()}: {res:.4f} < {tcr:.4f}"
                 )
     # loads .8 and .2: half the hits, the light expert's, have ρ = 0, the heavy one's ρ = .5; together below uniform
     load, rho, half = np.array([0.8, 0.2]), np.array([0.5, 0.0]), np.array([0.5, 0.5])
-    res = float(resonance.success(100, 30, hit=1.0, candidate_tail=load * rho, weight=half))
-    tcr = float(token_choice.success(100, 2, 30, load=load, weight=half))
+    res = float(resonance.success(100, 30, Rates(hit=1.0, candidate_tail=load * rho, weight=half)))
+    tcr = float(token_choice.success(100, 30, Rates(experts=2, load=load, weight=half)))
     if not below_uniform(rho, half) or below_uniform(rho[:1], half[:1] * 2) or res > tcr - 0.1:
         return fails(f"loads .8 and .2: resonance {res:.4f}, token choice {tcr:.4f}")
     return (
@@ -137,7 +139,7 @@ def law(side: SimpleNamespace, *, total: int, experts: int, capacity: int, rho: 
     grid = (np.arange(1000) + (0.0 if rho != "constant .4" else 0.5)) / 1000
     values = np.array([0.4]) if rho == "constant .4" else grid ** int(rho)
     admitted = side.admits(values, np.full(len(values), 1 / len(values)))
-    return {"success": float(token_choice.success(total, experts, capacity)) if admitted else 0.0}
+    return {"success": float(token_choice.success(total, capacity, Rates(experts=experts))) if admitted else 0.0}
 
 
 def sample_skewed(rng: np.random.Generator, trials: int, *, total: int, boost: float, capacity: int) -> dict[str, int]:
@@ -154,11 +156,13 @@ def law_skewed(side: SimpleNamespace, *, total: int, boost: float, capacity: int
     rank = np.arange(1000) / 1000  # percentiles given a hit: 1 - U^{1/(b+1-w)}, b = w e^boost, on a grid from below
     laws = [1 - (1 - rank) ** (1 / (w * np.exp(boost) + 1 - w)) for w in load]
     admitted = all(side.admits(values, np.full(1000, 1e-3)) for values in laws)
-    rate = token_choice.success(total, 4, capacity, hit=_skewed.hit_rates(boost), load=load, weight=np.full(4, 0.25))
+    rate = token_choice.success(
+        total, capacity, Rates(experts=4, hit=_skewed.hit_rates(boost), load=load, weight=np.full(4, 0.25))
+    )
     constant = side.admits(np.array([0.45]), np.array([1.0]))
     return {
         "skewed": float(rate) if admitted else 0.0,
-        "constant": float(token_choice.success(total, 4, capacity)) if constant else 0.0,
+        "constant": float(token_choice.success(total, capacity, Rates(experts=4))) if constant else 0.0,
     }
 
 

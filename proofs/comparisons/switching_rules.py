@@ -32,7 +32,7 @@ from resonance_theory.evidence.claims.certify import nonnegative_polynomial
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.rules import expert_choice, resonance, token_choice
-from resonance_theory.tokens import candidates, caps, planted
+from resonance_theory.tokens import Rates, candidates, caps
 
 
 def side(share: str) -> SimpleNamespace:
@@ -112,9 +112,9 @@ def _(side: SimpleNamespace) -> Outcome:
         if exact["ECR"] > exact["RES"]:  # no miss here
             return fails(f"C={capacity}: expert choice gains without a miss")
         ours = {
-            "TCR": float(token_choice.success(128, 8, capacity)),
-            "RES": float(resonance.success(128, capacity, hit=1.0, candidate_tail=255 / 2048)),
-            "ECR": float(expert_choice.success(128, capacity, false_positive=0.5)),
+            "TCR": float(token_choice.success(128, capacity, Rates(experts=8))),
+            "RES": float(resonance.success(128, capacity, Rates(hit=1.0, candidate_tail=255 / 2048))),
+            "ECR": float(expert_choice.success(128, capacity, Rates(false_positive=0.5))),
         }
         if any(abs(ours[k] / float(exact[k]) - 1) > 1e-12 for k in ours):
             return fails(f"C={capacity}: the package has {ours}, exactly { ({k: float(v) for k, v in exact.items()}) }")
@@ -136,10 +136,10 @@ def _(side: SimpleNamespace) -> Outcome:
         h = rho / experts
         q = h + (1 - h) * rng.random(4) ** 3
         p = float(weight @ hit)
-        tcr = float(token_choice.success(total, experts, capacity, hit=p))
-        res = float(resonance.success(total, capacity, hit=hit, candidate_tail=h, weight=weight))
-        ecr = float(expert_choice.success(total, capacity, false_positive=q, weight=weight))
-        lost = resonance.failure(total, capacity, hit=1.0, candidate_tail=h)
+        tcr = float(token_choice.success(total, capacity, Rates(experts=experts, hit=p)))
+        res = float(resonance.success(total, capacity, Rates(hit=hit, candidate_tail=h, weight=weight)))
+        ecr = float(expert_choice.success(total, capacity, Rates(false_positive=q, weight=weight)))
+        lost = resonance.failure(total, capacity, Rates(hit=1.0, candidate_tail=h))
         early, late = side.number * float(weight @ (hit * rho * lost)), side.number * (1 - p)
         if tcr - res > early + 1e-12 or ecr - res > late + 1e-12:
             return fails(
@@ -149,26 +149,26 @@ def _(side: SimpleNamespace) -> Outcome:
     for c, best in ((0.07, "TCR"), (0.2, "RES"), (0.1, "RES"), (0.35, "ECR")):
         capacity = int(c * s)
         rates = {
-            "TCR": float(token_choice.success(s, n, capacity, hit=fixed)),
-            "RES": float(resonance.success(s, capacity, hit=fixed, candidate_tail=level / n)),
-            "ECR": float(expert_choice.success(s, capacity, false_positive=false)),
+            "TCR": float(token_choice.success(s, capacity, Rates(experts=n, hit=fixed))),
+            "RES": float(resonance.success(s, capacity, Rates(hit=fixed, candidate_tail=level / n))),
+            "ECR": float(expert_choice.success(s, capacity, Rates(false_positive=false))),
         }
         if max(rates.values()) > rates[best] + 1e-9:
             return fails(f"c={c}: best is not {best}: {rates}")
     # a class mean at a fixed angle to its gate, cosine .1, once training has made o sure: p = 1, but q of order 1 for ever
     tail, cap = float(candidates.candidate_tail(0.1, 64, 8)), float(caps.cap(0.1, 64))
     for capacity in np.linspace(1.1 * tail, 0.95 * cap, 5) * 16384:
-        res = float(resonance.success(16384, int(capacity), hit=1.0, candidate_tail=tail))
-        tcr = float(token_choice.success(16384, 8, int(capacity)))
-        ecr = float(expert_choice.success(16384, int(capacity), false_positive=cap))
+        res = float(resonance.success(16384, int(capacity), Rates(hit=1.0, candidate_tail=tail)))
+        tcr = float(token_choice.success(16384, int(capacity), Rates(experts=8)))
+        ecr = float(expert_choice.success(16384, int(capacity), Rates(false_positive=cap)))
         if res < max(tcr, ecr) - 1e-9:
             return fails(
                 f"cosine .1, C={int(capacity)}: resonance {res:.6f}, token choice {tcr:.6f}, expert choice {ecr:.6f}"
             )
-    law = planted.planted(2.5, 64, 8)
+    law = Rates.planted(2.5, 64, 8)
     miss = float(law.weight @ (1 - law.hit))
-    res = float(resonance.success(256, 12, hit=law.hit, candidate_tail=law.candidate_tail, weight=law.weight))
-    ecr = float(expert_choice.success(256, 12, false_positive=law.false_positive, weight=law.weight))
+    res = float(resonance.success(256, 12, law))
+    ecr = float(expert_choice.success(256, 12, law))
     return holds(
         f"300 laws; bands as stated, at cosine .1 from {tail:.3f} to {cap:.3f}; "
         f"planted θ=2.5: switching gains {ecr - res:.4f}, the miss rate is {miss:.4f}"

@@ -26,7 +26,7 @@ import sympy as sp
 from resonance_theory.evidence.claims.certify import identity, nonnegative_polynomial
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import expert_choice, resonance, token_choice
+from resonance_theory.rules import Rates, expert_choice, resonance, token_choice
 from resonance_theory.tokens import signals
 from resonance_theory.tokens.evolving import Evolving
 
@@ -99,14 +99,12 @@ def _(side: SimpleNamespace) -> Outcome:
 
 def rates(flow: Evolving, time: float, total: int, capacity: int, top: int = 1) -> tuple[dict[str, float], float]:
     """Exact success of the three rules, and the miss rate, at one time."""
-    law = flow.law(time, top=top)
+    law = flow.rates(time, top=top)
     hit = float(law.weight @ law.hit)
     success = {
-        "TCR": float(token_choice.success(total, flow.experts, capacity, hit=hit, top=top)),
-        "RES": float(
-            resonance.success(total, capacity, hit=law.hit, candidate_tail=law.candidate_tail, weight=law.weight)
-        ),
-        "ECR": float(expert_choice.success(total, capacity, false_positive=law.false_positive, weight=law.weight)),
+        "TCR": float(token_choice.success(total, capacity, Rates(experts=flow.experts, hit=hit, top=top))),
+        "RES": float(resonance.success(total, capacity, law)),
+        "ECR": float(expert_choice.success(total, capacity, law)),
     }
     return success, 1 - hit
 
@@ -149,7 +147,7 @@ def _(side: SimpleNamespace) -> Outcome:
     "the planted flow early, at t = .3, while the mean false-positive rate is above .4: four capacities"
 )
 def _(side: SimpleNamespace) -> Outcome:
-    law = PLANTED.law(0.3)
+    law = PLANTED.rates(0.3)
     mean = float(law.weight @ law.false_positive)
     if mean < 0.4:
         return fails(f"the mean false-positive rate is {mean:.3f} already")

@@ -24,9 +24,10 @@ from proofs import _skewed
 from resonance_theory.evidence.claims.certify import identity, nonnegative_polynomial
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import pooling, resonance
+from resonance_theory.rules import Rates, resonance
+from resonance_theory.rules.pooling import Pooled
 from resonance_theory.tokens import planted as planted_
-from resonance_theory.tokens import samplers
+from resonance_theory.tokens import rivals, samplers
 
 B, s, C, x = sp.symbols("B s C x", positive=True)
 h, kappa, z, v = sp.symbols("h kappa z v", positive=True)
@@ -119,8 +120,8 @@ def _(side: SimpleNamespace) -> Outcome:
         for samples in (1, 2, 3, 8, 20):
             exact = side.value(samples, total, tail, outranks, capacity)
             given = {"hit": 1.0, "candidate_tail": float(tail), "rival": float(outranks)}
-            ours = float(pooling.resonance_success(samples, total, capacity, **given))
-            short = float(pooling.resonance_failure(samples, total, capacity, **given))
+            ours = float(Pooled(resonance, samples).success(total, capacity, Rates(**given)))
+            short = float(Pooled(resonance, samples).failure(total, capacity, Rates(**given)))
             worst = max(worst, abs(ours / float(exact) - 1), abs(short / float(1 - exact) - 1) if exact < 1 else short)
             if worst > 1e-12:
                 return fails(
@@ -131,14 +132,14 @@ def _(side: SimpleNamespace) -> Outcome:
                 return fails(f"B={samples}, s={total}, h={tail}, κ={outranks}, C={capacity}: beyond the bound {bound}")
             count += 1
     pair = [float(side.value(b, 2, Fraction(1, 20), Fraction(9, 10), 1)) for b in (1, 2)]
-    far = float(pooling.resonance_success(2000, 2, 1, hit=1.0, candidate_tail=0.05, rival=0.9))
+    far = float(Pooled(resonance, 2000).success(2, 1, Rates(hit=1.0, candidate_tail=0.05, rival=0.9)))
     if not pair[1] < pair[0] < far:
         return fails(f"s=2, C=1, h=.05, κ=.9: B = 1, 2, 2000 give {pair}, {far}")
     tails = np.linspace(0.002, 0.998, 499)
     for total, capacity in ((8, 1), (8, 3), (40, 30), (200, 20)):
         for few, more in ((1, 2), (2, 3), (4, 16)):
             rates = [
-                pooling.resonance_success(b, total, capacity, hit=1.0, candidate_tail=tails, rival=tails)
+                Pooled(resonance, b).success(total, capacity, Rates(hit=1.0, candidate_tail=tails, rival=tails))
                 for b in (few, more)
             ]
             gain = rates[1] - rates[0]
@@ -151,7 +152,7 @@ def _(side: SimpleNamespace) -> Outcome:
 @cache
 def planted(top: int) -> tuple[planted_.Planted, np.ndarray]:
     joint = planted_.planted(3.0, 16, 4, top=top)
-    return joint, pooling.rival(joint.affinity, 3.0, 16, 4, top=top)
+    return joint, rivals.rival(joint.affinity, 3.0, 16, 4, top=top)
 
 
 def sample(
@@ -174,7 +175,7 @@ def law(side: SimpleNamespace, *, samples: int, total: int, capacity: int, top: 
     joint, true = planted(top)
     outranks = true * float(side.rival.subs(kappa, 1))
     given = {"hit": joint.hit, "candidate_tail": joint.candidate_tail, "weight": joint.weight}
-    return {"success": float(pooling.resonance_success(samples, total, capacity, rival=outranks, **given))}
+    return {"success": float(Pooled(resonance, samples).success(total, capacity, Rates(rival=outranks, **given)))}
 
 
 claim.simulate(
@@ -197,7 +198,7 @@ def sample_skewed(
 
 
 def law_skewed(side: SimpleNamespace, *, samples: int, total: int, boost: float, capacity: int) -> dict[str, float]:
-    nodes, w = _skewed.law(boost), np.array(_skewed.LOAD)
+    nodes, w = _skewed.rates(boost), np.array(_skewed.LOAD)
     load = np.repeat(w, nodes.weight.size // w.size)
     with np.errstate(divide="ignore"):
         v = -np.log1p(-nodes.candidate_tail / load)
@@ -206,7 +207,7 @@ def law_skewed(side: SimpleNamespace, *, samples: int, total: int, boost: float,
     own = np.where(w[:, None] == load, np.exp(boost), 1.0) * load
     outranks = (own / total_rate * -np.expm1(-total_rate * v)).mean(axis=0) * float(side.rival.subs(kappa, 1))
     given = {"hit": nodes.hit, "candidate_tail": nodes.candidate_tail, "weight": nodes.weight}
-    return {"success": float(pooling.resonance_success(samples, total, capacity, rival=outranks, **given))}
+    return {"success": float(Pooled(resonance, samples).success(total, capacity, Rates(rival=outranks, **given)))}
 
 
 claim.simulate(

@@ -20,7 +20,8 @@ import sympy as sp
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import pooling, token_choice
+from resonance_theory.rules import Rates, token_choice
+from resonance_theory.rules.pooling import Pooled
 from resonance_theory.tokens import samplers, signals
 
 B, s, k, j, m, r, t = sp.symbols("B s k j m r t", integer=True, positive=True)
@@ -110,12 +111,14 @@ def _(side: SimpleNamespace) -> Outcome:
             if pooled < before:
                 return fails(f"B={samples}, s={total}, π={share}, C={capacity}: falls")
             top, experts = share.numerator, share.denominator
-            ours = pooling.token_choice_success(samples, total, experts, capacity, top=top)
+            ours = Pooled(token_choice, samples).success(total, capacity, Rates(experts=experts, top=top))
             if abs(float(ours) / float(pooled) - 1) > 1e-13:
                 return fails(f"package {ours}, exactly {float(pooled)}")
             before, count = pooled, count + 1
         limit = min(1.0, capacity / (float(share) * total))
-        far = float(pooling.token_choice_success(10**6, total, share.denominator, capacity, top=share.numerator))
+        far = float(
+            Pooled(token_choice, 10**6).success(total, capacity, Rates(experts=share.denominator, top=share.numerator))
+        )
         if not limit - 1e-2 < far <= limit + 1e-12:
             return fails(f"a million samples give {far}, the limit is {limit}")
     return holds(f"{count} pooled laws equal exactly, each at least the one before")

@@ -31,7 +31,8 @@ from proofs import _skewed
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import pooling, token_choice
+from resonance_theory.rules import Rates, token_choice
+from resonance_theory.rules.pooling import Pooled
 
 B, s, C, F = sp.symbols("B s C F", positive=True)
 pi, r = sp.symbols("pi r", positive=True)
@@ -132,12 +133,12 @@ def _(side: SimpleNamespace) -> Outcome:
             if not 0 <= ratio <= Fraction(samples - 1, samples) / (share * total):
                 return fails(f"B={samples}, s={total}, π={share}, r={own}: {float(ratio):.6f} from r = π")
             given = {"load": float(share), "rival": float(own)}
-            ours = float(pooling.token_choice_success(samples, total, 2, capacity, **given))
-            short = float(pooling.token_choice_failure(samples, total, 2, capacity, **given))
+            ours = float(Pooled(token_choice, samples).success(total, capacity, Rates(experts=2, **given)))
+            short = float(Pooled(token_choice, samples).failure(total, capacity, Rates(experts=2, **given)))
             worst = max(worst, abs(ours / float(direct) - 1), abs(short - float(1 - direct)))
             count += 1
         limit = min(1.0, capacity / float((total - 1) * share + own))
-        far = float(pooling.token_choice_success(200, total, 2, capacity, **given))
+        far = float(Pooled(token_choice, 200).success(total, capacity, Rates(experts=2, **given)))
         if worst > 1e-12 or abs(far - limit) > 1e-3:
             return fails(f"the package errs by {worst:.1e}; 200 samples give {far}, the limit is {limit}")
     one, two = (float(side.value(b, 2, Fraction(1, 20), Fraction(9, 10), 1)) for b in (1, 2))

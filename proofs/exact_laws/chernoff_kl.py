@@ -18,7 +18,7 @@ from scipy import stats
 from resonance_theory.evidence.claims.certify import identity, nonnegative_polynomial
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import _law
+from resonance_theory.rules import bounds
 
 m, k = sp.symbols("m k", positive=True)
 p = sp.symbols("p", positive=True)
@@ -84,7 +84,7 @@ def _(side: SimpleNamespace) -> Outcome:
     trials = np.floor(10 ** rng.uniform(0, 3, 3000)).astype(np.int64)
     chance = rng.uniform(0.001, 0.999, 3000)
     count = np.floor(rng.uniform(0, 1, 3000) * (trials + 1)).astype(np.int64)
-    rate = np.exp(-trials * _law.kl(count / trials, chance)) * (1 + 1e-9) + 1e-300
+    rate = np.exp(-bounds.rate(trials, count, chance)[0]) * (1 + 1e-9) + 1e-300
     upper = (count >= side.least * trials * chance) & (stats.binom.sf(count - 1, trials, chance) > rate)
     lower = (count <= trials * chance) & (stats.binom.cdf(count, trials, chance) > rate)
     for bad, tail in ((upper, ">="), (lower, "<=")):
@@ -101,7 +101,7 @@ def sample(rng: np.random.Generator, trials: int, *, m: int, p: float, k: int) -
 def law(side: SimpleNamespace, *, m: int, p: float, k: int) -> dict[str, float]:
     """What the side claims: its bound inside its range, nothing (1) outside."""
     claimed = k >= side.least * m * p
-    return {"at least k": float(np.exp(-m * _law.kl(np.asarray(k / m), np.asarray(p)))) if claimed else 1.0}
+    return {"at least k": float(np.exp(-bounds.rate(m, k, p)[0])) if claimed else 1.0}
 
 
 claim.simulate(

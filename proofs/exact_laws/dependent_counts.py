@@ -24,7 +24,7 @@ import sympy as sp
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import dependence, token_choice
+from resonance_theory.rules import Rates, dependence, token_choice
 from resonance_theory.tokens import signals
 from resonance_theory.tokens.samplers import Dependent
 
@@ -123,7 +123,7 @@ def _(side: SimpleNamespace) -> Outcome:
             claimed = side.value(total, length, share, capacity)
             if direct != claimed:
                 return fails(f"s={total}, m={length}, C={capacity}: {float(direct):.6f}, not {float(claimed):.6f}")
-            ours = dependence.Blocks(length).success(total, 7, capacity, top=2)
+            ours = token_choice.success(total, capacity, Rates(experts=7, top=2, counts=dependence.Blocks(length)))
             worst = max(worst, abs(float(ours) / float(direct) - 1))
     value = side.value(129, 8, Fraction(1, 8), 16)
     if abs(value - Fraction("0.744216")) > Fraction(1, 10**6):
@@ -141,7 +141,9 @@ def _(side: SimpleNamespace) -> Outcome:
         for capacity in range(1, total + 1):
             position = sum(urn(k, j) for k in range(total) for j in range(min(capacity, k + 1))) / total
             rank = sum(urn(total - 1, j) * min(Fraction(1), Fraction(capacity, j + 1)) for j in range(total))
-            ours = dependence.BetaBinomial(1 / (c + 1)).success(total, 7, capacity, top=2)
+            ours = token_choice.success(
+                total, capacity, Rates(experts=7, top=2, counts=dependence.BetaBinomial(1 / (c + 1)))
+            )
             if position != rank or abs(float(ours) / float(rank) - 1) > 1e-13:
                 return fails(f"beta-binomial, s={total}, C={capacity}: {position}, by rank {rank}, package {ours}")
     if worst > 1e-13:

@@ -20,7 +20,7 @@ import sympy as sp
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import dependence, resonance
+from resonance_theory.rules import Rates, dependence, resonance
 from resonance_theory.tokens.samplers import Dependent
 
 rho, pi, theta, z = sp.symbols("rho pi theta z", positive=True)
@@ -97,7 +97,11 @@ def _(side: SimpleNamespace) -> Outcome:
         for outrank in (Fraction(1, 8), Fraction(3, 4)):
             mass = side.mass(total, length, share, outrank)
             exact = np.cumsum([float(v) for v in mass])[: total - 1]
-            ours = dependence.Blocks(length).success(total, 4, np.arange(1, total), percentile=float(outrank))
+            ours = resonance.success(
+                total,
+                np.arange(1, total),
+                Rates(experts=4, percentile=float(outrank), counts=dependence.Blocks(length)),
+            )
             error = np.abs(ours / exact - 1)
             worst = max(worst, float(error.max()))
             if worst > 1e-12:
@@ -110,12 +114,18 @@ def _(side: SimpleNamespace) -> Outcome:
         a, b = 0.125 * (1 - correlation) / correlation, 0.875 * (1 - correlation) / correlation
         nodes, weights = roots_jacobi(50, b - 1, a - 1)
         load, weight = (nodes + 1) / 2, weights / weights.sum()
-        mixed = float(weight @ resonance.success(100, capacity, hit=1.0, candidate_tail=0.6 * load))
-        urn = float(dependence.BetaBinomial(correlation).success(100, 8, capacity, percentile=0.6))
+        mixed = float(weight @ resonance.success(100, capacity, Rates(hit=1.0, candidate_tail=0.6 * load)))
+        urn = float(
+            resonance.success(
+                100, capacity, Rates(experts=8, percentile=0.6, counts=dependence.BetaBinomial(correlation))
+            )
+        )
         if abs(urn / mixed - 1) > 1e-11:
             return fails(f"beta-binomial, κ={correlation}: {urn} against {mixed}")
     nodes, weights = np.polynomial.legendre.leggauss(80)
-    even = dependence.Blocks(8).success(129, 8, 16, percentile=(nodes + 1) / 2, weight=weights / 2)
+    even = resonance.success(
+        129, 16, Rates(experts=8, percentile=(nodes + 1) / 2, weight=weights / 2, counts=dependence.Blocks(8))
+    )
     if abs(float(even) - 0.841963) > 1e-6:
         return fails(f"a uniform percentile gives {even}, not the rank form .841963")
     return holds(f"runs agree to {worst:.0e}; beta mixture; a uniform percentile gives the rank form, not token choice")
@@ -136,11 +146,11 @@ def sample(
 
 def law(side: SimpleNamespace, *, total: int, load: list[float], length: int, capacity: int) -> dict[str, float]:
     experts = len(load)
-    joint = Dependent(2.0, 2 * experts, experts, length).law()
+    joint = Rates.planted(2.0, 2 * experts, experts)
     kind = dependence.Blocks(length if side.mass is thinned else 1)
     outrank = np.minimum(1.0, experts * joint.candidate_tail)  # given its best expert a token is isotropic
-    given = {"hit": joint.hit, "percentile": outrank, "weight": joint.weight}
-    values = [kind.success(total, experts, capacity, load=np.full(outrank.shape, share), **given) for share in load]
+    rates = Rates(hit=joint.hit, percentile=outrank, weight=joint.weight, counts=kind)
+    values = [resonance.success(total, capacity, rates.replace(load=np.full(outrank.shape, share))) for share in load]
     return {"success": float(np.mean(values))}
 
 

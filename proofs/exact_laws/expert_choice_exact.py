@@ -22,7 +22,7 @@ from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.rules import expert_choice
-from resonance_theory.tokens import planted, samplers
+from resonance_theory.tokens import Rates, samplers
 
 s, C, j = sp.symbols("s C j", integer=True, positive=True)
 q = sp.symbols("q", positive=True)
@@ -79,7 +79,7 @@ def _(side: SimpleNamespace) -> Outcome:
             for numerator in (1, 5, 12):
                 chance = Fraction(numerator, 16)  # exact as a double
                 value = exact(total, capacity, chance, side.rivals)
-                ours = float(expert_choice.success(total, capacity, false_positive=float(chance)))
+                ours = float(expert_choice.success(total, capacity, Rates(false_positive=float(chance))))
                 worst = max(worst, abs(ours / float(value) - 1))
                 if worst > 1e-12:
                     return fails(f"s={total}, C={capacity}, q={chance}: {ours:.12g}, exactly {float(value):.12g}")
@@ -91,8 +91,8 @@ def _(side: SimpleNamespace) -> Outcome:
             (10**9, 260_000_000, 0.25),
         ):
             failure = flint.arb(chance_float).beta_lower(capacity, total + side.rivals - capacity + 1, regularized=True)
-            rate = float(expert_choice.failure(total, capacity, false_positive=chance_float))
-            log_ours = float(expert_choice.log_failure(total, capacity, false_positive=chance_float))
+            rate = float(expert_choice.failure(total, capacity, Rates(false_positive=chance_float)))
+            log_ours = float(expert_choice.log_failure(total, capacity, Rates(false_positive=chance_float)))
             close = abs(float(failure.log().mid()) - log_ours) / max(1.0, abs(log_ours))
             worst = max(worst, close)
             if close > 1e-12:
@@ -116,7 +116,7 @@ def sample(
 
 
 def law(side: SimpleNamespace, *, total: int, dim: int, experts: int, signal: float, capacity: int) -> dict[str, float]:
-    nodes = planted.planted(signal, dim, experts)
+    nodes = Rates.planted(signal, dim, experts)
     return {"success": float(nodes.weight @ stats.binom.cdf(capacity - 1, total + side.rivals, nodes.false_positive))}
 
 
@@ -137,7 +137,7 @@ def sample_skewed(rng: np.random.Generator, trials: int, *, total: int, boost: f
 
 
 def law_skewed(side: SimpleNamespace, *, total: int, boost: float, capacity: int) -> dict[str, float]:
-    nodes = _skewed.law(boost)
+    nodes = _skewed.rates(boost)
     place = stats.binom.cdf(capacity - 1, total + side.rivals, nodes.false_positive)
     return {"success": float(nodes.weight @ place)}
 

@@ -15,7 +15,7 @@ from scipy import stats
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import expert_choice
+from resonance_theory.rules import Rates, expert_choice
 
 
 def rate(x: float, p: float) -> float:
@@ -81,7 +81,7 @@ def _(side: SimpleNamespace) -> Outcome:
         exact = float(stats.binom.cdf(capacity - 1, total - 1, q))
         if not lower - 1e-12 <= exact <= upper + 1e-12:
             return fails(f"s={total}, C={capacity}, q={q:.4f}: {exact:.6g} not in [{lower:.6g}, {upper:.6g}]")
-        ours = expert_choice.bounds(total, capacity, false_positive=q, kind="chernoff")
+        ours = expert_choice.bounds(total, capacity, Rates(false_positive=q), kind="chernoff")
         if max(abs(float(ours[0]) - lower), abs(float(ours[1]) - upper)) > 1e-9:
             return fails(
                 f"s={total}, C={capacity}, q={q:.4f}: the package says {float(ours[0]):.6g}, {float(ours[1]):.6g}"

@@ -16,7 +16,7 @@ import numpy as np
 from proofs.exact_laws import chernoff_multiplicative as chernoff
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, fails, holds
-from resonance_theory.rules import expert_choice
+from resonance_theory.rules import Rates, expert_choice
 
 
 def side(up: str, down: str, *, averaged: bool = False) -> SimpleNamespace:
@@ -61,7 +61,7 @@ def _(side: SimpleNamespace) -> Outcome:
 @claim.counterexample("q = (0, 1/2), s = 101, C = 50")
 def _(side: SimpleNamespace) -> Outcome:
     q = np.array([0.0, 0.5])
-    exact = float(expert_choice.success(101, 50, false_positive=q).mean())
+    exact = float(expert_choice.success(101, 50, Rates(false_positive=q)).mean())
     lower, upper = side.bounds(101, 50, q)
     text = f"claims [{lower:.4f}, {upper:.4f}], the truth is {exact:.4f}"
     return holds(text) if lower <= exact <= upper else fails(text)
@@ -77,7 +77,7 @@ def _(side: SimpleNamespace) -> Outcome:
         q = np.minimum(capacity / total * 10 ** rng.uniform(-0.5, 0.5, rng.integers(1, 6)), 1.0)
         lower, upper = side.bounds(total, capacity, q)
         used += (lower > 0) + (upper < 1)
-        exact = float(expert_choice.success(total, capacity, false_positive=q).mean())
+        exact = float(expert_choice.success(total, capacity, Rates(false_positive=q)).mean())
         if not lower * (1 - 1e-12) <= exact <= upper * (1 + 1e-12):
             return fails(
                 f"s={total}, C={capacity}, q={np.round(q, 4).tolist()}: {exact:.5f} not in [{lower:.5f}, {upper:.5f}]"

@@ -24,7 +24,7 @@ from scipy.special import xlogy
 from resonance_theory.evidence.claims.certify import identity, nonnegative_polynomial
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import expert_choice, resonance, token_choice
+from resonance_theory.rules import Rates, expert_choice, resonance, token_choice
 
 M, C, j = sp.symbols("M C j", positive=True)
 r = sp.symbols("r", positive=True)
@@ -119,11 +119,11 @@ def _(side: SimpleNamespace) -> Outcome:
     total, experts, capacity = total[fits], experts[fits], capacity[fits]
     rate = rng.uniform(0.01, 1, len(total)) / experts
     exact = {
-        "TCR": (1 / experts, token_choice.log_failure(total, experts, capacity)),
-        "RES": (rate, resonance.log_failure(total, capacity, hit=1.0, candidate_tail=rate)),
+        "TCR": (1 / experts, token_choice.log_failure(total, capacity, Rates(experts=experts))),
+        "RES": (rate, resonance.log_failure(total, capacity, Rates(hit=1.0, candidate_tail=rate))),
         "ECR": (
             rate * 0.95 * experts,
-            expert_choice.log_failure(total, capacity, false_positive=rate * 0.95 * experts),
+            expert_choice.log_failure(total, capacity, Rates(false_positive=rate * 0.95 * experts)),
         ),
     }
     for rule, (each, value) in exact.items():
@@ -137,9 +137,9 @@ def _(side: SimpleNamespace) -> Outcome:
             )
     s, n, rho, q, c = 10**8, 8, 0.4, 0.15, 0.2
     values = {
-        1 / n: float(token_choice.log_failure(s, n, int(c * s))),
-        rho / n: float(resonance.log_failure(s, int(c * s), hit=1.0, candidate_tail=rho / n)),
-        q: float(expert_choice.log_failure(s, int(c * s), false_positive=q)),
+        1 / n: float(token_choice.log_failure(s, int(c * s), Rates(experts=n))),
+        rho / n: float(resonance.log_failure(s, int(c * s), Rates(hit=1.0, candidate_tail=rho / n))),
+        q: float(expert_choice.log_failure(s, int(c * s), Rates(false_positive=q))),
     }
     for r_, found in values.items():
         limit = c * np.log(c / r_) + (1 - c) * np.log((1 - c) / (1 - r_))

@@ -28,7 +28,7 @@ from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.rules import expert_choice, resonance, token_choice
-from resonance_theory.tokens import caps, planted, signals
+from resonance_theory.tokens import Rates, caps, signals
 
 c, h, gap, w = sp.symbols("c h gap w", positive=True)
 
@@ -107,7 +107,7 @@ def _(side: SimpleNamespace) -> Outcome:
     limit = 0.2 * np.log(0.2 * 8) + 0.8 * np.log(0.8 / 0.875)  # KL(.2‖1/8)
     lines = []
     for signal in (0.5, 2.5):
-        law = planted.planted(signal, 64, 8, nodes=4096)
+        law = Rates.planted(signal, 64, 8, nodes=4096)
         given = law.weight * law.hit / (law.weight @ law.hit)
         decided = float(side.decides(law.candidate_tail, given))
         claimed = 0.2 * np.log(0.2 / decided) + 0.8 * np.log(0.8 / (1 - decided))
@@ -117,8 +117,8 @@ def _(side: SimpleNamespace) -> Outcome:
         for total in (10**4, 10**5, 10**6, 10**7):
             capacity = total // 5
             joint = {"candidate_tail": law.candidate_tail, "weight": given}
-            exponent = -float(resonance.log_failure(total, capacity, hit=1.0, **joint)) / total
-            other = -float(token_choice.log_failure(total, 8, capacity)) / total
+            exponent = -float(resonance.log_failure(total, capacity, Rates(hit=1.0, **joint))) / total
+            other = -float(token_choice.log_failure(total, capacity, Rates(experts=8))) / total
             # both are above the limit, by the weight of the bad affinities and powers of s: at most 60 nats
             if not 0 < other - limit < exponent - limit < min(before, 60 / total):
                 return fails(
@@ -126,7 +126,7 @@ def _(side: SimpleNamespace) -> Outcome:
                 )
             before = exponent - limit
         stays = 1 - float(signals.affinity_tail(caps.cap_quantile(0.2, 64), signal, 64))
-        rate = float(expert_choice.failure(10**5, 20_000, false_positive=law.false_positive, weight=law.weight))
+        rate = float(expert_choice.failure(10**5, 20_000, law))
         if abs(rate - stays) > 1e-3:
             return fails(f"θ={signal}: expert choice fails with {rate:.5f}, P(q > c) = {stays:.5f}")
         lines.append(f"θ={signal}: {exponent:.7f} and {other:.7f}, expert choice fails with {stays:.4f}")

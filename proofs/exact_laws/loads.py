@@ -18,7 +18,7 @@ import sympy as sp
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import resonance, token_choice
+from resonance_theory.rules import Rates, resonance, token_choice
 from resonance_theory.tokens import samplers
 
 s, k = sp.symbols("s k", integer=True, positive=True)
@@ -111,7 +111,9 @@ def _(side: SimpleNamespace) -> Outcome:
                         f"s={total}, π={share}, C={capacity}: {direct}, not {side.kept(total, share, capacity)}"
                     )
                 ours = float(
-                    token_choice.kept(total, 7 if share.denominator == 7 else 3, capacity, top=share.numerator)
+                    token_choice.kept(
+                        total, capacity, Rates(experts=7 if share.denominator == 7 else 3, top=share.numerator)
+                    )
                 )
                 if abs(ours / float(direct) - 1) > 1e-13:
                     return fails(f"package keeps {ours}, exactly {direct}")

@@ -19,7 +19,7 @@ from scipy import optimize, special, stats
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import dependence, token_choice
+from resonance_theory.rules import Rates, dependence, token_choice
 from resonance_theory.tokens import signals
 from resonance_theory.tokens.samplers import Dependent
 
@@ -98,15 +98,17 @@ def _(side: SimpleNamespace) -> Outcome:
         for capacity in sorted({2, 3, max(2, total // 8), total // 2, 3 * total // 4}):
             turn = side.crossing(total, capacity)
             for load, sign in ((turn * 0.97, -1), (turn + 0.03 * (1 - turn), 1)):
-                plain = token_choice.success(total, 8, capacity, load=load)
-                mixed = dependence.BetaBinomial(1e-5).success(total, 8, capacity, load=load)
+                plain = token_choice.success(total, capacity, Rates(experts=8, load=load))
+                mixed = token_choice.success(
+                    total, capacity, Rates(experts=8, load=load, counts=dependence.BetaBinomial(1e-5))
+                )
                 # where success is 1 to rounding the sign cannot be seen
                 if abs(mixed - plain) > 1e-13 and np.sign(mixed - plain) != sign:
                     return fails(f"s={total}, C={capacity}, π={load:.5f}: success changes by {mixed - plain:.1e}")
                 checked += bool(abs(mixed - plain) > 1e-13)
     for capacity, over, alone in ((16, 0.849603, 0.907199), (8, 0.600410, 0.499344)):
-        dispersed = dependence.BetaBinomial(1 / 17).success(128, 8, capacity)
-        independent = token_choice.success(128, 8, capacity)
+        dispersed = token_choice.success(128, capacity, Rates(experts=8, counts=dependence.BetaBinomial(1 / 17)))
+        independent = token_choice.success(128, capacity, Rates(experts=8))
         if abs(dispersed - over) > 1e-6 or abs(independent - alone) > 1e-6:
             return fails(f"C={capacity}: {dispersed} and {independent}")
     return holds(f"{checked} signs as stated; θ* = {crossing(128, 16):.6f} at s = 128, C = 16, not 16/128 = .125")

@@ -23,7 +23,7 @@ from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.gates import affinity
 from resonance_theory.rules import resonance
-from resonance_theory.tokens import planted, samplers
+from resonance_theory.tokens import Rates, samplers
 
 
 def side(*, joint: bool) -> SimpleNamespace:
@@ -94,7 +94,9 @@ def _(side: SimpleNamespace) -> Outcome:
         ]
         exact = float(side.average(weight, hit, place))
         numbers = [np.array([float(v) for v in values]) for values in (hit, tail, weight)]
-        ours = float(resonance.success(total, capacity, hit=numbers[0], candidate_tail=numbers[1], weight=numbers[2]))
+        ours = float(
+            resonance.success(total, capacity, Rates(hit=numbers[0], candidate_tail=numbers[1], weight=numbers[2]))
+        )
         worst = max(worst, abs(ours - exact) / max(exact, 1e-300))
         if worst > 1e-12:
             return fails(f"s={total}, C={capacity}: package {ours:.10g}, formula {exact:.10g}")
@@ -103,7 +105,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 @claim.reference("the planted example: .758, and not .673")
 def _(side: SimpleNamespace) -> Outcome:
-    law = planted.planted(2.5, 64, 8)
+    law = Rates.planted(2.5, 64, 8)
     place = stats.binom.cdf(11, 255, law.candidate_tail)
     value = float(side.average(law.weight, law.hit, place))
     text = f"the side gives {value:.6f}"
@@ -143,7 +145,7 @@ def law(
     vectors: bool,
     top: int = 1,
 ) -> dict[str, float]:
-    nodes = planted.planted(signal, dim, experts, top=top)
+    nodes = Rates.planted(signal, dim, experts, top=top)
     place = stats.binom.cdf(capacity - 1, total - 1, nodes.candidate_tail)
     return {"success": float(side.average(nodes.weight, nodes.hit, place))}
 
@@ -166,7 +168,7 @@ def sample_skewed(rng: np.random.Generator, trials: int, *, total: int, boost: f
 
 
 def law_skewed(side: SimpleNamespace, *, total: int, boost: float, capacity: int) -> dict[str, float]:
-    nodes = _skewed.law(boost)
+    nodes = _skewed.rates(boost)
     place = stats.binom.cdf(capacity - 1, total - 1, nodes.candidate_tail)
     return {"success": float(side.average(nodes.weight, nodes.hit, place))}
 

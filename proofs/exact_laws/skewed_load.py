@@ -21,7 +21,7 @@ import sympy as sp
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import token_choice
+from resonance_theory.rules import Rates, token_choice
 from resonance_theory.tokens.samplers import Dependent
 
 m, j, s, C = sp.symbols("m j s C", integer=True, positive=True)
@@ -110,7 +110,7 @@ def _(side: SimpleNamespace) -> Outcome:
             if side.average(total, nearer, capacity) < value:
                 return fails(f"s={total}, C={capacity}: a transfer from heavy to light loses, loads {shares}")
             load = np.array([float(p) for p in shares])
-            ours = float(load @ token_choice.success(total, 4, capacity, load=load))
+            ours = float(load @ token_choice.success(total, capacity, Rates(experts=4, load=load)))
             if side.average is of_candidates and abs(ours / float(value) - 1) > 1e-13:
                 return fails(f"package {ours}, exactly {float(value)}")
             compared += 2

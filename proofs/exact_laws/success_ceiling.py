@@ -19,7 +19,7 @@ from resonance_theory.evidence.claims.certify import identity, nonnegative_polyn
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.rules import expert_choice
-from resonance_theory.tokens import caps, planted, samplers, signals
+from resonance_theory.tokens import Rates, caps, samplers, signals
 
 
 def side(factor: str) -> SimpleNamespace:
@@ -84,13 +84,13 @@ def _(side: SimpleNamespace) -> Outcome:
     closest = 1.0
     for _ in range(8):
         dim, signal = int(10 ** rng.uniform(0.6, 2.3)), float(rng.uniform(0.2, 5))
-        law = planted.planted(signal, dim, 2)
+        law = Rates.planted(signal, dim, 2)
         tv = distance(signal, dim)
         if tv > 2 * special.ndtr(signal / 2) - 1 + 1e-12:
             return fails(f"d={dim}, θ={signal:.3f}: TV {tv:.6f} exceeds 2Φ(θ/2) - 1")
         for total in (3, 200):
             capacity = np.arange(1, total, max(1, total // 30))
-            best = expert_choice.success(total, capacity, false_positive=law.false_positive, weight=law.weight)
+            best = expert_choice.success(total, capacity, law)
             room = capacity / total + side.number * tv - best
             closest = min(closest, float(room.min()))
             if room.min() < -1e-11:

@@ -26,7 +26,7 @@ from proofs import _skewed
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import token_choice
+from resonance_theory.rules import Rates, token_choice
 
 s, C, k = sp.symbols("s C k", integer=True, positive=True)
 pi = sp.symbols("pi", positive=True)
@@ -148,10 +148,14 @@ def _(side: SimpleNamespace) -> Outcome:
 
             second = at_least(tokens + 1 + side.extra, capacity + 1)
             reference = 1 - at_least(tokens, capacity) + c / (share * tokens) * second
-            ours = flint.arb(float(token_choice.success(tokens, experts, capacity, top=top)))
+            ours = flint.arb(float(token_choice.success(tokens, capacity, Rates(experts=experts, top=top))))
             # and averaged with an expert that takes every token, which keeps C of s
             pair = flint.arb(
-                float(token_choice.success(tokens, experts, capacity, load=[top / experts, 1.0], weight=[0.5, 0.5]))
+                float(
+                    token_choice.success(
+                        tokens, capacity, Rates(experts=experts, load=[top / experts, 1.0], weight=[0.5, 0.5])
+                    )
+                )
             )
             both = (reference + c / tokens) / 2
             error = max(abs(float((ours / reference - 1).mid())), abs(float((pair / both - 1).mid())))

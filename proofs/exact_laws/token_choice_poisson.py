@@ -17,7 +17,7 @@ import sympy as sp
 from resonance_theory.evidence.claims.certify import identity, ladder, nonnegative_polynomial
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import token_choice
+from resonance_theory.rules import Rates, token_choice
 
 lam = sp.symbols("lambda", positive=True)
 k = sp.symbols("k", integer=True, positive=True)
@@ -110,10 +110,10 @@ def _(side: SimpleNamespace) -> Outcome:
         experts, capacity = int(10 ** rng.uniform(0, 4)), int(10 ** rng.uniform(0, 2))
         tokens = max(capacity, int(experts * capacity * 10 ** rng.uniform(-1, 0.7)))
         bound = side.value(tokens / experts, capacity)
-        exact = float(token_choice.success(tokens, experts, capacity))
+        exact = float(token_choice.success(tokens, capacity, Rates(experts=experts)))
         if bound > exact * (1 + 1e-12):
             return fails(f"s={tokens}, n={experts}, C={capacity}: bound {bound:.8f} above the law {exact:.8f}")
-        ours = float(token_choice.bounds(tokens, experts, capacity, kind="poisson")[0])
+        ours = float(token_choice.bounds(tokens, capacity, Rates(experts=experts), kind="poisson")[0])
         worst = max(worst, abs(ours / bound - 1))
     return (
         holds(f"no violation; package agrees to {worst:.0e}")

@@ -39,7 +39,7 @@ import sympy as sp
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds, undecided
-from resonance_theory.rules import token_choice
+from resonance_theory.rules import Rates, token_choice
 
 lam = sp.symbols("lambda", positive=True)
 k = sp.symbols("k", integer=True, positive=True)
@@ -211,7 +211,7 @@ def _(side: SimpleNamespace) -> Outcome:
     experts = 10**6
     for capacity in (1, 2, 3):
         tokens = math.ceil(experts * (capacity / 5 + strip * ratio**capacity))
-        if not float(token_choice.kept(tokens, experts, capacity)) >= capacity / 5:
+        if not float(token_choice.kept(tokens, capacity, Rates(experts=experts))) >= capacity / 5:
             return fails(f"s={tokens}, n={experts}, C={capacity}: the strip is wider than claimed")
         count += 1
     return holds(f"{count} settings inside the claimed parts of the region, each decided as claimed")
@@ -227,7 +227,7 @@ def _(side: SimpleNamespace) -> Outcome:
     tokens[0] = 10**6  # C = 1, s = n: the worst case of the lower bound
     tokens = np.maximum(tokens, capacity)
     share = experts * capacity / tokens
-    value = token_choice.success(tokens, experts, capacity)
+    value = token_choice.success(tokens, capacity, Rates(experts=experts))
     low = np.array([side.lower(v) for v in share])
     bad = (value < low * (1 - 1e-12)) | (value > np.minimum(1, share) * (1 + 1e-12))
     if bad.any():
@@ -238,14 +238,14 @@ def _(side: SimpleNamespace) -> Outcome:
     load = 10 ** rng.uniform(-5, 0, count)  # Top-ℓ and experts of loads of their own
     load[0], tokens[0] = 1e-5, 10**5
     share = capacity / (load * tokens)
-    value = token_choice.success(tokens, 2, capacity, load=load)
+    value = token_choice.success(tokens, capacity, Rates(experts=2, load=load))
     low = np.array([side.lower(v) for v in share])
     bad = (value < low * (1 - 1e-12)) | (value > np.minimum(1, share) * (1 + 1e-12))
     if bad.any():
         i = int(np.argmax(bad))
         return fails(f"s={tokens[i]}, π={load[i]:.3g}, C={capacity[i]}: {value[i]:.6f}, bound {low[i]:.6f}")
     at = np.maximum(np.ceil(float(side.threshold) * experts * capacity).astype(np.int64), capacity)
-    filled = token_choice.kept(at, experts, capacity) / capacity
+    filled = token_choice.kept(at, capacity, Rates(experts=experts)) / capacity
     if np.any(filled < 0.2 * (1 - 1e-12)):
         return fails(f"at the threshold the capacity is filled only to {filled.min():.6f}")
     return holds(

@@ -19,7 +19,7 @@ import sympy as sp
 from resonance_theory.evidence.claims.certify import identity, nonnegative_polynomial
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.rules import token_choice
+from resonance_theory.rules import Rates, token_choice
 
 C, a, z, v, u = sp.symbols("C a z v u", positive=True)
 pi = sp.symbols("pi", positive=True)
@@ -104,7 +104,7 @@ def _(side: SimpleNamespace) -> Outcome:
     tokens = np.maximum(np.ceil(experts * capacity * 10 ** rng.uniform(-0.7, 0.7, 4000)), capacity).astype(np.int64)
     tokens[::4] = (experts * capacity)[::4]  # the corner s = a, where the gap is widest
     low = side.lower(tokens, 1 / experts, capacity)
-    exact = token_choice.success(tokens, experts, capacity)
+    exact = token_choice.success(tokens, capacity, Rates(experts=experts))
     high = np.minimum(1.0, experts * capacity / tokens)
     gap = np.maximum(float(side.half) * np.sqrt((1 - 1 / experts) / capacity), experts / (4 * capacity))
     for bad, what in (
@@ -117,7 +117,7 @@ def _(side: SimpleNamespace) -> Outcome:
             return fails(
                 f"s={tokens[i]}, n={experts[i]}, C={capacity[i]}: {what} ({low[i]:.6f}, {exact[i]:.6f}, {high[i]:.6f})"
             )
-    ours = token_choice.bounds(tokens, experts, capacity)[0]
+    ours = token_choice.bounds(tokens, capacity, Rates(experts=experts))[0]
     if np.abs(ours - low).max() > 1e-12:
         return fails(f"the package's lower bound differs by {np.abs(ours - low).max():.2g}")
     return holds(f"all between the bounds; largest relative gap {np.max(1 - low / high):.4f}")

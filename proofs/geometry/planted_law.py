@@ -22,7 +22,7 @@ from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.rules import expert_choice, resonance, token_choice
-from resonance_theory.tokens import candidates, planted, samplers, signals
+from resonance_theory.tokens import Rates, candidates, samplers, signals
 
 d, k, r, y, s, theta = sp.symbols("d k r y s theta", positive=True)  # y = 1 - a²
 a = sp.symbols("a", real=True)
@@ -134,12 +134,12 @@ def _(side: SimpleNamespace) -> Outcome:
             f @ stats.binom.cdf(capacity - 1, total - 1, q),
         ]
     )
-    law = planted.planted(signal, 3, 2)
+    law = Rates.planted(signal, 3, 2)
     ours = np.array(
         [
-            token_choice.success(total, 2, capacity, hit=signals.hit_rate(signal, 2)),
-            resonance.success(total, capacity, hit=law.hit, candidate_tail=law.candidate_tail, weight=law.weight),
-            expert_choice.success(total, capacity, false_positive=law.false_positive, weight=law.weight),
+            token_choice.success(total, capacity, Rates(experts=2, hit=signals.hit_rate(signal, 2))),
+            resonance.success(total, capacity, law),
+            expert_choice.success(total, capacity, law),
         ]
     )
     error = np.abs(ours / direct - 1).max()
@@ -149,7 +149,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 def rates(side: SimpleNamespace, total: int, dim: int, experts: int, top: int, signal: float, capacity: int) -> dict:
     """Success rates on the package's nodes."""
-    nodes = planted.planted(signal, dim, experts, top=top)
+    nodes = Rates.planted(signal, dim, experts, top=top)
     x = nodes.affinity
     scale = side.scale((1 - x) * (1 + x))  # threshold x/scale is that of affinity x/sqrt(x² + scale²)
     hit = candidates.hit_given_affinity(x / np.hypot(x, scale), dim, experts, top=top)

@@ -55,16 +55,17 @@ class Rates:
         229 488
     """
 
-    experts: ArrayLike | None = None
-    top: ArrayLike = 1
-    load: ArrayLike | None = None
-    hit: ArrayLike = 1.0
-    false_positive: ArrayLike | None = None
-    candidate_tail: ArrayLike | None = None
-    percentile: ArrayLike | None = None
-    rival: ArrayLike | None = None
-    weight: ArrayLike | None = None
-    affinity: ArrayLike | None = None
+    # arrays or None once made; anything array-like goes in
+    experts: Any = None
+    top: Any = 1
+    load: Any = None
+    hit: Any = 1.0
+    false_positive: Any = None
+    candidate_tail: Any = None
+    percentile: Any = None
+    rival: Any = None
+    weight: Any = None
+    affinity: Any = None
     counts: Counts = INDEPENDENT
     candidates: Any = None
 
