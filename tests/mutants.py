@@ -3,7 +3,7 @@
     make mutants                                        the modules of DEFAULT
     python -m tests.mutants _law                        one of them
     python -m tests.mutants _law --only has_place       only mutants whose description contains a text
-    python -m tests.mutants sphere --sample 60          a random sample of that size
+    python -m tests.mutants caps --sample 60            a random sample of that size
     python -m tests.mutants --record                    write the counts to simulations/results/mutants.json
 
 A mutant is one changed node of a module's syntax tree: an operator (+ for -, * for /, < for <=, ...), a sign, or a
@@ -42,29 +42,24 @@ from types import FrameType
 ROOT = Path(__file__).resolve().parents[1]
 EXPLAINED = Path(__file__).with_suffix(".json")
 RECORD = ROOT / "simulations" / "results" / "mutants.json"
-LAWS = (("tests/test_law_numerics.py",),)
+LAWS = (("tests/test_law_numerics.py",), ("tests/test_laws.py", "tests/test_counts.py"))
+# without the two slowest tests, half of the time: a survivor costs all the others
+GEOMETRY = (
+    (
+        "tests/test_sphere.py",
+        "--deselect=tests/test_sphere.py::test_planted_error_is_as_stated",
+        "--deselect=tests/test_sphere.py::test_any_valid_arguments_give_probabilities",
+    ),
+    ("tests/test_sphere_edges.py",),
+)
+DEFAULT = ("token_choice", "expert_choice", "resonance", "random_keep", "rule", "bounds", "_ties", "_law", "_beta")
+# The geometry, which is mostly quadrature and holds many numbers that trade accuracy for speed, runs on request.
+SPHERE = ("_integration", "caps", "signals", "candidates", "planted")
 # name -> (file, stages of tests that must notice: what survives one stage goes on to the next)
 MODULES = {
-    "token_choice": ("resonance_theory/rules/token_choice.py", LAWS),
-    "expert_choice": ("resonance_theory/rules/expert_choice.py", LAWS),
-    "resonance": ("resonance_theory/rules/resonance.py", LAWS),
-    "_law": ("resonance_theory/rules/_law.py", LAWS),
-    "_beta": ("resonance_theory/rules/_beta.py", LAWS),
-    # without the two slowest tests, half of the time: a survivor costs all the others
-    "sphere": (
-        "resonance_theory/tokens/sphere.py",
-        (
-            (
-                "tests/test_sphere.py",
-                "--deselect=tests/test_sphere.py::test_planted_error_is_as_stated",
-                "--deselect=tests/test_sphere.py::test_any_valid_arguments_give_probabilities",
-            ),
-            ("tests/test_sphere_edges.py",),
-        ),
-    ),
+    **{name: (f"resonance_theory/rules/{name}.py", LAWS) for name in DEFAULT},
+    **{name: (f"resonance_theory/tokens/{name}.py", GEOMETRY) for name in SPHERE},
 }
-# The geometry, which is mostly quadrature and holds many numbers that trade accuracy for speed, runs on request.
-DEFAULT = ("token_choice", "expert_choice", "resonance", "_law", "_beta")
 
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Add: ast.Sub,
