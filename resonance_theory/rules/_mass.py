@@ -47,14 +47,22 @@ class Candidates(NamedTuple):
         high: float,
         *,
         tokens: int,
+        mass: float,
         kinks: ArrayLike = (),
     ) -> Candidates:
-        """Panels on [low, high], split at `kinks` (of y), as narrow as the fluctuations of `tokens` tokens ask for."""
-        extra = np.asarray(kinks, dtype=np.float64)
-        panels = int(np.clip(8 * np.sqrt(tokens), 128, 2560))
+        """Panels on [low, high], as narrow as the fluctuations of `tokens` tokens and the kinks of the chance ask for.
+
+        Few tokens make the chance less smooth: it bends where one more candidate can fill the share by itself. In few
+        dimensions the density has long, light tails, so most panels lie between -4 and 4, where all but 1e-3 of the mass is.
+        """
+        bend = np.arctanh((1 - mass) / mass) if 0.5 < mass < 1 else 0.0
+        extra = np.append(np.asarray(kinks, dtype=np.float64), [bend, -bend])
+        panels = 512 if tokens <= 32 else int(np.clip(8 * np.sqrt(tokens), 256, 2560))
         ends = [min(low, -1e-3), 0.0, max(high, 1e-3)]
         inside = extra[(extra > low) & (extra < high)]
-        return Candidates(density, tail, np.unique(np.concatenate([np.linspace(low, high, panels + 1), inside, ends])))
+        even = np.linspace(max(low, -4.0), min(high, 4.0), panels + 1)
+        outside = np.linspace(low, high, panels // 4 + 1) if max(-low, high) > 4 else even
+        return Candidates(density, tail, np.unique(np.concatenate([even, outside, inside, ends])))
 
     def masses(self) -> tuple[Floats, Floats]:
         """Affinities of the nodes and their masses, (panels, nodes)."""

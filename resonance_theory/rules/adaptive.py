@@ -58,7 +58,9 @@ class AffinityLaw:
 
     def at(self, mass: float, tokens: int | None) -> Kept:
         """What the share `mass` keeps of so many tokens; None: in the limit of many."""
-        few = _mass.Candidates.of(self.density, self.tail, self.low, self.high, tokens=tokens or 1, kinks=self.kinks)
+        few = _mass.Candidates.of(
+            self.density, self.tail, self.low, self.high, tokens=tokens or 10**3, mass=mass, kinks=self.kinks
+        )
         cut = _mass.cut(few, mass)
         if tokens is None:
             return Kept(cut, float(self.tail(cut)) / self.load, float(self.hit_tail(cut)))
