@@ -91,7 +91,8 @@ def _through(path: str | Path, data: bytes) -> None:
     if obstacle is not None:
         raise OSError(f"it {obstacle}")
     with open(os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0)), "wb") as file:
-        os.set_blocking(file.fileno(), True)
+        if hasattr(os, "O_NONBLOCK"):
+            os.set_blocking(file.fileno(), True)
         file.write(data)
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import resonance_theory as rt
-from resonance_theory import _output, kernels
+from resonance_theory import _extras, _output, kernels
 from resonance_theory.evidence.studies.study import run_study
 from resonance_theory.kernels import naive
 from simulations.router_benchmark import contenders, provenance
@@ -210,7 +210,7 @@ def _device(name: str) -> str | None:
     """What stands in the way of running on the device, or None."""
     for module in ("torch", "triton"):
         if importlib.util.find_spec(module) is None:
-            return f"{module} is not installed: pip install 'resonance-theory[{module}]'"
+            return _extras.hint(module)
     if name == "cuda" and not importlib.import_module("torch").cuda.is_available():
         return "this machine has no CUDA device"
     return None

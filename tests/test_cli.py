@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -584,6 +585,56 @@ def test_closed_streams(closed):
         assert "488" in done.stdout
         wrong = subprocess.run(["sh", "-c", f"{command} --hit 7"], capture_output=True, text=True)
         assert (wrong.returncode, wrong.stdout) == (2, "")  # no message among the results
+
+
+def on_a_terminal(columns, *arguments, interrupt=None):
+    """(exit status, what a terminal of that many columns receives); Ctrl-C once `interrupt` has been seen."""
+    import pty
+    import signal
+    import struct
+
+    fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
+    command = [sys.executable, "-m", "resonance_theory", *arguments]
+    process = subprocess.Popen(command, stdout=slave, stderr=slave, env=environment)
+    os.close(slave)
+    received = b""
+    with contextlib.suppress(OSError):  # a terminal whose other end is gone
+        while part := os.read(master, 65536):
+            received += part
+            if interrupt is not None and interrupt in received:
+                process.send_signal(signal.SIGINT)
+                interrupt = None
+    os.close(master)
+    return process.wait(timeout=60), received.decode()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+def test_on_a_terminal_lines_fit_and_verdicts_have_colours():
+    shown = {}
+    for columns in (60, 80, 100):
+        status, text = on_a_terminal(columns, "verify", "exchangeability_identity")
+        assert status == 0
+        assert "\x1b[32mPROVED\x1b[0m" in text
+        (shown[columns],) = [
+            line for line in text.replace("\x1b[32m", "").replace("\x1b[0m", "").splitlines() if "✓" in line
+        ]
+        assert len(shown[columns]) <= columns
+        assert re.search(r" \d+\.\d s  exchangeability_identity", shown[columns])
+    assert ["±" in line for line in shown.values()] == [False, False, True]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+def test_an_interruption_says_what_is_kept(tmp_path):
+    status, text = on_a_terminal(100, "simulate", "success_rate", interrupt=b"trials")
+    assert status == 130
+    assert text.splitlines()[-1].endswith("resonance simulate: interrupted")
+    store = str(tmp_path / "s.jsonl")
+    status, text = on_a_terminal(100, "simulate", "success_rate", "--store", store, interrupt=b"trials")
+    assert status == 130
+    assert text.splitlines()[-1].endswith("resonance simulate: interrupted; what was stored is kept")
 
 
 def test_names_from_files_cannot_command_the_terminal(capsys, tmp_path):
