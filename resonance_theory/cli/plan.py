@@ -6,7 +6,7 @@ import argparse
 import inspect
 
 from resonance_theory.cli._files import Drawing
-from resonance_theory.cli._options import json_option, one_of
+from resonance_theory.cli._options import json_option
 from resonance_theory.cli._terminal import emit
 
 EXAMPLES = """
@@ -38,9 +38,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from resonance_theory.plan import plan, setting
-    from resonance_theory.rules import RULES
 
-    one_of("rule", options.rule, RULES)
     known = inspect.signature(setting).parameters
     rates = setting(**{name: value for name, value in vars(options).items() if name in known})
     answer = plan(options.rule, options.tokens, options.target, rates)
