@@ -7,16 +7,13 @@ Published values that this is for (ETR, arXiv 2406.00023): steps shorter by 5.4 
 top-1 routing with capacity factor 1.1. Values that the paper does not print are marked *assumed* below; `sensitivity` varies
 them. Shares of a step and relative savings depend on few of them; absolute seconds are an estimate.
 
-`python -m resonance_theory.step_time FILE` writes the sensitivity table.
+`resonance step-time FILE` writes the sensitivity table.
 """
 
 from __future__ import annotations
 
-import csv
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -218,17 +215,3 @@ def sensitivity(
                         }
                     )
     return rows
-
-
-def _write(path: str) -> None:
-    rows = [{k: round(v, 9) if isinstance(v, float) else v for k, v in row.items()} for row in sensitivity()]
-    with Path(path).open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m resonance_theory.step_time FILE")
-    _write(sys.argv[1])

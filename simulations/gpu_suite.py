@@ -1,9 +1,10 @@
 """Every GPU path against the NumPy reference, then its speed: one command, within ten minutes.
 
-    python -m simulations.gpu_suite --out DIR
+    resonance gpu --out DIR
 
 writes DIR/checks.json, DIR/<study>.json and DIR/benchmarks.json with device, versions and commit. Exit status: 0 all
-checks and studies passed, 1 one failed (what follows it is not run), 77 there is no CUDA device (nothing was checked).
+checks and studies passed, 1 one failed (what follows it is not run), 2 there is no CUDA device (nothing was checked;
+77 as `python -m simulations.gpu_suite`).
 `--device cpu --tokens 64` takes the same steps on the CPU, Triton under its interpreter: a rehearsal, not evidence.
 """
 
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import resonance_theory as rt
-from resonance_theory import kernels
+from resonance_theory import _extras, _output, kernels
 from resonance_theory.evidence.studies.study import run_study
 from resonance_theory.kernels import naive
 from simulations.router_benchmark import contenders, provenance
@@ -209,7 +210,7 @@ def _device(name: str) -> str | None:
     """What stands in the way of running on the device, or None."""
     for module in ("torch", "triton"):
         if importlib.util.find_spec(module) is None:
-            return f"{module} is not installed: pip install 'resonance-theory[{module}]'"
+            return _extras.hint(module)
     if name == "cuda" and not importlib.import_module("torch").cuda.is_available():
         return "this machine has no CUDA device"
     return None
@@ -217,29 +218,32 @@ def _device(name: str) -> str | None:
 
 def _write(folder: Path, name: str, record: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    _output.write(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """`python -m simulations.gpu_suite`, for harnesses that know the exit status of a skipped test."""
+    from resonance_theory.cli import gpu
+
     parser = argparse.ArgumentParser(prog="python -m simulations.gpu_suite", description="GPU checks and benchmarks.")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the records")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--tokens", type=int, default=20000, help="tokens of each check (default 20000)")
-    parser.add_argument("--repeats", type=int, default=50, help="timed calls of each benchmark (default 50)")
-    parser.add_argument("--minutes", type=float, default=9.0, help="start no further benchmark after this time")
-    options = parser.parse_args(arguments)
-    if options.tokens < 8 or options.repeats < 1:
-        parser.error(f"--tokens {options.tokens} must be at least 8 and --repeats {options.repeats} at least 1")
+    gpu.options(parser)
+    return run(parser.parse_args(arguments))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check, simulate and time with the options of `resonance gpu`; returns the exit status."""
+    if options.tokens < 8:
+        raise ValueError(f"tokens = {options.tokens} must be a whole number of at least 8")
     begin = time.monotonic()
     if options.device == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported
     obstacle = _device(options.device)
     if obstacle:
         print(f"gpu_suite: nothing was checked: {obstacle}", file=sys.stderr)
-        _write(options.out, "checks", {"status": "not run", "reason": obstacle})
+        _write(Path(options.out), "checks", {"status": "not run", "reason": obstacle})
         return NO_DEVICE
     torch = importlib.import_module("torch")
-    made = provenance(f"python -m simulations.gpu_suite --device {options.device} --tokens {options.tokens}")
+    made = provenance(f"resonance gpu --out DIR --device {options.device} --tokens {options.tokens}")
     made["device"] = torch.cuda.get_device_name() if options.device == "cuda" else "cpu (Triton interpreted)"
 
     checks = {}
@@ -248,7 +252,9 @@ def main(arguments: list[str] | None = None) -> int:
         checks[name] = check(options.device, options.tokens) | {"seconds": round(time.monotonic() - start, 2)}
         print(f"{'passed' if checks[name]['passed'] else 'FAILED'}  {name}", flush=True)
     passed = all(check["passed"] for check in checks.values())
-    _write(options.out, "checks", {"status": "passed" if passed else "failed", "provenance": made, "checks": checks})
+    _write(
+        Path(options.out), "checks", {"status": "passed" if passed else "failed", "provenance": made, "checks": checks}
+    )
     if not passed:
         return 1
 
@@ -260,7 +266,9 @@ def main(arguments: list[str] | None = None) -> int:
             # the large settings once, in torch
             large = options.device == "cuda" and library == "torch"
             study = run_study(name, full=large, backend=library, device=options.device)
-            _write(options.out, name if library == "torch" else f"{name}_{library}", study.to_json() | {"made": made})
+            _write(
+                Path(options.out), name if library == "torch" else f"{name}_{library}", study.to_json() | {"made": made}
+            )
             print(f"{'passed' if study.passed else 'FAILED'}  {name} on {library}", flush=True)
             if not study.passed:
                 return 1
@@ -275,7 +283,7 @@ def main(arguments: list[str] | None = None) -> int:
             results.append(benchmark(options.device, shape, dtype, options.repeats))
             for call, row in results[-1]["calls"].items():
                 print(f"{name} {dtype:<9} {call:<26} {row['median_ms']:>9} ms", flush=True)
-    _write(options.out, "benchmarks", {"provenance": made, "skipped": skipped, "benchmarks": results})
+    _write(Path(options.out), "benchmarks", {"provenance": made, "skipped": skipped, "benchmarks": results})
     return 0
 
 

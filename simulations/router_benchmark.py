@@ -1,6 +1,6 @@
 """Time of routing on the CPU, from tokens to assignment: the kernels, eager torch and other routers, beside the floor.
 
-    python -m simulations.router_benchmark --out simulations/results/router_benchmark.json
+    resonance bench --out simulations/results/router_benchmark.json
 
 The floor is one read of x at the memory bandwidth that the fastest of two plain readers reaches in the same run. The
 contenders alternate. A timed call follows 5 ms of others by the same contender, so that no other's threads still spin
@@ -11,7 +11,6 @@ Times are medians with quartiles; run it on a quiet machine. The other routers c
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.metadata
 import importlib.util
@@ -24,16 +23,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from resonance_theory import kernels
+from resonance_theory.cli._terminal import emit
 from resonance_theory.kernels import _memory
 
-__all__ = ["SHAPES", "contenders", "main", "measure"]
+__all__ = ["SHAPES", "contenders", "measure", "run"]
 
 SHAPES = {"A": (4096, 1024, 8), "B": (16384, 2048, 16), "C": (65536, 1024, 64)}  # tokens, dim, experts
 # contender -> ratio to the floor that it is meant to stay below, by shape
@@ -307,32 +307,11 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m simulations.router_benchmark", description=__doc__.splitlines()[0])
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), help="default: all")
-    parser.add_argument("--repeats", type=int, default=21, help="timed calls of each contender and run (default 21)")
-    parser.add_argument("--runs", type=int, default=5, help="how often all of it is measured (default 5)")
-    parser.add_argument("--out", type=Path, help="write the record to this JSON file")
-    options = parser.parse_args(arguments)
-    if options.repeats < 1:
-        parser.error(f"--repeats is {options.repeats} but must be at least 1")
-    if options.runs < 1:
-        parser.error(f"--runs is {options.runs} but must be at least 1")
-    if importlib.util.find_spec("torch") is None:
-        print("router_benchmark needs torch: pip install 'resonance-theory[torch]'", file=sys.stderr)
-        return 2
-    command = f"python -m simulations.router_benchmark --repeats {options.repeats} --runs {options.runs}"
+def run(shapes: Sequence[str], repeats: int, runs: int, out: str | None = None) -> None:
+    """Measure the named shapes, print the table and, where `out` is given, write the record there."""
+    command = f"resonance bench --repeats {repeats} --runs {runs}"
     record: dict[str, Any] = {"benchmark": "router", "provenance": provenance(command)}
     # The memory's bandwidth, and with it every ratio, moves from minute to minute: all runs are kept.
-    record["runs"] = [
-        {name: measure(SHAPES[name], options.repeats) for name in options.shapes} for _ in range(options.runs)
-    ]
-    record["extra_memory"] = memory({name: SHAPES[name] for name in options.shapes})
-    print(table(record))
-    if options.out:
-        options.out.write_text(json.dumps(record, indent=1) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    record["runs"] = [{name: measure(SHAPES[name], repeats) for name in shapes} for _ in range(runs)]
+    record["extra_memory"] = memory({name: SHAPES[name] for name in shapes})
+    emit(record, out, table(record))

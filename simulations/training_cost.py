@@ -1,6 +1,6 @@
 """Step time and memory of training, by arm of the language model: what its capacity and its slots cost on this machine.
 
-    python -m simulations.training_cost [--size full] [--steps 20] [--runs 5] [--out FILE]
+    resonance cost [--size full] [--steps 20] [--runs 5] [--out FILE]
 
 A step is the study's own (`language_model.fit`): forward, backward, clipping and AdamW, on windows of random bytes. The arms
 take turns within a run, each after steps of its own that are not counted. Memory is the growth of the resident peak over
@@ -10,8 +10,6 @@ gradients and the optimizer's moments, three times the weights, are part of it.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -22,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from resonance_theory.cli._terminal import emit
 from resonance_theory.evidence.studies.study import settings_of
 from simulations import language_model, router_benchmark
 
@@ -70,36 +69,20 @@ def _peak_here(settings: dict[str, Any], label: str) -> int:
     return router_benchmark._resident("VmHWM") - before
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m simulations.training_cost", description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=("quick", "full"), default="full", help="of language_model.toml")
-    parser.add_argument("--steps", type=int, default=20, help="timed steps of each arm and run (default 20)")
-    parser.add_argument("--runs", type=int, default=5, help="how often all of it is measured (default 5)")
-    parser.add_argument("--out", type=Path, help="write the record to this JSON file")
-    options = parser.parse_args()
-    for name in ("steps", "runs"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} = {getattr(options, name)} must be at least 1")
+def run(size: str, steps: int, runs: int, out: str | None = None) -> None:
+    """Measure every arm, print the table and, where `out` is given, write the record there."""
     import torch
 
     torch.set_num_threads(1)  # as in the study
-    settings = settings_of("language_model", full=options.size == "full")
-    made = router_benchmark.provenance(" ".join(["python -m simulations.training_cost", *sys.argv[1:]]))
-    found = times(settings, options.steps, options.runs)
+    settings = settings_of("language_model", full=size == "full")
+    made = router_benchmark.provenance(f"resonance cost --size {size} --steps {steps} --runs {runs}")
+    found = times(settings, steps, runs)
     peaks = {label: peak(settings, label) for label in found}
     arms = {label: {"step_ms": found[label], "memory": peaks[label]} for label in found}
-    record = {"benchmark": "training", "provenance": made, "size": options.size, "steps": options.steps, "arms": arms}
-    print(f"{'arm':<22}{'ms a step':>10}{'in the runs':>18}{'memory, MB':>12}")
+    record = {"benchmark": "training", "provenance": made, "size": size, "steps": steps, "arms": arms}
+    lines = [f"{'arm':<22}{'ms a step':>10}{'in the runs':>18}{'memory, MB':>12}"]
     for label, ms in found.items():
         memory = peaks[label]
-        spread = f"{min(ms):.1f} to {max(ms):.1f}"
-        print(
-            f"{label:<22}{statistics.median(ms):>10.1f}{spread:>18}{'-' if memory is None else f'{memory / 1e6:.1f}':>12}"
-        )
-    if options.out is not None:
-        options.out.write_text(json.dumps(record, indent=1) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        spread, used = f"{min(ms):.1f} to {max(ms):.1f}", "-" if memory is None else f"{memory / 1e6:.1f}"
+        lines.append(f"{label:<22}{statistics.median(ms):>10.1f}{spread:>18}{used:>12}")
+    emit(record, out, "\n".join(lines))

@@ -6,12 +6,11 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import resonance_theory as rt
 from resonance_theory import homogenization, step_time
-from resonance_theory.cli import main
 from resonance_theory.homogenization import cells
 from resonance_theory.rules import dependence
 from resonance_theory.tokens import evolving, gaussian
@@ -212,78 +211,6 @@ def test_shapes_that_do_not_broadcast_are_named(call, named):
 def test_single_numbers_are_single(call, name):
     with pytest.raises(ValueError, match=rf"^{name} = .* must be one whole number$"):
         call()
-
-
-COMMANDS = [
-    "plan",
-    "audit",
-    "simulate",
-    "verify",
-    "claims",
-    "report",
-    "--rule",
-    "--tokens",
-    "--json",
-    "--plot",
-    "--seed",
-    "--experts",
-    "--top",
-    "--workers",
-    "--target",
-    "--correlation",
-    "--block-length",
-    "--all",
-    "adaptive",
-    "--help",
-    "--gates",
-    "--resume",
-    "--backend",
-    "token_choice",
-    "resonance",
-    "8",
-    "-1",
-    "nan",
-    "1e400",
-    "0.9",
-    "numpy",
-    "success_rate",
-    "example.npy",
-    "/",
-    ".",
-]
-WORDS = st.one_of(
-    st.sampled_from(["", *COMMANDS]), st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF), max_size=8)
-)
-
-
-@settings(max_examples=400, deadline=None)
-@given(st.lists(WORDS, max_size=6))
-@example(["plan", "--rule"])
-@example(["simulate", "no_such_study"])
-@example(["audit", "/"])
-def test_the_command_line_never_breaks(words):
-    import contextlib
-    import io
-
-    # Commands that would do real work for minutes are not run here: they need a pattern that matches nothing.
-    if words and words[0] in ("verify", "claims") and not any(w.startswith("-") for w in words[1:]):
-        words = [words[0], "no such claim", *words[1:]]
-    elif (
-        words
-        and words[0] == "simulate"
-        and any(w.startswith("--al") or "success_rate".startswith(w) for w in words[1:])
-    ):
-        words = ["simulate", "no such study"]
-    elif words and words[0] == "verify":
-        words = ["verify", "no such claim"]
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main(words)
-    assert status in (0, 1, 2)
-    assert "Traceback" not in err.getvalue()
-    if status == 2:
-        assert len(err.getvalue().strip().splitlines()) == 1, err.getvalue()
-        assert out.getvalue() == ""
 
 
 @settings(max_examples=300, deadline=None)

@@ -52,7 +52,7 @@ def test_the_command_shows_it(capsys):
     text = capsys.readouterr().out
     assert "ETR Theorem 5, eq. 11" in text
     assert "token_choice_published" in text
-    assert main(["claims", "--published", "--json"]) == 0
+    assert main(["claims", "--published", "--json", "-"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert [(r["paper"], r["place"]) for r in record] == [(s.paper, s.place) for s in STATEMENTS]
     assert main(["claims", "--published", "corollary"]) == 0

@@ -38,7 +38,7 @@ def close(a, b):
 @pytest.mark.parametrize("name", figure_data.names())
 def test_the_stored_data_are_those_of_the_laws_of_today(name):
     record = json.loads((figure_data.RESULTS / f"{name}.json").read_text())
-    assert record.pop("provenance")["command"] == f"python -m simulations.figure_data {name}"
+    assert record.pop("provenance")["command"] == f"resonance data {name}"
     fresh = figure_data.compute(name)
     assert close(record, fresh)
     changed = mutate(fresh)

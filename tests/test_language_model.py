@@ -404,8 +404,7 @@ def test_the_study_says_that_it_claims_nothing(settings, monkeypatch):
 def test_cost_of_every_arm_is_measured_and_recorded(settings, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(training_cost, "settings_of", lambda *_, **__: settings)
     monkeypatch.setattr(training_cost, "peak", lambda _, label: len(label))  # a process each: tried below
-    monkeypatch.setattr("sys.argv", ["training_cost", "--runs", "2", "--steps", "1", "--out", str(tmp_path / "r.json")])
-    assert training_cost.main() == 0
+    training_cost.run("quick", 1, 2, str(tmp_path / "r.json"))
     record = json.loads((tmp_path / "r.json").read_text())
     assert list(record["arms"]) == LABELS
     for label, row in record["arms"].items():
@@ -422,14 +421,6 @@ def test_memory_of_a_step_grows_with_the_slots(settings):
     every, some = training_cost.peak(large, "LocMoE"), training_cost.peak(large, "position keep")
     # 3.34 slots a token more, each with at least input, hidden units and output in forward and gradient, in two layers
     assert every - some > 3 * 64 * 32 * (16 + 256 + 16) * 4
-
-
-def test_bad_options_of_the_cost_are_one_sentence(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["training_cost", "--runs", "0"])
-    with pytest.raises(SystemExit) as stop:
-        training_cost.main()
-    assert stop.value.code == 2
-    assert "--runs = 0 must be at least 1" in capsys.readouterr().err
 
 
 def test_the_page_shows_the_recorded_cost():

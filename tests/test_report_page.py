@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from resonance_theory.cli import report_record
 from resonance_theory.evidence.claims import coverage, ledger
+from resonance_theory.evidence.claims.record import record_of
 from resonance_theory.evidence.pages import markup, report, results
 from resonance_theory.evidence.studies.study import studies
 
@@ -24,7 +24,7 @@ browser = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     book = ledger.verify(IDS)
-    record = report_record(book, 1.0)
+    record = record_of(book, 1.0)
     record["published"] = coverage.records([ledger.load(i) for i in IDS])
     return report.write(record, tmp_path_factory.mktemp("report"))
 

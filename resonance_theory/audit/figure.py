@@ -101,7 +101,7 @@ def _loads(axes: Any, layer: LayerAudit, report: AuditReport) -> None:
     axes.axhline(100 / count, color="black", linestyle="--", linewidth=1)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("share of tokens, %" if report.top == 1 else "share of candidates, %")
-    axes.set_title(layer.name, fontweight="bold")
+    axes.set_title(layer.name, fontweight="bold", parse_math=False)  # a name is no formula
     axes.grid(False)
     if count <= 16:
         axes.set_xticks(experts)

@@ -1,7 +1,7 @@
 """Numbers behind the figures of theory, computed once from the exact laws and stored for `paper_figures/`.
 
 A new data set is one new file `simulations/figure_data/<name>.py` with `compute() -> dict` of JSON-able entries or arrays.
-`python -m simulations.figure_data [NAME ...]` writes `simulations/results/figures/<name>.json`, all of them by default.
+`resonance data [NAME ...]` writes `simulations/results/figures/<name>.json`, all of them by default.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def compute(name: str) -> dict[str, Any]:
 
 def write(name: str) -> Path:
     """Compute one data set and store it, one entry a line; an earlier file stays until the new one is whole."""
-    record = {"provenance": {"command": f"python -m simulations.figure_data {name}", **versions()}, **compute(name)}
+    record = {"provenance": {"command": f"resonance data {name}", **versions()}, **compute(name)}
     lines = [f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in record.items()]
     target = RESULTS / f"{name}.json"
     _output.write(target, "{\n" + ",\n".join(lines) + "\n}\n")

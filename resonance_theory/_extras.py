@@ -1,0 +1,36 @@
+"""Optional packages: what to install for a module that is missing."""
+
+from __future__ import annotations
+
+__all__ = ["hint"]
+
+# module -> its package and the smallest extra of resonance-theory that brings it
+_FROM = {
+    "matplotlib": ("matplotlib", "plot"),
+    "sympy": ("sympy", "verify"),
+    "mpmath": ("mpmath", "verify"),
+    "flint": ("python-flint", "verify"),
+    "jinja2": ("jinja2", "report"),
+    "latex2mathml": ("latex2mathml", "report"),
+    "markdown_it": ("markdown-it-py", "report"),
+    "numba": ("numba", "speed"),
+    "torch": ("torch", "torch"),
+    "sklearn": ("scikit-learn", "training"),
+    "triton": ("triton", "triton"),
+    "transformers": ("transformers", "peers"),
+    "cupy": ("cupy-cuda13x", "cupy13"),
+}
+
+
+def hint(module: str | None) -> str:
+    """One sentence on a missing module, with the smallest thing that brings it.
+
+    Example:
+        >>> hint("matplotlib.figure")
+        "the package 'matplotlib' is needed: pip install matplotlib, or resonance-theory with its extra [plot]"
+    """
+    top = (module or "").partition(".")[0]
+    if top not in _FROM:
+        return f"the package {module!r} is needed"
+    package, extra = _FROM[top]
+    return f"the package {top!r} is needed: pip install {package}, or resonance-theory with its extra [{extra}]"

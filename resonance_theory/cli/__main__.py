@@ -1,0 +1,8 @@
+"""`python -m resonance_theory.cli` is the command `resonance`."""
+
+import sys
+
+from resonance_theory.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
