@@ -40,7 +40,7 @@ _NAMES = {
     "register_rule": "resonance_theory.rules.registry",
     "grap_gates": "resonance_theory.gates",
     "affinity": "resonance_theory.gates",
-    "plan": "resonance_theory.plan",
+    "plan": "resonance_theory.planning",
 }
 
 __all__ = ["__version__", *_NAMES, *_MODULES]

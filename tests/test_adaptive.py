@@ -14,6 +14,7 @@ from scipy import integrate
 
 import resonance_theory as rt
 from resonance_theory.rules import select
+from resonance_theory.tokens import affinity_mass
 
 
 def library(name):

@@ -78,7 +78,7 @@ def test_plan_for_the_planted_model(capsys):
 
 def test_plans_are_drawn_alike_every_time_and_as_every_figure_is(tmp_path):
     from resonance_theory import _style
-    from resonance_theory.plan import plan
+    from resonance_theory.planning import plan
     from resonance_theory.rules import Rates
 
     answer = plan("resonance", 4096, 0.95, Rates(experts=8, percentile=0.4))
@@ -657,7 +657,7 @@ def test_names_from_files_cannot_command_the_terminal(capsys, tmp_path):
 
 def test_an_answer_is_there_though_its_picture_fails(capsys, monkeypatch, tmp_path, hidden):
     from resonance_theory import audit
-    from resonance_theory.plan import Plan
+    from resonance_theory.planning import Plan
 
     def fails(*_):
         raise ValueError("no picture")
@@ -689,7 +689,7 @@ def test_whatever_goes_wrong_is_one_sentence(capsys, monkeypatch, raised, status
     def fails(*_):
         raise raised
 
-    monkeypatch.setattr(importlib.import_module("resonance_theory.plan"), "plan", fails)
+    monkeypatch.setattr(importlib.import_module("resonance_theory.planning"), "plan", fails)
     found, out, err = run(capsys, *PLAN)
     assert (found, out) == (status, "")
     assert words in err

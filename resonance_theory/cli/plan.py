@@ -37,7 +37,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from resonance_theory.plan import plan, setting
+    from resonance_theory.planning import plan, setting
 
     known = inspect.signature(setting).parameters
     rates = setting(**{name: value for name, value in vars(options).items() if name in known})
