@@ -19,6 +19,7 @@ __all__ = [
     "choice",
     "distribution",
     "integer",
+    "keep_whole",
     "number",
     "probability",
     "real",
@@ -67,6 +68,8 @@ def _show(value: Any) -> str:
 
 
 def _array(name: str, value: ArrayLike, kinds: str, wanted: str) -> NDArray[Any]:
+    if isinstance(value, np.ma.MaskedArray):  # NumPy would drop the mask
+        raise TypeError(f"{name} is a masked array but must be {wanted} without a mask")
     try:
         array = np.asarray(value)
     except Exception:  # ragged lists, foreign objects whose conversion fails
@@ -151,6 +154,12 @@ def number(
     if array.ndim:
         raise ValueError(f"{name} = {_show(value)} must be one number")
     return float(array)
+
+
+def keep_whole(record: Any, low: int, *names: str) -> None:
+    """Check fields of a frozen dataclass as `whole` does, and keep them as Python integers, which do not overflow."""
+    for name in names:
+        object.__setattr__(record, name, whole(name, getattr(record, name), low))
 
 
 def probability(name: str, value: ArrayLike) -> NDArray[np.float64]:

@@ -151,7 +151,7 @@ def _sizes(dim: Any, experts: Any) -> tuple[int, int]:
             raise ValueError(f"{name} = {value!r} must be one whole number of at least 1")
     dim, experts = int(dim), int(experts)
     if dim % experts:
-        divisors = {k for i in range(1, math.isqrt(dim) + 1) if dim % i == 0 for k in (i, dim // i)}
+        divisors = {k for i in range(1, min(math.isqrt(dim), 10**6) + 1) if dim % i == 0 for k in (i, dim // i)}
         below, above = (
             max(k for k in divisors if k < experts or k == 1),
             min((k for k in divisors if k > experts), default=dim),

@@ -53,9 +53,8 @@ class Model:
     batch: int = 128  # sequences per step
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            arguments.integer(name, value, 1)
-        arguments.integer("top", self.top, 1, self.experts, "experts")
+        arguments.keep_whole(self, 1, *vars(self))
+        arguments.whole("top", self.top, 1, self.experts, "experts")
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,8 @@ class Shape:
     expert: int = 2
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            arguments.integer(name, value, 1)
-        arguments.integer("expert", self.expert, 1, self.data, "data")
+        arguments.keep_whole(self, 1, *vars(self))
+        arguments.whole("expert", self.expert, 1, self.data, "data")
 
     @property
     def devices(self) -> int:
@@ -97,14 +95,13 @@ class Hardware:
     fixed: float = 0.0  # seconds of a step that depend on nothing here (optimiser, input)
 
     def __post_init__(self) -> None:
+        arguments.keep_whole(self, 1, "node", "width")
         for name in ("flops", "memory_bandwidth", "inside", "between"):
-            arguments.real(name, getattr(self, name), 0.0, open_low=True)
-        arguments.real("efficiency", self.efficiency, 0.0, 1.0, open_low=True)
-        arguments.integer("node", self.node, 1)
-        arguments.integer("width", self.width, 1)
-        arguments.real("latency", self.latency, 0.0)
-        arguments.probability("overlap", self.overlap)
-        arguments.real("fixed", self.fixed, 0.0)
+            arguments.number(name, getattr(self, name), 0.0, open_low=True)
+        arguments.number("efficiency", self.efficiency, 0.0, 1.0, open_low=True)
+        arguments.number("latency", self.latency, 0.0)
+        arguments.number("overlap", self.overlap, 0.0, 1.0)
+        arguments.number("fixed", self.fixed, 0.0)
 
 
 @dataclass(frozen=True)

@@ -54,10 +54,11 @@ def orthant(vectors: ArrayLike) -> Floats:
     v = arguments.real("vectors", vectors)
     if v.ndim < 2 or v.shape[-2] > _EXACT - 1:
         raise ValueError(f"vectors has shape {v.shape} but must have shape (..., k, d) with k at most {_EXACT - 1}")
-    length = np.linalg.norm(v, axis=-1, keepdims=True)
-    if np.any(length == 0):
+    largest = np.abs(v).max(axis=-1, keepdims=True, initial=0.0)
+    if np.any(largest == 0):
         raise ValueError("vectors holds a zero vector but every one must have a direction")
-    u, k = v / length, v.shape[-2]
+    v = v / largest  # squares must neither overflow nor vanish
+    u, k = v / np.linalg.norm(v, axis=-1, keepdims=True), v.shape[-2]
     total = np.full(v.shape[:-2], 0.5**k)
     for i, j in itertools.combinations(range(k), 2):
         # the angle by both diagonals of the rhombus: arccos loses half the digits near 0 and π

@@ -108,7 +108,7 @@ def centroid_cosines(x: Any, labels: Any) -> Any:
     isotropic tokens (H1), near 1 after collapse onto one direction. A centroid at the mean has cosine 0 with all."""
     x = _tokens(x)
     xp = array_namespace(x)
-    centre, _ = centroids(x - xp.mean(x, axis=0), labels)
+    centre, _ = centroids(_scaled(xp, x - xp.mean(x, axis=0)), labels)
     norm = xp.sqrt(xp.sum(centre * centre, axis=1, keepdims=True))
     unit = xp.where(norm > 0, centre / xp.where(norm > 0, norm, xp.ones_like(norm)), xp.zeros_like(centre))
     return xp.matmul(unit, unit.T)
@@ -146,7 +146,13 @@ def _pair(a: Any, b: Any) -> tuple[Any, Any, Any]:
     xp = array_namespace(a, b)
     if a.shape[0] != b.shape[0]:
         raise ValueError(f"a and b have {a.shape[0]} and {b.shape[0]} tokens but must have the same ones")
-    return a - xp.mean(a, axis=0), b - xp.mean(b, axis=0), xp
+    return _scaled(xp, a - xp.mean(a, axis=0)), _scaled(xp, b - xp.mean(b, axis=0)), xp
+
+
+def _scaled(xp: Any, x: Any) -> Any:
+    """x over its largest entry, for measures that scale does not change: fourth powers must neither overflow nor vanish."""
+    largest = xp.max(xp.abs(x))
+    return x / xp.where(largest > 0, largest, xp.ones_like(largest))
 
 
 def _gram_norm(m: Any) -> Any:
@@ -160,9 +166,10 @@ def _loads(load: ArrayLike) -> Floats:
     values = arguments.real("load", load, 0.0)
     if values.ndim == 0 or values.shape[-1] < 1:
         raise ValueError("load must have a last axis of experts")
-    if np.any(values.sum(axis=-1) <= 0):
+    largest = values.max(axis=-1, keepdims=True)
+    if np.any(largest <= 0):
         raise ValueError("load sums to 0 over its experts but must have a positive total")
-    return values
+    return values / largest  # only ratios matter, and sums must not overflow
 
 
 def dispatch_entropy(load: ArrayLike) -> Floats:
@@ -182,9 +189,10 @@ def dispatch_information(table: ArrayLike) -> float:
     from scipy.special import entr
 
     counts = arguments.real("table", table, 0.0)
-    if counts.ndim != 2 or counts.sum() <= 0:
+    if counts.ndim != 2 or not np.any(counts > 0):
         raise ValueError(f"table has shape {counts.shape} but must have shape (groups, experts) and a positive total")
-    p = counts / counts.sum()
+    p = counts / counts.max()
+    p /= p.sum()
     return float(entr(p.sum(axis=0)).sum() + entr(p.sum(axis=1)).sum() - entr(p).sum())
 
 

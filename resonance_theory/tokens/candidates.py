@@ -253,7 +253,7 @@ def waiting_tokens(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, t
     Relative error as for `candidate_tail`; the whole number can be off by one where the quotient is within it of one.
     Raises TypeError or ValueError outside the ranges above.
     """
-    log_reach = np.minimum(log_candidate_tail(affinity, dim, experts) + np.log(np.asarray(experts)), 0.0)
+    log_reach = np.minimum(log_candidate_tail(affinity, dim, experts) + np.log(np.asarray(experts, np.float64)), 0.0)
     with np.errstate(over="ignore", divide="ignore"):
         if target is None:
             return np.exp(-log_reach)[()]

@@ -84,9 +84,11 @@ class Evolving:
     start_mean: Any = None
 
     def __post_init__(self) -> None:
-        dim, n = arguments.integer("dim", self.dim, 32), arguments.integer("experts", self.experts, 1)
-        if dim.ndim or n.ndim or n >= dim:
-            raise ValueError(f"experts = {self.experts} must be one whole number below dim = {self.dim}")
+        arguments.keep_whole(self, 1, "experts")
+        arguments.keep_whole(self, 32, "dim")
+        n = self.experts
+        if n >= self.dim:
+            raise ValueError(f"experts = {n} must be one whole number below dim = {self.dim}")
         for name in ("rate", "noise", "start"):
             object.__setattr__(self, name, float(arguments.real(name, getattr(self, name), 0.0)))
         for name in ("signal", "off"):

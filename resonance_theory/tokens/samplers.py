@@ -52,6 +52,9 @@ class Planted:
     dim: int
     experts: int
 
+    def __post_init__(self) -> None:
+        arguments.keep_whole(self, 1, "dim", "experts")
+
     def sample(self, rng: np.random.Generator, samples: int, tokens: int) -> PlantedSample:
         """Token vectors, see `planted`."""
         return planted(rng, samples, tokens, self.dim, self.experts, self.signal)
@@ -86,12 +89,11 @@ class Dependent:
 
     def __post_init__(self) -> None:
         _signal(self.signal)
-        shape = _shape(dim=self.dim, experts=self.experts, length=self.length)
-        if arguments.real("correlation", self.correlation, 0.0, 1.0, open_high=True).ndim:
-            raise ValueError(f"correlation = {self.correlation!r} must be one number in [0, 1)")
-        if self.load is not None and arguments.distribution("load", self.load).shape != (shape[1],):
+        arguments.keep_whole(self, 1, "dim", "experts", "length")
+        arguments.number("correlation", self.correlation, 0.0, 1.0, open_high=True)
+        if self.load is not None and arguments.distribution("load", self.load).shape != (self.experts,):
             raise ValueError(
-                f"load has shape {np.shape(self.load)} but must be ({shape[1]},), one share for each expert"
+                f"load has shape {np.shape(self.load)} but must be ({self.experts},), one share for each expert"
             )
 
     def counts(self) -> Counts:
@@ -243,7 +245,8 @@ def _signal(signal: Any) -> float:
 
 
 def _shape(**sizes: Any) -> tuple[int, ...]:
-    for name, value in sizes.items():
-        if arguments.integer(name, value, 1).ndim:
-            raise ValueError(f"{name} = {value!r} must be one whole number of at least 1")
-    return tuple(int(value) for value in sizes.values())
+    shape = tuple(arguments.whole(name, value, 1) for name, value in sizes.items())
+    if math.prod(shape) > 2**40:
+        listed = ", ".join(f"{name} = {value}" for name, value in zip(sizes, shape))
+        raise ValueError(f"{listed} ask for {math.prod(shape)} numbers but must ask for at most 2^40")
+    return shape
