@@ -130,8 +130,8 @@ def write(record: Record, directory: str | Path, *, audit_report: Any = None) ->
         "junit.xml": _junit(record),
         "ledger.json": json.dumps(record, indent=1, allow_nan=False) + "\n",
     }
-    for name, text in contents.items():
-        _output.write(folder / name, text)
+    for name, text in contents.items():  # what an exception said may hold what no page and no XML can
+        _output.write(folder / name, UNPRINTABLE.sub("\ufffd", text))
     return folder / "index.html"
 
 
@@ -165,7 +165,7 @@ def _markdown(record: Record) -> str:
     lines = [
         "# Ledger of claims",
         "",
-        f"{_tally(record)}. {'Full' if record['full'] else 'Quick'} run, seed {record['seed']}, "
+        f"{_cell(_tally(record))}. {'Full' if record['full'] else 'Quick'} run, seed {record['seed']}, "
         f"suite-wide false-alarm budget {record['false_alarm_budget']:g}.",
         "",
         "| claim | source | verdict | statement | evidence |",
@@ -208,8 +208,6 @@ def _junit(record: Record) -> str:
             ElementTree.SubElement(case, "failure", message=claim["problem"])
         suite.set("tests", str(len(claim["checks"]) + 1))
         suite.set("failures", str(failed))
-    for element in suites.iter():  # what an exception said may hold what XML cannot
-        element.attrib = {key: UNPRINTABLE.sub("\ufffd", value) for key, value in element.attrib.items()}
     ElementTree.indent(suites)
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
