@@ -1,6 +1,7 @@
 """The site's generated pages; the site itself where its generator is installed (`make docs`)."""
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -9,20 +10,18 @@ from pathlib import Path
 import pytest
 
 from resonance_theory.evidence.claims import ledger
+from resonance_theory.evidence.pages import gallery
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def module(name):
-    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
 @pytest.fixture(scope="module")
 def build():
-    return module("build")
+    spec = importlib.util.spec_from_file_location("docs_build", ROOT / "docs" / "build.py")
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = found  # its dataclass looks itself up
+    spec.loader.exec_module(found)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +35,8 @@ def test_every_claim_has_a_page_with_its_parts(pages):
         page = pages[f"theory/{claim.id}.md"]
         parts = [claim.title, claim.expected.value, f"resonance verify {claim.id}", *claim.formal]
         parts += [
-            line.strip() for line in (ROOT / "proofs" / f"{claim.id}.py").read_text(encoding="utf-8").splitlines()
+            line.strip()
+            for line in (ROOT / "proofs" / claim.topic / f"{claim.id}.py").read_text(encoding="utf-8").splitlines()
         ]
         parts += [f"{c.kind}: " for c in claim.checks]
         assert not [part for part in parts if part not in page], claim.id
@@ -107,20 +107,17 @@ def test_formulas(build):
     assert "arithmatex" not in html
 
 
-def test_docstrings():
-    text = "One *line* of x_i <= 2.\n\n    P = a_b\n\ntokens: how `a_b`\n    many\nslot, load  what\nexpert: who"
-    assert module("docstrings").markdown(text).split("\n") == [
-        r"One \*line\* of x\_i &lt;= 2.",
-        "",
-        "```text",
-        "P = a_b",
-        "```",
-        "",
-        "- `tokens`: how `a_b`",
-        "    many",
-        "- `slot`, `load`: what",
-        "- `expert`: who",
-    ]
+def test_figures_stand_beside_the_finding_that_draws_them(build, pages):
+    findings = {finding.name: finding for finding in build.findings()}
+    assert len(findings) >= 2
+    assert set(findings) == {file.stem for file in build.FINDINGS.glob("*.md")}
+    for name in gallery.names():
+        _, caption, data = gallery.about(name)
+        assert caption in pages["figures.md"]
+        for study in {Path(file).stem for file in data} & set(findings):
+            assert caption in pages[f"results/{study}.md"]
+    for name in build.schemas():
+        assert f"(schemas/{name}.json)" in pages["records.md"]
 
 
 def test_site(tmp_path):
@@ -139,6 +136,7 @@ def test_site(tmp_path):
     assert 'href="tour.html"' in start
     assert 'href="results/index.html"' in start
     assert (tmp_path / "figures" / "router_speed.svg").exists()
+    assert json.loads((tmp_path / "schemas" / "ledger.json").read_text())["$id"] == "ledger.json"
     assert 'href="theory/index.html"' in start  # and from there two clicks to any claim's proof and code
     listed = (tmp_path / "theory" / "index.html").read_text(encoding="utf-8")
     assert not [
