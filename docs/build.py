@@ -54,7 +54,7 @@ def claim_record(claim: Claim, run: Mapping[str, Any] | None) -> dict[str, Any]:
     problem = run["problem"] if run else ""
     names = [(c.kind, c.name) for c in claim.checks] + [("simulation", s.name) for s in claim.simulations]
     checks = run["checks"] if run else [{"kind": kind, "name": name} for kind, name in names]
-    fields = ("id", "title", "statement", "source", "kind", "correction", "mutation", "reason", "proof")
+    fields = ("id", "topic", "title", "statement", "source", "kind", "correction", "mutation", "reason", "proof")
     lists = {name: list(getattr(claim, name)) for name in ("hypotheses", "lemmas", "formal", "studies")}
     return {**{name: getattr(claim, name) for name in fields}, **lists, "problem": problem, "checks": checks}
 
