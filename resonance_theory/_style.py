@@ -104,6 +104,8 @@ def name(rule: str) -> str:
 def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
     """A figure of that many inches and its array of axes, (rows, columns) squeezed; call it under the style only."""
     figure = Figure(figsize=(width, height), layout="constrained")
+    if columns > 2:  # a label beside an axis keeps its distance from the panel before
+        figure.set_layout_engine("constrained", w_pad=0.09)
     return figure, figure.subplots(rows, columns, **options)
 
 
