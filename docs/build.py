@@ -240,9 +240,20 @@ def schemas() -> list[str]:
 # --- the library and the start ----------------------------------------------------------------------------------------
 
 
+# besides the names of `rt.`: what the author of a claim needs, and the function `rt.plan` with what it returns
+FURTHER = (
+    "plan",
+    "provenance",
+    "evidence.outcome",
+    "evidence.statistics",
+    "evidence.claims.claim",
+    "evidence.claims.certify",
+)
+
+
 def modules() -> dict[str, str]:
     """Public names of the package and the modules behind them."""
-    return {name: module for name, module in rt._MODULES.items() if name != "verification"}
+    return dict(sorted({**rt._MODULES, **{name: f"resonance_theory.{name}" for name in FURTHER}}.items()))
 
 
 def api_page(name: str, module: str) -> str:

@@ -3,16 +3,20 @@
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from resonance_theory.evidence.claims import ledger
 from resonance_theory.evidence.pages import gallery
 
 ROOT = Path(__file__).resolve().parents[1]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +75,43 @@ def test_a_record_of_another_version_of_the_claim_is_not_shown(build):
 
 
 def test_every_public_name_is_in_the_reference(build, pages):
-    import resonance_theory as rt
-
     for name, path in build.modules().items():
-        for public in getattr(getattr(rt, name), "__all__", []):
+        for public in getattr(importlib.import_module(path), "__all__", []):
             assert f"::: {path}.{public}\n" in pages[f"api/{name}.md"], f"{name}.{public}"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, which resolves the colours as a reader's browser does")
+@pytest.mark.parametrize("scheme", ["default", "slate"])
+def test_statements_and_proofs_are_readable_in_light_and_dark(scheme, tmp_path):
+    """Contrast of at least 4.5 to 1 (WCAG AA) of the text of claims on its tint, in the theme's colours."""
+    theme = """[data-md-color-scheme=default] { --md-default-bg-color:#fff; --md-code-bg-color:#f5f5f5; --md-typeset-color:#000000de; }
+      [data-md-color-scheme=slate] { --md-default-bg-color:#1e2129; --md-code-bg-color:#272a35; --md-typeset-color:#e2e4e9; }
+      :root { --md-code-bg-color:#f5f5f5; --md-typeset-color:#000000de; }
+      body { background:var(--md-default-bg-color); color:var(--md-typeset-color); }"""
+    styles = theme + "".join(
+        (ROOT / file).read_text() for file in ("resonance_theory/data/claim.css", "docs/assets/site.css")
+    )
+    script = """const of = e => { const s = getComputedStyle(e); return [s.color, s.backgroundColor]; };
+      document.title = JSON.stringify([...document.querySelectorAll(".statement, .proof pre")].map(of));"""
+    body = '<div class="claim-body"><div class="statement">x</div><div class="proof"><pre>y</pre></div></div>'
+    page = tmp_path / "page.html"
+    page.write_text(
+        f"<style>{styles}</style><body data-md-color-scheme={scheme} class=md-typeset>{body}<script>{script}</script>"
+    )
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run([*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=60)
+    pairs = json.loads(unescape(re.search("<title>(.*?)</title>", done.stdout)[1]))
+    assert len(pairs) == 2
+    for pair in pairs:
+        light, dark = sorted(map(luminance, pair), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, pair
+
+
+def luminance(colour):
+    """Relative luminance of an opaque CSS colour; a translucent one counts as its opaque self."""
+    channels = [float(v) / 255 for v in re.findall(r"[\d.]+", colour)[:3]]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in channels]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
 
 def test_links_of_the_checkout_become_links_of_the_site(build):
