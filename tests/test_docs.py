@@ -84,7 +84,8 @@ def test_every_public_name_is_in_the_reference(build, pages):
 @pytest.mark.parametrize("scheme", ["default", "slate"])
 def test_statements_and_proofs_are_readable_in_light_and_dark(scheme, tmp_path):
     """Contrast of at least 4.5 to 1 (WCAG AA) of the text of claims on its tint, in the theme's colours."""
-    theme = """[data-md-color-scheme=default] { --md-default-bg-color:#fff; --md-code-bg-color:#f5f5f5; --md-typeset-color:#000000de; }
+    theme = """[data-md-color-scheme=default] { --md-default-bg-color:#fff; --md-code-bg-color:#f5f5f5;
+        --md-typeset-color:#000000de; }
       [data-md-color-scheme=slate] { --md-default-bg-color:#1e2129; --md-code-bg-color:#272a35; --md-typeset-color:#e2e4e9; }
       :root { --md-code-bg-color:#f5f5f5; --md-typeset-color:#000000de; }
       body { background:var(--md-default-bg-color); color:var(--md-typeset-color); }"""
