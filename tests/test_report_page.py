@@ -17,6 +17,7 @@ from resonance_theory.evidence.claims import coverage, ledger
 from resonance_theory.evidence.claims.record import record_of
 from resonance_theory.evidence.pages import gallery, markup, report
 from resonance_theory.evidence.studies.study import studies
+from resonance_theory.provenance import provenance
 
 IDS = ["cluster_timings", "exchangeability_identity", "token_choice_published"]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -392,6 +393,19 @@ def test_a_record_must_be_a_file(tmp_path, capsys):
     for path in ("/dev/zero", tmp_path / "pipe", tmp_path):
         assert main(["report", str(path), str(tmp_path / "r")]) == 2
         assert "must be a file" in capsys.readouterr().err
+
+
+def test_the_commit_is_shown(page, tmp_path):
+    record = report.read(page.with_name("ledger.json"))
+    made = {
+        **provenance(),
+        "commit": "0123456789abcdef" * 2 + "01234567",
+        "dirty": True,
+        "time": "2026-01-02T03:04:05Z",
+    }
+    text = report.write({**record, "provenance": made}, tmp_path).read_text(encoding="utf-8")
+    assert "commit 0123456789ab with changes, 2026-01-02T03:04:05Z" in text
+    assert report.read(tmp_path / "ledger.json")["provenance"] == made
 
 
 def test_junit_is_xml_whatever_a_check_says(page, tmp_path):
