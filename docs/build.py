@@ -225,8 +225,8 @@ def record_page() -> str:
     lines = [
         "# JSON records",
         "Every command writes its result with `--json FILE`. Its `provenance` says how it was made: `version`, `commit` and "
-        "whether the checkout was `dirty`, `time` in UTC, `python`, `platform` and `packages`. These JSON Schemas (draft 2020-12) "
-        "describe the rest; the tests check the commands' records against them.",
+        "whether the checkout was `dirty`, `time` in UTC, `python`, `platform` and `packages`. These JSON Schemas "
+        "(draft 2020-12) describe the rest; the tests check the commands' records against them.",
         "| schema | of |\n|---|---|\n"
         + "\n".join(f"| [{name}.json](schemas/{name}.json) | {report.schema(name)['title']} |" for name in schemas()),
     ]
