@@ -21,11 +21,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 from resonance_theory import _output
+from resonance_theory.evidence.claims.record import FORMAT
 from resonance_theory.evidence.pages import gallery, markup
 
 __all__ = ["claim_body", "prepare", "read", "schema", "vacuous", "write"]
 
-FORMAT = "resonance-theory ledger 1"
 DATA = Path(__file__).parents[2] / "data"
 DEPTH = 32  # far more than any record is nested
 # what neither XML nor a terminal takes: control characters but newline, return and tab; halves of pairs; non-characters
