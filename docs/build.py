@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ if str(ROOT) not in sys.path:
 import resonance_theory as rt  # noqa: E402
 from resonance_theory.evidence.claims import coverage, ledger  # noqa: E402
 from resonance_theory.evidence.claims.claim import Claim  # noqa: E402
-from resonance_theory.evidence.pages import markup, report, results  # noqa: E402
+from resonance_theory.evidence.pages import gallery, markup, report  # noqa: E402
 
 RECORD = ROOT / "out" / "report" / "ledger.json"
+SIMULATIONS = ROOT / "simulations"
+FINDINGS = SIMULATIONS / "findings"
 TOPICS = ledger.topics()
 
 
@@ -51,7 +54,7 @@ def claim_record(claim: Claim, run: Mapping[str, Any] | None) -> dict[str, Any]:
     problem = run["problem"] if run else ""
     names = [(c.kind, c.name) for c in claim.checks] + [("simulation", s.name) for s in claim.simulations]
     checks = run["checks"] if run else [{"kind": kind, "name": name} for kind, name in names]
-    fields = ("id", "title", "statement", "source", "kind", "correction", "mutation", "reason", "proof")
+    fields = ("id", "topic", "title", "statement", "source", "kind", "correction", "mutation", "reason", "proof")
     lists = {name: list(getattr(claim, name)) for name in ("hypotheses", "lemmas", "formal", "studies")}
     return {**{name: getattr(claim, name) for name in fields}, **lists, "problem": problem, "checks": checks}
 
@@ -73,11 +76,11 @@ def quoted(text: str) -> str:
 def claim_page(claim: Claim, run: Mapping[str, Any] | None, ids: Iterable[str]) -> str:
     """The Markdown of one claim: its card as in the report, then the code of every check and the whole file."""
     known = set(ids)
-    findings = {finding.name for finding in results.findings()}
+    known_studies = {path.stem for path in FINDINGS.glob("*.md")}
     body = report.claim_body(
         claim_record(claim, run),
         lambda i: f"{i}.html" if i in known else None,
-        lambda name: f"../results/{name}.html" if name in findings else None,
+        lambda name: f"../results/{name}.html" if name in known_studies else None,
     )
     body = re.sub(r"\n\s*\n", "\n", body)  # a blank line would end the block of HTML
     body = re.sub(r"<pre>(.*?)</pre>", lambda m: "<pre>" + m[1].replace("\n", "&#10;") + "</pre>", body, flags=re.S)
@@ -152,10 +155,41 @@ def tour() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def picture(figure: results.Figure, folder: str) -> str:
+@dataclass(frozen=True)
+class Finding:
+    """What a study of trained networks found: its name, title, Markdown without its title, and the figures of its record."""
+
+    name: str
+    title: str
+    text: str
+    figures: tuple[str, ...]
+
+
+def titled(path: Path) -> tuple[str, str]:
+    """Title and the rest of a page of Markdown."""
+    first, _, rest = path.read_text(encoding="utf-8").partition("\n")
+    return first.lstrip("# ").strip(), rest.strip()
+
+
+def findings() -> list[Finding]:
+    """Every study's finding: those that RESULTS.md links in the order of their last link, then the others by name."""
+    overview = titled(SIMULATIONS / "RESULTS.md")[1]
+    linked = list(dict.fromkeys(reversed(re.findall(r"\(findings/(\w+)\.md\)", overview))))[::-1]
+    files = sorted(FINDINGS.glob("*.md"), key=lambda p: (linked.index(p.stem) if p.stem in linked else len(linked), p))
+    drawn = {name: {Path(file).stem for file in gallery.about(name)[2]} for name in gallery.names()}
+    result = []
+    for path in files:
+        title, text = titled(path)
+        figures = tuple(name for name, data in drawn.items() if path.stem in data)
+        result.append(Finding(path.stem, re.sub(r"\s*\(`\w+`\)$", "", title), text, figures))
+    return result
+
+
+def picture(name: str, folder: str) -> str:
     """The figure, a link to itself at full size, and its caption."""
-    address = f"{folder}{figure.name}.svg"
-    return f"[![{figure.title}]({address})]({address})\n\n{figure.caption}\n{{ .caption }}"
+    title, caption, _ = gallery.about(name)
+    address = f"{folder}{name}.svg"
+    return f"[![{title}]({address})]({address})\n\n{caption}\n{{ .caption }}"
 
 
 def result_links(text: str) -> str:
@@ -172,23 +206,54 @@ def result_links(text: str) -> str:
 
 
 def result_pages() -> dict[str, str]:
-    """Training results, one page a study, and all figures with the benchmark."""
-    title, text = results.overview()
+    """Training results, one page a study, and all figures with the files that draw them."""
+    title, text = titled(SIMULATIONS / "RESULTS.md")
     out = {"results/index.md": f"# {title}\n\n{result_links(text)}\n"}
-    for finding in results.findings():
-        parts = [f"# {finding.title}", *(picture(figure, "../figures/") for figure in finding.figures)]
+    for finding in findings():
+        parts = [f"# {finding.title}", *(picture(name, "../figures/") for name in finding.figures)]
         out[f"results/{finding.name}.md"] = "\n\n".join([*parts, result_links(finding.text)]) + "\n"
-    drawn = [f"## {figure.title}\n\n{picture(figure, 'figures/')}" for figure in results.figures()]
-    start = "# Figures\n\nDrawn from stored results alone; `resonance figures` writes each as SVG and PNG."
-    return {**out, "figures.md": "\n\n".join([start, *drawn]) + "\n"}
+    parts = ["# Figures", "Drawn from stored results alone; `resonance figures` writes each as SVG and PNG."]
+    for name in gallery.names():
+        title, _, data = gallery.about(name)
+        source = f"`paper_figures/{name}.py`, from " + ", ".join(f"`simulations/results/{file}`" for file in data)
+        parts += [f"## {title}", picture(name, "figures/"), f"{source}\n{{ .caption }}"]
+    return {**out, "figures.md": "\n\n".join(parts) + "\n"}
+
+
+def record_page() -> str:
+    """The list of JSON Schemas, one for each kind of record."""
+    lines = [
+        "# JSON records",
+        "Every command writes its result with `--json FILE`. Its `provenance` says how it was made: `version`, `commit` and "
+        "whether the checkout was `dirty`, `time` in UTC, `python`, `platform` and `packages`. These JSON Schemas "
+        "(draft 2020-12) describe the rest; the tests check the commands' records against them.",
+        "| schema | of |\n|---|---|\n"
+        + "\n".join(f"| [{name}.json](schemas/{name}.json) | {report.schema(name)['title']} |" for name in schemas()),
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def schemas() -> list[str]:
+    return sorted(path.stem for path in (report.DATA / "schemas").glob("*.json"))
 
 
 # --- the library and the start ----------------------------------------------------------------------------------------
 
 
+# besides the names of `rt.`: what the author of a claim needs, and the function `rt.plan` with what it returns
+FURTHER = (
+    "plan",
+    "provenance",
+    "evidence.outcome",
+    "evidence.statistics",
+    "evidence.claims.claim",
+    "evidence.claims.certify",
+)
+
+
 def modules() -> dict[str, str]:
     """Public names of the package and the modules behind them."""
-    return {name: module for name, module in rt._MODULES.items() if name != "verification"}
+    return dict(sorted({**rt._MODULES, **{name: f"resonance_theory.{name}" for name in FURTHER}}.items()))
 
 
 def api_page(name: str, module: str) -> str:
@@ -261,7 +326,7 @@ def pages() -> dict[str, str]:
     runs = {claim.id: runs[claim.id] for claim in claims if still_valid(claim, runs.get(claim.id))}
     out = {"index.md": (ROOT / "README.md").read_text(encoding="utf-8"), "theory/index.md": claims_index(claims, runs)}
     out |= {f"theory/{claim.id}.md": claim_page(claim, runs.get(claim.id), ids) for claim in claims}
-    out |= {"tour.md": tour()} | result_pages()
+    out |= {"tour.md": tour(), "records.md": record_page()} | result_pages()
     out |= {"api/index.md": api_index()} | {
         f"api/{name}.md": api_page(name, module) for name, module in modules().items()
     }
@@ -279,7 +344,7 @@ def on_config(config: Any) -> Any:
         {
             "Results": [
                 "results/index.md",
-                *(f"results/{f.name}.md" for f in results.findings()),
+                *(f"results/{finding.name}.md" for finding in findings()),
                 {"Figures": "figures.md"},
             ]
         },
@@ -289,7 +354,13 @@ def on_config(config: Any) -> Any:
                 *({name: claims[name]} for name in sorted(claims, key=list(TOPICS.values()).index)),
             ]
         },
-        {"Reference": ["api/index.md", *({f"rt.{name}": f"api/{name}.md"} for name in modules())]},
+        {
+            "Reference": [
+                "api/index.md",
+                {"JSON records": "records.md"},
+                *({f"rt.{name}": f"api/{name}.md"} for name in modules()),
+            ]
+        },
     ]
     return config
 
@@ -297,12 +368,16 @@ def on_config(config: Any) -> Any:
 def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File
 
-    style = (ROOT / "resonance_theory" / "data" / "claim.css").read_text(encoding="utf-8")
+    style = (report.DATA / "claim.css").read_text(encoding="utf-8")
     generated = pages()
     for path, content in {**generated, "assets/claim.css": style}.items():
         files.append(File.generated(config, path, content=content))
-    for figure in results.figures():
-        files.append(File.generated(config, f"figures/{figure.name}.svg", content=figure.svg()))
+    for name in gallery.names():
+        files.append(File.generated(config, f"figures/{name}.svg", content=gallery.svg(name)))
+    for name in schemas():
+        files.append(
+            File.generated(config, f"schemas/{name}.json", abs_src_path=str(report.DATA / f"schemas/{name}.json"))
+        )
     for path in re.findall(r"!\[[^]]*\]\((?!http)([^)]+)\)", generated["index.md"]):
         files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
     return files

@@ -10,7 +10,7 @@ from resonance_theory._style import LOOK, canvas
 
 DATA = ("figures/calinski_harabasz.json",)
 CAPTION = """Keeping each expert's best fraction of candidates raises the ratio of between to within scatter (ETR eq. 13,
-the Calinski-Harabasz index without its factor), always: the closed form (H3; H2 at fraction 1) falls with the fraction
+the Calinski-Harabasz index without its factor), always: the closed form falls with the fraction
 kept. Ranking by cosine sharpens more than ranking by inner product, by less the larger d. Lines: closed forms for
 isotropic Gaussian tokens and orthonormal gates; points: mean of 6 simulated sets of 12 000 tokens, with bars of three
 standard errors; n = 8, one expert per token."""

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from resonance_theory._style import LOOK, canvas
 
 DATA = ("figures/cap_law.json",)
-CAPTION = """LocMoE's Theorem 1 rests on P(|cos| ≥ δ) < exp(-dδ²/(2-δ²)). Left: the bound over the exact probability (G1).
+CAPTION = """LocMoE's Theorem 1 rests on P(|cos| ≥ δ) < exp(-dδ²/(2-δ²)). Left: the bound over the exact probability.
 It holds for every d ≥ 3, growing loose with d, and fails for d = 2 between δ = .742 and .960 (shaded). Right: what it
 bounds, for d = 64 and n = 8: the expected number of tokens until one passes the threshold of some expert. The exact
 number is far larger, the bound says nothing below 1, and to be 95 % sure takes about three times the expectation. Exact
@@ -35,6 +35,7 @@ def draw(data: dict[str, Any]) -> Figure:
     left.minorticks_off()
     left.set_xlim(0, 1)
     left.set_xlabel("threshold δ")
+    left.set_title("LocMoE's bound against the truth")
     left.set_ylabel("bound / exact probability")
     left.legend(loc="upper left")
     for key, look, label in (
@@ -42,7 +43,9 @@ def draw(data: dict[str, Any]) -> Figure:
         ("expected", "exact", "exact, expected"),
         ("bound", "printed", "LocMoE's bound"),
     ):
-        style = {**LOOK[look], "linestyle": (0, (3, 1.2, 1, 1.2))} if key == "surely" else LOOK[look]
+        style = LOOK[look]
+        if key == "surely":  # a whole number of tokens
+            style = {**style, "linestyle": (0, (3, 1.2, 1, 1.2)), "drawstyle": "steps-mid"}
         right.plot(data["waiting_threshold"], data[key], label=label, **style)
     right.axhline(1, **LOOK["guide"])
     right.axvspan(0, data["binds_from"], color="0.9", linewidth=0)

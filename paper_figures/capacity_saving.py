@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from resonance_theory._style import LOOK, canvas
 
 DATA = ("figures/capacity_saving.json",)
-CAPTION = """At the same success rate, τ = .95 of the hit rate, resonance needs fewer tokens per expert than token choice by
+CAPTION = """At the same success rate, τ = 0.95 of the hit rate, resonance needs fewer tokens per expert than token choice by
 the fraction 1 - ρ/τ in the limit of long samples, less in short ones, where ρ is the discriminative token's percentile
-among its expert's candidates (left; N9): the published 40 % needs ρ of at most .6τ, the 60 % at most .4τ, and beyond ρ = τ
+among its expert's candidates (left): the published 40 % needs ρ of at most 0.6τ, the 60 % at most 0.4τ, and beyond ρ = τ
 resonance needs more. Where the percentile is random (right: planted tokens, d = 64, s = 4096, signals θ/σ beside the
 points) the saving follows its τ-quantile and not its mean. Exact capacities and limits, no simulation; n = 8, one expert
 per token."""
@@ -62,7 +62,11 @@ def draw(data: dict[str, Any]) -> Figure:
     right.plot([row["mean"] for row in planted], saving, "o", color="#F5C04A", label="mean of ρ", **edge)
     for row, value in zip(planted, saving):
         right.annotate(
-            f"{row['signal']:g}", (row["quantile"], value), xytext=(7, 2), textcoords="offset points", fontsize=8
+            f"{'θ/σ = ' if row is planted[0] else ''}{row['signal']:g}",
+            (row["quantile"], value),
+            xytext=(7, 2),
+            textcoords="offset points",
+            fontsize=8,
         )
     right.set_xlim(0, 1)
     right.set_ylim(-20, 100)

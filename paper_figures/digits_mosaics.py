@@ -12,7 +12,7 @@ from resonance_theory._style import LOOK, canvas
 
 DATA = ("digits_mosaics.jsonl",)
 CAPTION = """Trained at the same number of processed tokens, keeping by affinity (resonance, expert choice) is far more
-accurate than keeping by position (token choice) or at random, which are alike (N5). At equal operations (C experts' slots)
+accurate than keeping by position (token choice) or at random, which are alike. At equal operations (C experts' slots)
 resonance is ahead of a dense network at C = 1, and no difference is shown at C = 2 and 4. Right: most of it is whether the
 label's image is processed at all; on the dashed line a network is right as often as the dense one if it is, and guesses
 among five if not. Measured on mosaics of 16 digits, one of them the label; mean of 20 trainings, bars: 99 % Student

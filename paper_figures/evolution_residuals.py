@@ -11,10 +11,10 @@ from paper_figures._residuals import look
 from resonance_theory._style import LOOK, MARKERS, NAMES
 
 DATA = ("evolution.jsonl", "adaptive_evolution.jsonl")
-CAPTION = """At every time of an Ornstein-Uhlenbeck flow (V1) the exact laws agree with simulation through extractor and
+CAPTION = """At every time of an Ornstein-Uhlenbeck flow the exact laws agree with simulation through extractor and
 router: isotropic tokens, a common mean that skews the loads, clusters at the gates, and classes that start off the gates;
 s = 64, n = 4 and 8, d = 32 and 64, times 0.1 to 3. First load: the rate at which a background token chooses the first
-expert; adaptive: success and background kept where experts keep a share of the affinity (N12). Right: differences in units of
+expert; adaptive: success and background kept where experts keep a share of the affinity. Right: differences in units of
 the smallest error that each run detects with certainty (false alarms below 1e-6 over all its rates, missed errors as rare);
 bars are the simulation's intervals at that level, 14 400 samples a point, 40 000 adaptive; a wrong law lies outside ±1."""
 

@@ -14,7 +14,7 @@ CAPTION = """GrAP gates are disjoint group means: orthogonal, of equal norm, d n
 affinity is its cosine with a gate (second: one planted token and its eight affinities, the largest at its own expert). An
 irrelevant isotropic token has affinities near 0 within about one over the root of d; a discriminative one is shifted
 (third). What decides are the tails at the discriminative affinity: q of irrelevant tokens and h of those that are also
-candidates of the expert, at most 1/n (last; G1, G3, G4). d = 64, n = 8, signal θ/σ = 2.5 (token shown: 5). Exact laws;
+candidates of the expert, at most 1/n (last). d = 64, n = 8, signal θ/σ = 2.5 (token shown: 5). Exact laws;
 the token alone is drawn, by simulation."""
 
 

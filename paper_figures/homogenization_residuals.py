@@ -10,7 +10,7 @@ from paper_figures._residuals import draw as residuals
 from paper_figures._residuals import look
 
 DATA = ("homogenization.jsonl", "homogenization_scale.jsonl")
-CAPTION = """The mean cosines behind the homogenization laws (H1-H3) agree with simulation through the real router in every
+CAPTION = """The mean cosines behind the homogenization laws agree with simulation through the real router in every
 setting: s = 8 to 64 tokens routed with a capacity, d = 2 to 16; affinities, and whole token vectors, up to d = 8192 and n =
 256 of which the best share f is kept. Each rate is (1 + mean cosine / c)/2 with c at most 1, of the order of 1/√d: with the
 gate of the expert that kept the token (winning), with another gate (losing), or between two tokens of an expert (pair). Right:

@@ -11,7 +11,7 @@ from resonance_theory._style import canvas
 
 DATA = ("homogenization_training.jsonl",)
 CAPTION = """Between over within scatter of the tokens that experts keep (ETR eq. 13) while networks train on mosaics of
-digits, by rule and gates: at given gates (fixed GrAP; step 0 of all) keeping by affinity raises it (H3, proved for isotropic
+digits, by rule and gates: at given gates (fixed GrAP; step 0 of all) keeping by affinity raises it (proved for isotropic
 tokens); for trained gates no theorem speaks, and at their end no difference between the rules is shown. Last: experts that
 start as near copies, linear CKA of their outputs on the same tokens (1: alike). Measured, not modelled; mean of 30 runs, bars:
 99 % Student intervals; four experts, C = 2, half the mean load."""

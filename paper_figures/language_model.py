@@ -58,8 +58,10 @@ def draw(lines: list[dict[str, Any]]) -> Figure:
         right.axhline(loss, color="0.35", linestyle=dash, linewidth=1.1, label=f"{name}: {loss:.2f}")
     low, high = min(m["low"] for m in losses), max(m["high"] for m in losses)
     right.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
-    shown = [m["mean"] for m in (found[name]["metrics"]["loss"] for name, _ in grams) if m["mean"] < high + 0.05]
-    low, high = min(low, *shown), max(high, *shown)  # an n-gram far above all networks stands in the legend alone
+    # an n-gram far from all networks stands in the legend alone, with its loss
+    lines_at = [found[name]["metrics"]["loss"]["mean"] for name, _ in grams]
+    shown = [loss for loss in lines_at if low - 0.05 < loss < high + 0.05]
+    low, high = min([low, *shown]), max([high, *shown])
     left.set_xlim(low - 0.1 * (high - low), high + 0.1 * (high - low))
     left.set_yticks(places, [f"{name}  ({letter})" for name, letter in zip(networks, LETTERS)])
     left.set_ylim(len(networks) - 0.5, -0.7)

@@ -14,7 +14,7 @@ DATA = ("figures/published_bounds.json", "figures/capacity_saving.json")
 CAPTION = """Left: the lower bound printed for token choice (ETR Theorem 5, eq. 11) exceeds the exact success rate at
 large capacity; s = 100, n = 8. Right: the published savings of 40 % and 60 % need the discriminative token among the best
 .6τ and .4τ of its expert's candidates, in the limit of long samples, and better still in short ones; n = 8, τ = .95. Exact
-laws (N1, N2, N9), no simulation."""
+laws, no simulation."""
 
 
 def draw(bounds: dict[str, Any], saving: dict[str, Any]) -> Figure:

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from resonance_theory._style import NAMES, canvas
 
 DATA = ("figures/phase_diagram.json",)
-CAPTION = """No rule is best everywhere, and which one is follows from exact crossovers (N6), not from the growth of q alone
+CAPTION = """No rule is best everywhere, and which one is follows from exact crossovers, not from the growth of q alone
 (ETR Corollary 6): expert choice where few irrelevant tokens score higher, as it cannot miss; resonance at larger q and
 moderate capacity; token choice where the capacity is below what q or h asks for. At large capacity resonance and token
 choice keep every candidate and hardly differ. One fixed affinity a with q = q(a) and h = h(a) of isotropic tokens and
-orthonormal gates, hit rate .711; s = 256, n = 8, d = 64. Exact laws, no simulation."""
+orthonormal gates, hit rate 0.711; s = 256, n = 8, d = 64. Exact laws, no simulation."""
 
 
 def draw(data: dict[str, Any]) -> Figure:
@@ -37,7 +37,7 @@ def draw(data: dict[str, Any]) -> Figure:
             panel.legend(loc="lower right", frameon=True, framealpha=0.9)
         panel.set_title(NAMES[rule])
     bar = figure.colorbar(filled, ax=list(axes[:3]), pad=0.01, aspect=30)
-    bar.set_label("success rate")
+    bar.set_label(f"success rate (hit rate {data['hit']:.3f})")
     _winners(axes[3], share, curves)
     for panel in axes:
         panel.set_xscale("log")

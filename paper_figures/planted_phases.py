@@ -14,8 +14,8 @@ DATA = ("planted_phases.jsonl",)
 CAPTION = """Along one training the exact laws foretell success and the least capacity of every rule (points: routers, on
 other samples; here GrAP gates after a learned orthogonal map). Independent background (above): the binomial law and the exact
 mixture coincide; resonance's capacity falls to a third of its first value while token choice's stays, and the mean percentile
-ρ promises too little, as success follows ρ's whole law (N4, N9). Background that shares half its variance within each sample
-(below): the binomial law (thin) fails, the mixture over the measured counts (thick) holds (N11). Measured in
+ρ promises too little, as success follows ρ's whole law. Background that shares half its variance within each sample
+(below): the binomial law (thin) fails, the mixture over the measured counts (thick) holds. Measured in
 training, s = 64, n = 4, d = 32; means of 10 runs, bars: 99 % Student intervals of the runs' own spread, not of the paired
 differences between router and law that the study tests."""
 ROWS = {"independent": "independent background", "correlated": "background correlated within samples"}
@@ -41,18 +41,20 @@ def draw(lines: list[dict[str, Any]]) -> Figure:
         phases.set_title(title)
         for rule in MARKERS:
             _against_laws(success, row, rule, rule)
+        for width, label in ((1.6, "exact mixture"), (0.7, "independent tokens")):
+            capacity.plot([], [], color="0.2", linewidth=width, label=label)
         success.set_ylabel(f"success rate, C = {row['parameters']['capacity']}")
         for rule in ("token_choice", "resonance"):
             _against_laws(capacity, row, rule, f"{rule} C*")
         mean_rho = _means(metrics, "resonance C* mean rho", steps)
         capacity.plot(steps, mean_rho, label="resonance, from its mean ρ", **LOOK["sharp"])
         capacity.set_ylabel(f"least capacity for {row['parameters']['target']:g} of the hit rate")
-        for panel in (success, capacity):
-            panel.set_title("points: routers; lines: laws")
+        success.set_title("success: points routers, lines laws")
+        capacity.set_title("least capacity")
         for panel in (phases, success):
             panel.set_ylim(0, 1.02)
-        capacity.set_ylim(0, 1.3 * capacity.get_ylim()[1])
-    for panel, place in zip(panels[0], ("upper left", "upper left", "upper right")):
+        capacity.set_ylim(0, 1.6 * capacity.get_ylim()[1])
+    for panel, place in zip(panels[0], ("upper left", "lower right", "upper right")):
         panel.legend(loc=place)
     for panel in panels[1]:
         panel.set_xlabel("training step")

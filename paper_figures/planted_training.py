@@ -11,10 +11,10 @@ from paper_figures._training import EDGE, points
 from resonance_theory._style import LOOK, MARKERS, NAMES, canvas
 
 DATA = ("planted_training.jsonl",)
-CAPTION = """At every stage of training the exact laws (N1, N4), fed with hit rate, q and h measured token by token at each
+CAPTION = """At every stage of training the exact laws, fed with hit rate, q and h measured token by token at each
 affinity, predict the router's success when tokens are independent (first panel: lines law, points router; last: difference,
-within the margin of .02 that was set beforehand); fed with the mean q or h alone (thin lines) they do not (N4). Where half of
-each background token's variance is common to its sample (second) they fail, as N11 says they must. Measured in training, s =
+within the margin of 0.02 that was set beforehand); fed with the mean q or h alone (thin lines) they do not. Where half of
+each background token's variance is common to its sample (second) they fail, as they must. Measured in training, s =
 64, C = 8, n = 4, d = 32; mean of 20 runs; bars: 99 % Student intervals, of the runs' own spread (first two) and simultaneous
 ones of the paired differences (last)."""
 
@@ -28,7 +28,6 @@ def draw(lines: list[dict[str, Any]]) -> Figure:
             panel.plot(
                 steps,
                 [row["metrics"][f"{rule} law"]["mean"] for row in rows],
-                label=f"{NAMES[rule]}, law",
                 **LOOK[rule],
             )
             if f"{rule} scalar" in rows[0]["metrics"]:
@@ -36,7 +35,6 @@ def draw(lines: list[dict[str, Any]]) -> Figure:
                 panel.plot(
                     steps,
                     [row["metrics"][f"{rule} scalar"]["mean"] for row in rows],
-                    label=f"{NAMES[rule]}, law of the mean",
                     **thin,
                 )
             measured = [row["metrics"][rule] for row in rows]
@@ -48,8 +46,9 @@ def draw(lines: list[dict[str, Any]]) -> Figure:
     _differences(axes[2], lines)
     for panel in axes:
         panel.set_xlabel("steps of training")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    for width, label in ((1.6, "law"), (0.7, "law of the mean rates")):
+        axes[0].plot([], [], color="0.2", linewidth=width, label=label)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
 
 
@@ -66,7 +65,7 @@ def _differences(panel: Any, lines: list[dict[str, Any]]) -> None:
                 [[r["difference"] - r["low"] for r in rows], [r["high"] - r["difference"] for r in rows]],
                 fmt=marker,
                 color=LOOK[rule]["color"],
-                **{**EDGE, "markerfacecolor": face},
+                **{**EDGE, "markerfacecolor": face, "markeredgecolor": LOOK[rule]["color"], "markeredgewidth": 1.1},
             )
     for row in lines:
         if row.get("expect") == "equal":

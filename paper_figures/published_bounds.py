@@ -12,8 +12,8 @@ from resonance_theory._style import LOOK, canvas
 DATA = ("figures/published_bounds.json",)
 CAPTION = """The lower bound Cn/(5s) that is printed for token choice (ETR Theorem 5, eq. 11) exceeds the true success
 rate once the capacity is large (left, shaded) and is up to 5 times too low where it is true; the printed upper bound is
-10 times too high or more (middle). The sharp bounds (N2) and the Poisson bound (N2') hold everywhere and stay close
-(right). Curves: exact law (N1) and bounds, no simulation; success given a hit, one expert per token."""
+10 times too high or more (middle). The sharp bounds and the Poisson bound hold everywhere and stay close
+(right). Curves: exact law and bounds, no simulation; success given a hit, one expert per token."""
 
 
 def against_capacity(axes: Any, data: dict[str, Any]) -> None:
@@ -42,9 +42,9 @@ def draw(data: dict[str, Any]) -> Figure:
     for axes, setting, key, look, label in (
         (middle, "large", "published_high", "printed", "printed, upper and lower"),
         (middle, "large", "published_low", "printed", None),
-        (right, "small", "sharp_high", "sharp", "sharp, upper and lower (N2)"),
+        (right, "small", "sharp_high", "sharp", "sharp, upper and lower"),
         (right, "small", "sharp_low", "sharp", None),
-        (right, "small", "poisson_low", "other", "Poisson, lower (N2')"),
+        (right, "small", "poisson_low", "other", "Poisson, lower"),
     ):
         curves = data[setting]
         factor = np.array(curves["capacity"]) * curves["experts"] / curves["tokens"]

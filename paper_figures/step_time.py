@@ -14,8 +14,8 @@ CAPTION = """A capacity cut shortens a training step at most by the cut times th
 capacity. In an explicit model of computation and communication (Mixtral 8x7B, top-1, 32 768 tokens; ETR's devices and
 parallelism) a cut by 40 % saves 21 % to 28 %, so the largest published saving, 46.6 % (band: 5.4 % to 46.6 %, ETR figure
 4), needs a much larger cut or savings elsewhere. Lines span what the paper does not print: sustained efficiency and link
-speed. Last panel: the baseline's step at capacity factor 1.1 and efficiency 0.4, links as assumed (left bar) and ten times
-slower (right bar). Model, not measured; 64 and 256 devices differ little as both keep the same tensor parallelism."""
+speed. Last panel: the baseline's step at capacity factor 1.1 and efficiency 0.4, links as assumed (1) and ten times
+slower (10). Model, not measured; 64 and 256 devices differ little as both keep the same tensor parallelism."""
 
 _DASH = {0.2: (0, (1, 1.2)), 0.4: "-", 0.6: (0, (6, 2))}
 _LINKS = {1.0: ("#0B3C6F", "o", "links as assumed"), 10.0: ("#D9822B", "s", "links 10 times slower")}
@@ -92,12 +92,15 @@ def _composition(panel: Any, rows: list[dict[str, float]], devices: list[float])
                 np.full(2, 100 * row["padding_share"]),
                 color="#F7E36B",
                 linewidth=1.8,
-                label="empty slots, below" if (i, j) == (0, 0) else None,
+                label="empty slots: up to here" if (i, j) == (0, 0) else None,
             )
-    panel.set_xticks(range(len(devices)), [f"{count:g}" for count in devices])
-    panel.set_xlabel("devices")
+    places = [i + 0.4 * j - 0.2 for i in range(len(devices)) for j in range(len(_LINKS))]
+    panel.set_xticks(places, ["1", "10"] * len(devices))
+    for i, count in enumerate(devices):
+        panel.annotate(f"{count:g}", (i, 103), ha="center", fontsize=8)
+    panel.set_xlabel("links slower by; above: devices")
     panel.set_ylabel("share of the step, %")
-    panel.set_ylim(0, 148)
+    panel.set_ylim(0, 185)
     panel.set_yticks(range(0, 101, 20))
     panel.set_title("composition at factor 1.1")
     panel.legend(loc="upper left")

@@ -11,7 +11,7 @@ from paper_figures._residuals import look
 from resonance_theory._style import LOOK, MARKERS, NAMES
 
 DATA = ("success_rate.jsonl",)
-CAPTION = """The exact success rates (N1, N4 and section 3 on expert choice; G2-G5 for p, q and h) agree with simulation
+CAPTION = """The exact success rates agree with simulation
 through the real router in every setting: s = 8 to 256 tokens, n = 2 to 16 experts, d = 4 to 4096, one and two experts per
 token, three capacities each, tokens drawn as vectors and as projections. Right: the difference in units of the smallest
 error that the run detects with certainty (false alarms below 1e-6 over all rates, missed errors as rare); bars are the

@@ -34,7 +34,9 @@ def draw(record: dict[str, Any]) -> Figure:
     for panel, values in ((time, middle), (memory, megabytes)):
         if len(values) and "dense" in arms:
             panel.axvline(values[list(arms).index("dense")], **LOOK["guide"])
-        panel.set_xlim(0, 1.05 * max([*values, *(high if panel is time else [])], default=1))
+        panel.margins(x=0.08)
+    time.set_title("time")
+    memory.set_title("memory")
     time.set_yticks(places, list(arms))
     time.set_ylim(len(arms) - 0.5, -0.5)
     return figure

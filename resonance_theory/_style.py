@@ -8,15 +8,19 @@ different lightness, so that a grey print separates them too.
 from __future__ import annotations
 
 import io
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from resonance_theory import _output
 
-__all__ = ["LOOK", "canvas", "finish", "render", "save", "styled"]
+__all__ = ["LOOK", "MARKERS", "NAMES", "canvas", "finish", "render", "save", "styled"]
+
+T = TypeVar("T")
 
 # The salt makes an SVG's identifiers the same in every run; text as outlines needs no font at the reader's.
 RC: dict[Any, Any] = {
@@ -38,18 +42,45 @@ RC: dict[Any, Any] = {
     "svg.fonttype": "path",
 }
 
-LOOK: dict[str, dict[str, Any]] = {
-    "exact": {"color": "black", "linestyle": "-"},
-    "token_choice": {"color": "#D55E00", "linestyle": (0, (6, 2))},
-    "expert_choice": {"color": "#4AA3D8", "linestyle": (0, (1, 1.2))},
-    "resonance": {"color": "#0B3C6F", "linestyle": "-"},
-    "printed": {"color": "#B33C00", "linestyle": (0, (5, 2))},
-    "sharp": {"color": "#0072B2", "linestyle": (0, (3, 1.2, 1, 1.2))},
-    "other": {"color": "#0B7A5C", "linestyle": (0, (1, 1.2))},
-    "guide": {"color": "0.35", "linestyle": (0, (2, 2)), "linewidth": 0.9},
-}
-MARKERS = {"token_choice": "^", "expert_choice": "o", "resonance": "s"}
-NAMES = {"token_choice": "token choice", "expert_choice": "expert choice", "resonance": "resonance"}
+# what a rule gets that is not named below: by its name, so that it looks the same in every figure
+_COLOURS = ("#E69F00", "#CC79A7", "#009E73", "#6A51A3", "#8C510A")
+_DASHES = ((0, (8, 2, 2, 2)), (0, (4, 1.5)), (0, (2, 1, 1, 1)))
+_MARKERS = "DvP*X<>h"
+
+
+def _pick(rule: str, choices: Sequence[T]) -> T:
+    return choices[zlib.crc32(rule.encode()) % len(choices)]
+
+
+class _Look(dict[str, dict[str, Any]]):
+    def __missing__(self, rule: str) -> dict[str, Any]:
+        return {"color": _pick(rule, _COLOURS), "linestyle": _pick(rule, _DASHES)}
+
+
+class _Marker(dict[str, str]):
+    def __missing__(self, rule: str) -> str:
+        return _pick(rule, _MARKERS)
+
+
+class _Name(dict[str, str]):
+    def __missing__(self, rule: str) -> str:
+        return rule.replace("_", " ")
+
+
+LOOK = _Look(
+    {
+        "exact": {"color": "black", "linestyle": "-"},
+        "token_choice": {"color": "#D55E00", "linestyle": (0, (6, 2))},
+        "expert_choice": {"color": "#4AA3D8", "linestyle": (0, (1, 1.2))},
+        "resonance": {"color": "#0B3C6F", "linestyle": "-"},
+        "printed": {"color": "#B33C00", "linestyle": (0, (5, 2))},
+        "sharp": {"color": "#0072B2", "linestyle": (0, (3, 1.2, 1, 1.2))},
+        "other": {"color": "#0B7A5C", "linestyle": (0, (1, 1.2))},
+        "guide": {"color": "0.35", "linestyle": (0, (2, 2)), "linewidth": 0.9},
+    }
+)
+MARKERS = _Marker(token_choice="^", expert_choice="o", resonance="s")
+NAMES = _Name()
 
 
 _SPARE = ("#7A5195", "#8C6D31", "#5F6A6A", "#A23B72")
@@ -73,6 +104,8 @@ def name(rule: str) -> str:
 def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
     """A figure of that many inches and its array of axes, (rows, columns) squeezed; call it under the style only."""
     figure = Figure(figsize=(width, height), layout="constrained")
+    if columns > 2:  # a label beside an axis keeps its distance from the panel before
+        figure.set_layout_engine("constrained", w_pad=0.09)
     return figure, figure.subplots(rows, columns, **options)
 
 

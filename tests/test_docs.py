@@ -1,28 +1,31 @@
 """The site's generated pages; the site itself where its generator is installed (`make docs`)."""
 
 import importlib.util
+import json
 import re
+import shutil
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from resonance_theory.evidence.claims import ledger
+from resonance_theory.evidence.pages import gallery
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def module(name):
-    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
 def build():
-    return module("build")
+    spec = importlib.util.spec_from_file_location("docs_build", ROOT / "docs" / "build.py")
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = found  # its dataclass looks itself up
+    spec.loader.exec_module(found)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,8 @@ def test_every_claim_has_a_page_with_its_parts(pages):
         page = pages[f"theory/{claim.id}.md"]
         parts = [claim.title, claim.expected.value, f"resonance verify {claim.id}", *claim.formal]
         parts += [
-            line.strip() for line in (ROOT / "proofs" / f"{claim.id}.py").read_text(encoding="utf-8").splitlines()
+            line.strip()
+            for line in (ROOT / "proofs" / claim.topic / f"{claim.id}.py").read_text(encoding="utf-8").splitlines()
         ]
         parts += [f"{c.kind}: " for c in claim.checks]
         assert not [part for part in parts if part not in page], claim.id
@@ -71,11 +75,44 @@ def test_a_record_of_another_version_of_the_claim_is_not_shown(build):
 
 
 def test_every_public_name_is_in_the_reference(build, pages):
-    import resonance_theory as rt
-
     for name, path in build.modules().items():
-        for public in getattr(getattr(rt, name), "__all__", []):
+        for public in getattr(importlib.import_module(path), "__all__", []):
             assert f"::: {path}.{public}\n" in pages[f"api/{name}.md"], f"{name}.{public}"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, which resolves the colours as a reader's browser does")
+@pytest.mark.parametrize("scheme", ["default", "slate"])
+def test_statements_and_proofs_are_readable_in_light_and_dark(scheme, tmp_path):
+    """Contrast of at least 4.5 to 1 (WCAG AA) of the text of claims on its tint, in the theme's colours."""
+    theme = """[data-md-color-scheme=default] { --md-default-bg-color:#fff; --md-code-bg-color:#f5f5f5;
+        --md-typeset-color:#000000de; }
+      [data-md-color-scheme=slate] { --md-default-bg-color:#1e2129; --md-code-bg-color:#272a35; --md-typeset-color:#e2e4e9; }
+      :root { --md-code-bg-color:#f5f5f5; --md-typeset-color:#000000de; }
+      body { background:var(--md-default-bg-color); color:var(--md-typeset-color); }"""
+    styles = theme + "".join(
+        (ROOT / file).read_text() for file in ("resonance_theory/data/claim.css", "docs/assets/site.css")
+    )
+    script = """const of = e => { const s = getComputedStyle(e); return [s.color, s.backgroundColor]; };
+      document.title = JSON.stringify([...document.querySelectorAll(".statement, .proof pre")].map(of));"""
+    body = '<div class="claim-body"><div class="statement">x</div><div class="proof"><pre>y</pre></div></div>'
+    page = tmp_path / "page.html"
+    page.write_text(
+        f"<style>{styles}</style><body data-md-color-scheme={scheme} class=md-typeset>{body}<script>{script}</script>"
+    )
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run([*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=60)
+    pairs = json.loads(unescape(re.search("<title>(.*?)</title>", done.stdout)[1]))
+    assert len(pairs) == 2
+    for pair in pairs:
+        light, dark = sorted(map(luminance, pair), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, pair
+
+
+def luminance(colour):
+    """Relative luminance of an opaque CSS colour; a translucent one counts as its opaque self."""
+    channels = [float(v) / 255 for v in re.findall(r"[\d.]+", colour)[:3]]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in channels]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
 
 def test_links_of_the_checkout_become_links_of_the_site(build):
@@ -107,20 +144,17 @@ def test_formulas(build):
     assert "arithmatex" not in html
 
 
-def test_docstrings():
-    text = "One *line* of x_i <= 2.\n\n    P = a_b\n\ntokens: how `a_b`\n    many\nslot, load  what\nexpert: who"
-    assert module("docstrings").markdown(text).split("\n") == [
-        r"One \*line\* of x\_i &lt;= 2.",
-        "",
-        "```text",
-        "P = a_b",
-        "```",
-        "",
-        "- `tokens`: how `a_b`",
-        "    many",
-        "- `slot`, `load`: what",
-        "- `expert`: who",
-    ]
+def test_figures_stand_beside_the_finding_that_draws_them(build, pages):
+    findings = {finding.name: finding for finding in build.findings()}
+    assert len(findings) >= 2
+    assert set(findings) == {file.stem for file in build.FINDINGS.glob("*.md")}
+    for name in gallery.names():
+        _, caption, data = gallery.about(name)
+        assert caption in pages["figures.md"]
+        for study in {Path(file).stem for file in data} & set(findings):
+            assert caption in pages[f"results/{study}.md"]
+    for name in build.schemas():
+        assert f"(schemas/{name}.json)" in pages["records.md"]
 
 
 def test_site(tmp_path):
@@ -139,6 +173,7 @@ def test_site(tmp_path):
     assert 'href="tour.html"' in start
     assert 'href="results/index.html"' in start
     assert (tmp_path / "figures" / "router_speed.svg").exists()
+    assert json.loads((tmp_path / "schemas" / "ledger.json").read_text())["$id"] == "ledger.json"
     assert 'href="theory/index.html"' in start  # and from there two clicks to any claim's proof and code
     listed = (tmp_path / "theory" / "index.html").read_text(encoding="utf-8")
     assert not [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 
 from resonance_theory.cli._files import Folder
 from resonance_theory.cli._options import one_of
@@ -25,10 +24,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from resonance_theory.evidence.claims.ledger import folder
+    from resonance_theory.evidence.pages import gallery
 
-    folder("paper_figures")
-    gallery = importlib.import_module("paper_figures._gallery")
     if options.name is not None:
         one_of("figure", options.name, gallery.names())
     chosen = gallery.choose(options.name)

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import platform
-from importlib import metadata
 from typing import Any
 
-from resonance_theory import __version__
 from resonance_theory.evidence.claims.ledger import Ledger
+from resonance_theory.provenance import provenance
 
 __all__ = ["FORMAT", "record_of"]
 
 FORMAT = "resonance-theory ledger 1"
-_PACKAGES = ("numpy", "scipy", "sympy", "python-flint", "mpmath", "numba")
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "absent"
 
 
 def record_of(book: Ledger, seconds: float) -> dict[str, Any]:
@@ -34,10 +24,7 @@ def record_of(book: Ledger, seconds: float) -> dict[str, Any]:
     """
     return {
         "format": FORMAT,
-        "version": __version__,
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "provenance": provenance(),
         "full": book.full,
         "seed": book.seed,
         "false_alarm_budget": book.budget,

@@ -1,24 +1,86 @@
-"""Text of claims as HTML: LaTeX between dollar signs becomes MathML, which browsers draw without a script or a font."""
+"""Text of claims as HTML: LaTeX between dollar signs becomes MathML, which browsers draw without a script or a font.
+
+The texts may be anybody's, so nothing of them reaches the page as markup: all text is escaped, and of MathML's attributes
+only those that set type remain.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from html import escape
-from typing import Any
+from collections.abc import Callable
+from html import escape, unescape
+from itertools import pairwise
+from xml.etree import ElementTree
 
-__all__ = ["Link", "markdown", "mathml", "proof", "rich_text"]
+__all__ = ["Link", "mathml", "proof", "rich_text"]
 
 Link = Callable[[str], str | None]  # a claim's id -> its address, None if there is no such page
 IDENTIFIER = re.compile(r"\b[a-z0-9]+(?:_[a-z0-9]+)+\b")
 MARKER = re.compile(r"(\d+\.|-) ")
+# a few lines of them expand without end
+MACROS = re.compile(r"\\(?:re)?new(?:command|environment)|\\def\b|\\DeclareMathOperator")
+ATTRIBUTES = frozenset(
+    re.findall(
+        r"\w+",
+        """xmlns display displaystyle scriptlevel mathvariant mathcolor mathbackground mathsize stretchy fence form separator
+        symmetric largeop movablelimits accent accentunder minsize maxsize lspace rspace width height depth voffset notation
+        linethickness columnalign columnlines columnspacing rowlines rowspacing rowalign frame framespacing""",
+    )
+)
+ROWS = {"mrow", "mstyle", "mtd", "mphantom", "mpadded"}  # their children stand side by side
+SCRIPTS = {"msub", "msup", "msubsup"}
 
 
 def mathml(latex: str, display: str = "inline") -> str:
-    """One formula of LaTeX as a MathML element."""
-    from latex2mathml.converter import convert
+    """One formula as MathML.
 
-    return convert(latex, display=display)
+    Args:
+        latex: a formula in LaTeX, without its dollar signs and without definitions of macros.
+        display: "inline" or "block".
+
+    Returns:
+        A `<math>` element that holds no script, link, style or name of anything, whatever the formula.
+
+    Raises:
+        ValueError: the formula cannot be read.
+    """
+    from latex2mathml.converter import convert_to_element
+
+    shown = latex if len(latex) <= 60 else latex[:57] + "..."
+    if MACROS.search(latex):
+        raise ValueError(f"formula = {shown!r} must not define macros")
+    try:
+        element = convert_to_element(latex, display=display)
+        _clean(element)
+        return ElementTree.tostring(element, encoding="unicode")
+    except (
+        Exception
+    ) as problem:  # the converter has many exceptions, its own and Python's, and most of them say nothing
+        raise ValueError(f"formula = {shown!r} must be LaTeX ({type(problem).__name__})") from None
+
+
+def _function(element: ElementTree.Element) -> bool:
+    """Whether it is the name of a function such as ln, with a script or without."""
+    base = element[0] if element.tag in SCRIPTS else element
+    return base.tag == "mi" and len(base.text or "") > 1 and (base.text or "").isalpha()
+
+
+def _clean(element: ElementTree.Element) -> None:
+    """Text as text, attributes that only set type, and TeX's thin space around the name of a function."""
+    element.text = None if element.text is None else unescape(element.text)
+    for name in set(element.attrib) - ATTRIBUTES:
+        del element.attrib[name]
+    for child in element:
+        _clean(child)
+    if element.tag not in ROWS:
+        return
+    children = list(element)
+    spaced = children[:1]
+    for left, right in pairwise(children):
+        if (_function(left) and right.tag != "mo") or (_function(right) and left.tag != "mo"):
+            spaced.append(ElementTree.Element("mspace", width="0.167em"))
+        spaced.append(right)
+    element[:] = spaced
 
 
 def _anchor(match: re.Match[str], link: Link) -> str:
@@ -40,60 +102,6 @@ def rich_text(text: str, link: Link = lambda _: None) -> str:
         else:
             out.append(mathml(piece))
     return "".join(out)
-
-
-def markdown(text: str, link: Link = lambda _: None, page: Link = lambda _: None, sink: int = 1) -> str:
-    """A page of Markdown with tables and $formulas$ as HTML; the ids of claims become links.
-
-    page: address of a file that the text links to, None to show the link's words alone. Headings sink by `sink` levels.
-    """
-    from markdown_it import MarkdownIt
-
-    formulas: list[str] = []
-
-    def hide(match: re.Match[str]) -> str:
-        if match[3] is None:
-            return match[0]
-        formulas.append(mathml(match[3]))
-        return f"\ue000{len(formulas) - 1}\ue001"  # of a private range: Markdown leaves it alone
-
-    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = parser.parse(re.sub(r"(`+)(.+?)\1|\$([^$\n]+)\$", hide, text))
-    for token in tokens:
-        if token.type in ("heading_open", "heading_close"):
-            token.tag = f"h{min(6, int(token.tag[1]) + sink)}"
-        token.children = _linked(token.children or [], page)
-
-    def words(_: Any, tokens: Any, index: int, *__: Any) -> str:
-        token = tokens[index]
-        content = escape(token.content)
-        if not token.meta.get("linked"):
-            content = IDENTIFIER.sub(lambda match: _anchor(match, link), content)
-        return f"<code>{content}</code>" if token.type == "code_inline" else content
-
-    for kind in ("text", "code_inline"):
-        parser.add_render_rule(kind, words)
-    html = parser.renderer.render(tokens, parser.options, {})
-    html = html.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
-    return re.sub("\ue000(\\d+)\ue001", lambda match: formulas[int(match[1])], html)
-
-
-def _linked(tokens: Sequence[Any], page: Link) -> list[Any]:
-    """The pieces of a line with the addresses of its links looked up; links within Markdown never nest."""
-    kept, open_, dropped = [], False, False
-    for token in tokens:
-        if token.type == "link_open":
-            address = str(token.attrs["href"])
-            found = address if address.startswith(("https:", "http:")) else page(address)
-            open_, dropped = True, found is None
-            token.attrs = {"href": found}
-        elif token.type == "link_close":
-            open_ = False
-        elif open_:
-            token.meta = {"linked": not dropped}
-        if not (dropped and token.type.startswith("link_")):
-            kept.append(token)
-    return kept
 
 
 def proof(text: str, link: Link = lambda _: None) -> str:

@@ -1,14 +1,17 @@
-"""The report of a verification run: HTML pages that load nothing, Markdown, JUnit XML and JSON.
+"""The report of a verification run: one HTML page that loads nothing, Markdown, JUnit XML and JSON.
 
-A pure rendering of the stored record (`resonance verify --json`), and of the training results and figures that the checkout
-stores: nothing is computed here that a verdict rests on.
+A pure rendering of the record that `resonance verify --json` stores: nothing is computed here that a verdict rests on. The
+record may come from elsewhere: it is checked against its schema, and none of its texts reaches the page as markup.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
+import os
 import re
+import stat
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,11 +21,15 @@ from typing import Any
 from xml.etree import ElementTree
 
 from resonance_theory import _output
-from resonance_theory.evidence.pages import markup, results
+from resonance_theory.evidence.claims.record import FORMAT
+from resonance_theory.evidence.pages import gallery, markup
 
-__all__ = ["claim_body", "prepare", "read", "write"]
+__all__ = ["claim_body", "prepare", "read", "schema", "vacuous", "write"]
 
-FORMAT = "resonance-theory ledger 1"
+DATA = Path(__file__).parents[2] / "data"
+DEPTH = 32  # far more than any record is nested
+# what neither XML nor a terminal takes: control characters but newline, return and tab; halves of pairs; non-characters
+UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 Record = Mapping[str, Any]
 
 
@@ -31,23 +38,85 @@ def prepare(directory: str | Path) -> Path:
     return _output.folder("report folder", directory)
 
 
+def schema(name: str) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a kind of record: ledger, audit, plan, study, benchmark or gpu."""
+    loaded: dict[str, Any] = json.loads((DATA / "schemas" / f"{name}.json").read_text(encoding="utf-8"))
+    return loaded
+
+
 def read(path: str | Path) -> dict[str, Any]:
-    """A stored ledger record; one sentence if the file is none."""
+    """A stored record of `resonance verify --json`.
+
+    Args:
+        path: a regular file, from anywhere: nothing in it is trusted.
+
+    Raises:
+        ValueError: the file cannot be read or is no such record; one sentence says where.
+    """
+    name = f"record = {str(path)!r}"
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ValueError(f"{name} must be a file, not a folder, pipe or device")
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as problem:
-        raise ValueError(f"record = {str(path)!r} cannot be read ({problem.strerror})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
-        raise ValueError(f"record = {str(path)!r} must be the JSON of `resonance verify --json` ({problem})") from None
+        raise ValueError(f"{name} cannot be read ({problem.strerror})") from None
+    except UnicodeDecodeError as problem:
+        raise ValueError(f"{name} must be the JSON of `resonance verify --json` ({problem})") from None
+    try:
+        record = json.loads(text, parse_constant=_number, parse_float=_number, parse_int=_number)
+        _printable(record)
+    except RecursionError:
+        raise ValueError(f"{name} must be nested at most {DEPTH} deep") from None
+    except ValueError as problem:
+        raise ValueError(f"{name} must be the JSON of `resonance verify --json` ({problem})") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise ValueError(f"record = {str(path)!r} must be the JSON of `resonance verify --json` (format {FORMAT!r})")
+        raise ValueError(f"{name} must be the JSON of `resonance verify --json` (format {FORMAT!r})")
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    wrong = best_match(Draft202012Validator(schema("ledger")).iter_errors(record))
+    if wrong is not None:
+        reason = wrong.message if len(wrong.message) <= 120 else f"{wrong.message[:60]} ... {wrong.message[-50:]}"
+        raise ValueError(f"{name} is no complete record of `resonance verify`: {wrong.json_path}: {reason}")
     return record
 
 
-def write(record: Record, directory: str | Path, *, audit_report: Any = None) -> Path:
-    """Write index.html, training.html, figures.html, ledger.md, junit.xml and ledger.json; returns the first's path.
+def _number(text: str) -> float | int:
+    """A number of JSON; NaN, Infinity and 1e999 are refused, and an integer of more than 64 bits becomes a float."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:20]} is not finite")
+    return int(text) if text.lstrip("-").isdigit() and abs(value) < 2**63 else value
 
-    `audit_report` draws the audit's figure; without it the page shows the audit's numbers alone.
+
+def _printable(record: Any) -> None:
+    """Raise ValueError for a text that no page can show, or for a record that is nested too deeply."""
+    waiting = [(record, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > DEPTH:
+            raise ValueError(f"it is nested more than {DEPTH} deep")
+        if isinstance(value, dict):
+            waiting += [(v, depth + 1) for pair in value.items() for v in pair]
+        elif isinstance(value, list):
+            waiting += [(v, depth + 1) for v in value]
+        elif isinstance(value, str) and (found := UNPRINTABLE.search(value)):
+            raise ValueError(f"a text holds the character U+{ord(found[0]):04X}")
+
+
+def write(record: Record, directory: str | Path, *, audit_report: Any = None) -> Path:
+    """Write index.html, ledger.md, junit.xml and ledger.json.
+
+    Args:
+        record: of a verification run.
+        directory: made where it is missing.
+        audit_report: draws the audit's figure; without it the page shows the audit's numbers alone.
+
+    Returns:
+        The path of index.html.
+
+    Raises:
+        ValueError: the folder cannot be written, or a formula of the record is not LaTeX; then nothing is written.
     """
     folder = prepare(directory)
     audit_figure = ""
@@ -56,14 +125,19 @@ def write(record: Record, directory: str | Path, *, audit_report: Any = None) ->
         audit_report.figure(buffer)
         audit_figure = buffer.getvalue().decode()
     contents = {
-        **_html(record, audit_figure),
+        "index.html": _html(record, audit_figure, folder),
         "ledger.md": _markdown(record),
         "junit.xml": _junit(record),
         "ledger.json": json.dumps(record, indent=1, allow_nan=False) + "\n",
     }
-    for name, text in contents.items():
-        _output.write(folder / name, text)
+    for name, text in contents.items():  # what an exception said may hold what no page and no XML can
+        _output.write(folder / name, UNPRINTABLE.sub("\ufffd", text))
     return folder / "index.html"
+
+
+def vacuous(row: Record) -> bool:
+    """Whether any rate at all meets what is stated: at least 0, or at most 1. Only the mutant needs such a row."""
+    return bool((row["relation"], row["law"]) in {("at_least", 0), ("at_most", 1)})
 
 
 # --- other formats ----------------------------------------------------------------------------------------------------
@@ -74,14 +148,24 @@ def _tally(record: Record) -> str:
     return ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
 
 
-def _markdown(record: Record) -> str:
-    def cell(text: str) -> str:
-        return text.replace("|", r"\|").replace("\n", " ")
+def _cell(text: str) -> str:
+    """A text for a cell of a Markdown table: words and `code` as they stand, never markup; $formulas$ as they are."""
+    pieces = text.replace("\n", " ").split("$")
+    for index, piece in enumerate(pieces):
+        if index % 2 == 0 or index == len(pieces) - 1:
+            piece = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(piece, quote=False))
+            piece = piece.replace("`", "&#96;").replace("[", "&#91;")
+        else:
+            piece = piece.replace("<", r"\lt ").replace(">", r"\gt ").replace("`", "'")
+        pieces[index] = piece.replace("|", r"\|")
+    return "$".join(pieces)
 
+
+def _markdown(record: Record) -> str:
     lines = [
         "# Ledger of claims",
         "",
-        f"{_tally(record)}. {'Full' if record['full'] else 'Quick'} run, seed {record['seed']}, "
+        f"{_cell(_tally(record))}. {'Full' if record['full'] else 'Quick'} run, seed {record['seed']}, "
         f"suite-wide false-alarm budget {record['false_alarm_budget']:g}.",
         "",
         "| claim | source | verdict | statement | evidence |",
@@ -91,12 +175,12 @@ def _markdown(record: Record) -> str:
         evidence = "; ".join(f"{c['name']}: {c['truth']['evidence']}" for c in claim["checks"])
         statement = claim["statement"] + (f" **Correction.** {claim['correction']}" if claim["correction"] else "")
         row = (f"`{claim['id']}`", claim["source"], claim["verdict"], statement, evidence or claim["reason"])
-        lines.append("| " + " | ".join(cell(v) for v in row) + " |")
+        lines.append("| " + " | ".join(map(_cell, row)) + " |")
     if record.get("published"):
         lines += ["", "## Published statements", "", "| place | as published | claims |", "|---|---|---|"]
         for row in record["published"]:
             claims = ", ".join(f"`{i}`" for i in row["claims"])
-            lines.append("| " + " | ".join(map(cell, (f"{row['paper']} {row['place']}", row["text"], claims))) + " |")
+            lines.append("| " + " | ".join(map(_cell, (f"{row['paper']} {row['place']}", row["text"], claims))) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -138,13 +222,13 @@ def _inline_svg(text: str, title: str) -> str:
     body = re.sub(r'\bid="', f'id="{prefix}', body)
     body = re.sub(r"url\(#", f"url(#{prefix}", body)
     body = re.sub(r'href="#', f'href="#{prefix}', body)
-    return body.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
+    return body.replace("<svg", f'<svg class="plot" role="img" aria-label="{escape(title)}"', 1)
 
 
-def _drawn(figure: results.Figure) -> str:
+def _drawn(name: str) -> str:
     """A stored figure; where its data cannot be read, one sentence in its place, so that the rest is still reported."""
     try:
-        return _inline_svg(figure.svg(), figure.title)
+        return _inline_svg(gallery.svg(name), gallery.about(name)[0])
     except ValueError as problem:
         return f'<p class="verdict">This figure could not be drawn: {escape(str(problem))}</p>'
 
@@ -159,11 +243,11 @@ def _forest(rows: Sequence[Mapping[str, Any]]) -> str:
     width, reach = 336, 3.0
     scale = (width - 24) / (2 * reach)
 
-    def x(value: float) -> float:
-        return width / 2 + max(-reach, min(reach, value)) * scale
+    def x(value: float, edge: float = reach) -> float:
+        return width / 2 + max(-edge, min(edge, value)) * scale
 
     parts = ['<div class="forest" role="group" aria-label="estimates against the law">']
-    for row in rows:
+    for row in sorted(rows, key=vacuous):  # what any rate meets comes last
         unit = row["detectable"] if 0 < row["detectable"] < 1 else max(row["high"] - row["low"], 1e-12)
         low, high, estimate, mutant = ((row[k] - row["law"]) / unit for k in ("low", "high", "estimate", "mutant"))
         case = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in row["case"].items())
@@ -171,8 +255,9 @@ def _forest(rows: Sequence[Mapping[str, Any]]) -> str:
         numbers = (
             f"{row['estimate']:.6g} {sign} law {row['law']:.6g}; mutant {row['mutant']:.6g}; "
             f"{row['trials']:,} trials detect {row['detectable']:.2g}"
+            + ("; any rate meets this, only the mutant needs it" if vacuous(row) else "")
         )
-        m = x(mutant)
+        m = x(mutant)  # an estimate stops a little before the edge, where a mutant's arrowhead would cover it
         if abs(mutant) <= reach:
             shape = f"M{m:.1f} 6l5 5l-5 5l-5 -5z"
         else:
@@ -184,7 +269,7 @@ def _forest(rows: Sequence[Mapping[str, Any]]) -> str:
             f"<title>[{row['low']:.6g}, {row['high']:.6g}]</title>"
             f'<line class="law" x1="{x(0):g}" x2="{x(0):g}" y1="0" y2="22"/>'
             f'<line class="interval" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="11" y2="11"/>'
-            f'<circle cx="{x(estimate):.1f}" cy="11" r="3.4"/><path class="mutant" d="{shape}"/></svg></div>'
+            f'<circle cx="{x(estimate, 2.7):.1f}" cy="11" r="3.4"/><path class="mutant" d="{shape}"/></svg></div>'
         )
     ticks = "".join(f'<text class="tick" x="{x(t):g}" y="15">{t}</text>' for t in range(-3, 4))
     parts.append(
@@ -195,18 +280,46 @@ def _forest(rows: Sequence[Mapping[str, Any]]) -> str:
     return "".join(parts)
 
 
+def _overview(claims: Iterable[Record]) -> tuple[str, int]:
+    """All rates that a law gives exactly, one bar each, in units of the smallest detectable difference; and their number."""
+    width, height, reach = 1000, 150, 1.5
+    rows = [
+        (claim, row)
+        for claim in claims
+        for check in claim["checks"]
+        for row in check["rows"]
+        if row["relation"] == "equal" and 0 < row["detectable"] < 1
+    ]
+
+    def y(value: float) -> float:
+        return height / 2 - max(-reach, min(reach, value)) * (height - 10) / (2 * reach)
+
+    parts = [
+        f'<svg class="overview" viewBox="0 0 {width} {height}" role="img" '
+        'aria-label="every simulated rate against its law">',
+        *(f'<line class="{kind}" x1="0" x2="{width}" y1="{y(at):g}" y2="{y(at):g}"/>' for at, kind in LEVELS),
+    ]
+    for index, (claim, row) in enumerate(rows):
+        x = (index + 0.5) * width / len(rows)
+        low, high, estimate = (y((row[k] - row["law"]) / row["detectable"]) for k in ("low", "high", "estimate"))
+        parts.append(
+            f'<a href="#{escape(claim["id"])}"><title>{escape(claim["id"])}: {escape(row["key"])}</title>'
+            f'<path class="interval" d="M{x:.1f} {low:.1f}V{high:.1f}"/><circle cx="{x:.1f}" cy="{estimate:.1f}" r="1.6"/></a>'
+        )
+    return "".join([*parts, "</svg>"]), len(rows)
+
+
+LEVELS = ((1, "axis"), (0, "law"), (-1, "axis"))
+
+
 # --- the page ---------------------------------------------------------------------------------------------------------
-
-
-def _flat(rows: Iterable[Record]) -> list[Mapping[str, Any]]:
-    return [row for claim in rows for check in claim["checks"] for row in check["rows"]]
 
 
 def _environment(link: markup.Link, study: markup.Link) -> Any:
     """link, study: where a claim, and the findings of a study, are shown."""
     import jinja2
 
-    loader = jinja2.FileSystemLoader(Path(__file__).parents[2] / "data")
+    loader = jinja2.FileSystemLoader(DATA)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["rich"] = lambda text: markup.rich_text(text, link)
     environment.filters["proof"] = lambda text: markup.proof(text, link)
@@ -214,76 +327,48 @@ def _environment(link: markup.Link, study: markup.Link) -> Any:
     environment.filters["study"] = study
     environment.filters["picture"] = _inline_svg
     environment.filters["drawn"] = _drawn
-    environment.filters["markdown"] = lambda text, sink: markup.markdown(
-        text, link, lambda file: _address(file, link), sink
-    )
     return environment
-
-
-def _address(file: str, link: markup.Link) -> str | None:
-    """Where the report shows a file that stored Markdown links to: a finding or a claim."""
-    name = Path(file.partition("#")[0])
-    if name.suffix == ".md":
-        return f"#{name.stem}"
-    return link(name.stem) if name.parent.parent.name == "proofs" else None
 
 
 def claim_body(claim: Record, link: markup.Link, study: markup.Link) -> str:
     """One claim's record as HTML; checks without `truth` and `mutant` have not been run."""
-    return _environment(link, study).get_template("claim.html").render(claim=claim)
+    body: str = _environment(link, study).get_template("claim.html").render(claim=claim)
+    return body
 
 
-PAGES = (
-    ("index.html", "Ledger of claims"),
-    ("training.html", "Training results"),
-    ("figures.html", "Speed and figures"),
-)
-ABSENT = (
-    "Training results, benchmark and figures are stored in the folders simulations/ and paper_figures/ of a checkout, "
-    "and this report was written by an installation without them."
-)
-
-
-def _stored() -> dict[str, Any]:
-    """What the checkout stores beside the proofs; a sentence in its place where there is no checkout."""
+def _bounds() -> str:
+    """The name of the figure of what is wrong as printed, where the checkout that draws it is beside the package."""
     try:
-        findings, drawn = results.findings(), results.figures()
-        training = {figure.name for finding in findings for figure in finding.figures}
-        return {
-            "overview": results.overview(),
-            "findings": findings,
-            "figures": [figure for figure in drawn if figure.name not in training],
-            "bounds": next(figure for figure in drawn if figure.name == "published_bounds"),
-            "speed": results.speed(),
-        }
+        return "published_bounds" if "published_bounds" in gallery.names() else ""
     except FileNotFoundError:
-        return {"absent": ABSENT}
+        return ""
 
 
-def _html(record: Record, audit_figure: str) -> dict[str, str]:
-    """The pages by file name."""
-    known = {claim["id"] for claim in record["claims"]}
-    rates = _flat(record["claims"])
-    shown = {
-        "record": record,
-        "audit_figure": audit_figure,
-        "tally": sorted(Counter(claim["verdict"] for claim in record["claims"]).items()),
-        "verdicts": {claim["id"]: claim["verdict"] for claim in record["claims"]},
-        "corrected": [claim for claim in record["claims"] if claim["correction"]],
-        "rates": len(rates),
-        "trials": sum(row["trials"] for row in rates),
-        "pages": PAGES,
-        **_stored(),
-    }
-    templates = {"index.html": "report.html", "training.html": "training.html", "figures.html": "figures.html"}
-    return {file: _page(file, template, known, shown) for file, template in templates.items()}
-
-
-def _page(file: str, template: str, known: set[str], shown: Mapping[str, Any]) -> str:
-    ledger = "" if file == "index.html" else "index.html"
-    findings = {finding.name for finding in shown.get("findings", ())}
+def _html(record: Record, audit_figure: str, folder: Path) -> str:
+    claims = record["claims"]
+    known = {claim["id"] for claim in claims}
+    site = folder / ".." / "docs"  # `make docs` writes it beside the report
+    findings = {path.stem for path in (site / "results").glob("*.html")}
     environment = _environment(
-        lambda claim_id: f"{ledger}#{claim_id}" if claim_id in known else None,
-        lambda name: f"training.html#{name}" if name in findings else None,
+        lambda claim_id: f"#{claim_id}" if claim_id in known else None,
+        lambda name: f"../docs/results/{name}.html" if name in findings else None,
     )
-    return environment.get_template(template).render(**shown, here=file)
+    rates = [row for claim in claims for check in claim["checks"] for row in check["rows"]]
+    overview, equal = _overview(claims)
+    bounds = _bounds()
+    page: str = environment.get_template("report.html").render(
+        record=record,
+        audit_figure=audit_figure,
+        tally=sorted(Counter(claim["verdict"] for claim in claims).items()),
+        verdicts={claim["id"]: claim["verdict"] for claim in claims},
+        corrected=[claim for claim in claims if claim["correction"]],
+        rates=len(rates),
+        vacuous=sum(map(vacuous, rates)),
+        trials=sum(row["trials"] for row in rates),
+        overview=overview,
+        equal=equal,
+        bounds=bounds,
+        caption=gallery.about(bounds)[1] if bounds else "",
+        site=(site / "index.html").exists(),
+    )
+    return page

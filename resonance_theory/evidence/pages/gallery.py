@@ -1,4 +1,4 @@
-"""Finding, drawing, writing and checking the figures.
+"""The figures of a checkout: found in `paper_figures/`, drawn from stored results, written and checked.
 
 The check redraws each figure from the stored data and compares it with its stored fingerprint: the texts, and for every
 curve, area, point set and image its size and sums over its coordinates with fixed uneven weights, so that one changed
@@ -8,6 +8,7 @@ number shows. The committed picture is compared as well, pixel by pixel, which g
 from __future__ import annotations
 
 import csv
+import functools
 import importlib
 import io
 import json
@@ -20,24 +21,27 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from resonance_theory import _output, _style
+from resonance_theory.evidence.claims.ledger import folder
 
-__all__ = ["check", "draw", "names", "record", "write"]
+__all__ = ["about", "check", "choose", "draw", "names", "read", "record", "svg", "write"]
 
-HERE = Path(__file__).resolve().parent
-RESULTS = HERE.parent / "simulations" / "results"
-REFERENCE = HERE / "reference.json"
-PICTURE = HERE / "images" / "overview.png"  # drawn by overview.py
+REFERENCE = "reference.json"
+PICTURE = "images/overview.png"  # drawn by overview.py
 RELATIVE = 1e-9  # of a sum: far above rounding, far below any digit that a reader sees
 PIXELS = 0.005  # share of pixels that may differ by more than a twentieth: edges of letters, but no line or colour
 
 
 def names() -> list[str]:
-    """Figures of the checkout, sorted; a leading underscore marks a file that is none."""
-    return sorted(p.stem for p in HERE.glob("*.py") if not p.stem.startswith("_"))
+    """Figures of the checkout, sorted; a leading underscore marks a file that is none.
+
+    Raises:
+        FileNotFoundError: there is no checkout beside the package.
+    """
+    return sorted(p.stem for p in folder("paper_figures").glob("*.py") if not p.stem.startswith("_"))
 
 
 def choose(name: str | None) -> list[str]:
-    """The named figure, or all of them."""
+    """The named figure, or all of them; ValueError, naming those there are, if it is none."""
     if name is None:
         return names()
     if name not in names():
@@ -47,7 +51,7 @@ def choose(name: str | None) -> list[str]:
 
 def read(file: str) -> Any:
     """A stored result: a JSON object, a list of the objects of JSON lines, or the rows of a table as dictionaries."""
-    path = RESULTS / file
+    path = folder("simulations") / "results" / file
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
@@ -59,27 +63,40 @@ def read(file: str) -> Any:
         raise ValueError(f"stored result simulations/results/{file} cannot be read ({problem})") from None
 
 
-def caption(name: str) -> str:
-    return " ".join(importlib.import_module(f"paper_figures.{name}").CAPTION.split())
+def _module(name: str) -> Any:
+    return importlib.import_module(f"paper_figures.{name}")
+
+
+def about(name: str) -> tuple[str, str, tuple[str, ...]]:
+    """Title, caption, and the files of simulations/results/ that the figure draws."""
+    module = _module(name)
+    title = " ".join((module.__doc__ or name).strip().split("\n\n")[0].split()).rstrip(".")
+    return title, " ".join(module.CAPTION.split()), tuple(module.DATA)
 
 
 def draw(name: str, data: Sequence[Any] | None = None) -> Figure:
     """The figure, drawn in the common style; from its stored data, or from the `data` given in their place."""
-    module = importlib.import_module(f"paper_figures.{name}")
+    module = _module(name)
     with _style.styled():
         return _style.finish(module.draw(*(map(read, module.DATA) if data is None else data)))
 
 
+@functools.cache  # a figure is a function of what is stored
+def svg(name: str) -> str:
+    """The figure as the text of an SVG file."""
+    return _style.render(draw(name), "svg").decode()
+
+
 def write(chosen: Sequence[str], directory: str | Path) -> list[Path]:
     """NAME.svg, NAME.png and NAME.txt, the caption, for each of the figures; returns the paths."""
-    folder = _output.folder("figure folder", directory)
+    target = _output.folder("figure folder", directory)
     paths = []
     for name in chosen:
         figure = draw(name)
         for kind in ("svg", "png"):
-            _output.write(folder / f"{name}.{kind}", _style.render(figure, kind))
-            paths.append(folder / f"{name}.{kind}")
-        _output.write(folder / f"{name}.txt", (caption(name) + "\n").encode())
+            _output.write(target / f"{name}.{kind}", _style.render(figure, kind))
+            paths.append(target / f"{name}.{kind}")
+        _output.write(target / f"{name}.txt", about(name)[1] + "\n")
     return paths
 
 
@@ -158,7 +175,8 @@ def picture_difference(found: bytes, stored: bytes) -> float:
 
 def check(chosen: Sequence[str]) -> dict[str, list[str]]:
     """Differences of each figure, redrawn from the stored data, from the stored reference; none if they agree."""
-    reference = json.loads(REFERENCE.read_text(encoding="utf-8"))
+    home = folder("paper_figures")
+    reference = json.loads((home / REFERENCE).read_text(encoding="utf-8"))
     result = {}
     for name in chosen:
         figure = draw(name)
@@ -166,10 +184,10 @@ def check(chosen: Sequence[str]) -> dict[str, list[str]]:
             result[name] = ["no stored reference: look at the figure, then `resonance figures --record`"]
             continue
         result[name] = list(_differences(json.loads(json.dumps(fingerprint(figure))), reference[name]))
-        if name == PICTURE.stem:
-            share = picture_difference(_style.render(figure, "png"), PICTURE.read_bytes())
+        if name == Path(PICTURE).stem:
+            share = picture_difference(_style.render(figure, "png"), (home / PICTURE).read_bytes())
             if share > PIXELS:
-                result[name].append(f"{100 * share:.1f} % of the pixels differ from {PICTURE.relative_to(HERE.parent)}")
+                result[name].append(f"{100 * share:.1f} % of the pixels differ from paper_figures/{PICTURE}")
     if set(chosen) == set(names()):
         result |= {name: ["a stored reference without a figure"] for name in set(reference) - set(names())}
     return result
@@ -179,6 +197,7 @@ def record() -> list[Path]:
     """Store the fingerprints of all figures and the README's picture, as they are drawn now."""
     figures = {name: draw(name) for name in names()}
     lines = [f"{json.dumps(name)}: {json.dumps(fingerprint(figure))}" for name, figure in figures.items()]
-    _output.write(REFERENCE, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
-    _output.write(PICTURE, _style.render(figures[PICTURE.stem], "png"))
-    return [REFERENCE, PICTURE]
+    home = folder("paper_figures")
+    _output.write(home / REFERENCE, "{\n" + ",\n".join(lines) + "\n}\n")
+    _output.write(home / PICTURE, _style.render(figures[Path(PICTURE).stem], "png"))
+    return [home / REFERENCE, home / PICTURE]

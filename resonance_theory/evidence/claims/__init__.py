@@ -1,0 +1,1 @@
+"""A claim and its checks, certificates, the ledger, and which published statements it covers."""

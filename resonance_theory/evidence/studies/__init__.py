@@ -1,0 +1,1 @@
+"""Studies: long simulations and trainings, each against its laws."""
