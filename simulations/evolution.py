@@ -1,4 +1,4 @@
-"""Evolving tokens through the extractor and the routers at several times, against the exact laws of section 6 (V1).
+"""Evolving tokens through the extractor and the routers at several times, against the exact laws.
 
 Each trial is one sample that flows from its start by exact Ornstein-Uhlenbeck transitions and is routed at one time: as
 vectors through GrAP gates ("vectors", the time reached in three steps), or as gate projections ("projections"). Scenes:
@@ -20,6 +20,8 @@ from resonance_theory.gates import affinity
 from resonance_theory.rules import expert_choice, resonance, token_choice
 from resonance_theory.tokens.evolving import Evolving
 from resonance_theory.tokens.gaussian import Law
+from simulations._rules import RULES, route
+from simulations._sampling import chunks
 
 _CHUNK = 1 << 21  # numbers drawn at a time
 
@@ -29,30 +31,25 @@ def sample(
     trials: int,
     *,
     sampler: str,
-    tokens_per_sample: int,
+    tokens: int,
     time: float,
     capacity: int,
     **model: Any,
 ) -> dict[str, int]:
     """Successes by rule, and background tokens whose best expert is the first one (one token per sample)."""
     flow = Evolving(**model)
-    step = max(1, _CHUNK // (tokens_per_sample * flow.dim))
-    counts = dict.fromkeys(("token_choice", "expert_choice", "resonance", "first expert"), 0)
-    for start in range(0, trials, step):
-        size = min(step, trials - start)
+    counts = dict.fromkeys((*RULES, "first expert"), 0)
+    for size in chunks(trials, tokens * flow.dim, _CHUNK):
         if sampler == "vectors":
-            drawn = flow.sample(rng, size, tokens_per_sample, [time / 3, time / 2, time])
+            drawn = flow.sample(rng, size, tokens, [time / 3, time / 2, time])
             scores = affinity(drawn.values[-1], flow.experts)
         else:
-            drawn = flow.affinity(rng, size, tokens_per_sample, time)
+            drawn = flow.affinity(rng, size, tokens, time)
             scores = drawn.values
-        for rule, routed in (
-            ("token_choice", token_choice.route(scores, capacity)),
-            ("expert_choice", expert_choice.route(scores, capacity)),
-            ("resonance", resonance.route(scores, capacity)),
-        ):
-            counts[rule] += int(np.count_nonzero(routed.contains(drawn.position, drawn.expert)))
-        other = scores[np.arange(size), (drawn.position + 1) % tokens_per_sample]
+        for rule in RULES:
+            kept = route(rule, scores, capacity).contains(drawn.position, drawn.expert)
+            counts[rule] += int(np.count_nonzero(kept))
+        other = scores[np.arange(size), (drawn.position + 1) % tokens]
         counts["first expert"] += int(np.count_nonzero(other.argmax(axis=-1) == 0))
     return counts
 
@@ -90,6 +87,6 @@ def cases(settings: dict[str, Any]) -> list[Case]:
                 },
             }
             for sampler in scene["samplers"]:
-                parameters = {"sampler": sampler, "tokens_per_sample": s, "time": time, "capacity": capacity, **model}
+                parameters = {"sampler": sampler, "tokens": s, "time": time, "capacity": capacity, **model}
                 result.append(Case(f"{scene['name']} t={time:g} {sampler}", sample, parameters, exact, mutants))
     return result

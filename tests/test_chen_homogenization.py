@@ -15,8 +15,9 @@ torch = pytest.importorskip(
     "torch", reason="networks are trained with PyTorch: pip install 'resonance-theory[training]'"
 )
 
+from simulations import _chen as chen  # noqa: E402
 from simulations import chen_homogenization as study  # noqa: E402
-from simulations import chen_mixture as chen  # noqa: E402
+from simulations._rules import WITH_RANDOM  # noqa: E402
 
 # --- measurements -----------------------------------------------------------------------------------------------------
 
@@ -104,7 +105,7 @@ def test_chance_of_the_index_by_all_dispatches():
 SOURCE = {"data_seed": 0, "examples": 600, "clusters": 4, "dim": 12, "experts": 4}
 
 
-@pytest.mark.parametrize("rule", study.RULES)
+@pytest.mark.parametrize("rule", WITH_RANDOM)
 @pytest.mark.parametrize("capacity", [60, 150])
 def test_a_router_of_noise_alone_meets_its_laws(rule, capacity):
     counts = study.chance(generator(0, "t", 0), 2, rule=rule, capacity=capacity, draws=80, **SOURCE)
@@ -176,8 +177,8 @@ def test_a_run_is_a_function_of_its_stream_and_arms_share_what_they_should(count
     assert arm.train(generator(0, "t", 0), 2, **arm.parameters) == found[arm.label]
     assert arm.train(generator(1, "t", 0), 2, **arm.parameters) != found[arm.label]
     for key in ("load cv @0/1", "cka @0/1", "heaviest share @0/0"):  # same weights, same noise
-        assert len({found[rule][key] for rule in ("published", *study.RULES)}) == 1
-    for rule in study.RULES:  # the swapped router of the untrained network is the arm's own
+        assert len({found[rule][key] for rule in ("published", *WITH_RANDOM)}) == 1
+    for rule in WITH_RANDOM:  # the swapped router of the untrained network is the arm's own
         assert found["published"][f"calinski-harabasz, {rule} @0/1"] == found[rule]["calinski-harabasz @0/1"]
     assert found["published"]["load cv @end/1"] != found["resonance"]["load cv @end/1"]
 

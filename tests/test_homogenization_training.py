@@ -11,8 +11,9 @@ pytest.importorskip("sklearn", reason="the digits come with scikit-learn: pip in
 from resonance_theory import affinity, homogenization  # noqa: E402
 from resonance_theory.evidence.sampling import generator  # noqa: E402
 from resonance_theory.evidence.studies.study import settings_of  # noqa: E402
-from simulations import digits_mosaics, digits_scaling  # noqa: E402
+from simulations import _digits, _metrics, digits_scaling  # noqa: E402
 from simulations import homogenization_training as study  # noqa: E402
+from simulations._rules import dispatch  # noqa: E402
 
 
 @pytest.fixture
@@ -20,17 +21,17 @@ def routed():
     """Six samples of five tokens at three experts with two slots, by resonance."""
     rng = np.random.default_rng(0)
     x, score = rng.normal(size=(6, 5, 4)), rng.normal(size=(6, 5, 3)).astype(np.float32)
-    token, used = digits_mosaics.keep(score, "resonance", 2, rng)
+    token, used = dispatch(score, "resonance", 2, rng)
     pairs = [(b, token[b, i, c], i) for b, i, c in np.argwhere(used)]
     return x, rng.integers(0, 10, (6, 5)), score.argmax(axis=-1), token, used, pairs
 
 
 def test_measurements_of_routing_by_hand(routed):
     x, digit, choice, token, used, pairs = routed
-    found = study.routing(x, digit, choice, token, used)
+    found = _metrics.routing(x, digit, 10, choice, token, used)
     assert found["processed"] == pytest.approx(len(pairs) / 6)
     # nodes: experts 0, 1 and places 0, 1, 2 on the first
-    assert found["off node"] == pytest.approx(np.mean([(i >= 2) != (t >= 3) for _, t, i in pairs]))
+    assert study.off_node(token, used, 5) == pytest.approx(np.mean([(i >= 2) != (t >= 3) for _, t, i in pairs]))
     assert found["heaviest share"] == pytest.approx(max((choice == i).sum() for i in range(3)) / 30)
     kept = [np.array([x[b, t] for b, t, j in pairs if j == i]) for i in range(3)]
     mean = np.concatenate(kept).mean(axis=0)
@@ -52,7 +53,7 @@ def test_measurements_of_routing_by_hand(routed):
 
 def test_pairs_of_tokens_by_hand(routed):
     x, _, _, token, used, pairs = routed
-    found = study.distances(x, token, used)
+    found = _metrics.distances(x, token, used)
     everyone, together = [], []
     for b in range(6):
         for s in range(5):
@@ -68,7 +69,7 @@ def test_pairs_of_tokens_by_hand(routed):
 
 def test_distributions_by_hand(routed):
     x, _, choice, token, used, _ = routed
-    found = study.distributions(choice, 3, study.distances(x, token, used))
+    found = study.distributions(choice, 3, _metrics.distances(x, token, used))
     loads = [[(row == i).sum() for i in range(3)] for row in choice]
     total = np.sort(np.sum(loads, axis=0))
     assert [found[f"load share {i}"] for i in (1, 2, 3)] == pytest.approx(total / 30)
@@ -81,12 +82,12 @@ def test_distributions_by_hand(routed):
 
 def test_one_expert_with_every_token_is_homogenized():
     rng = np.random.default_rng(1)
-    found = study.spread(rng.normal(size=(20, 4)), np.zeros(20, dtype=int))
+    found = _metrics.spread(rng.normal(size=(20, 4)), np.zeros(20, dtype=int))
     assert set(found.values()) == {0.0}
 
 
 def test_experts_of_equal_weights_are_equal():
-    network = digits_mosaics.start(np.random.default_rng(2), 2, 3, 8)
+    network = _digits.start(np.random.default_rng(2), 2, 3, 8)
     x = torch.randn(50, 64)
     with torch.no_grad():
         assert study.expert_similarity(network, x, 1) < 0.7
@@ -119,14 +120,14 @@ def test_losses_by_hand():
 @pytest.mark.parametrize("size", [1e-4, 1.0])
 def test_gates(size):
     weights = size * torch.randn(2, 64, 4, dtype=torch.float64)
-    assert digits_mosaics.gates_of(weights, "free") is weights
-    frame = digits_mosaics.gates_of(weights, "orthogonal")
+    assert _digits.gates_of(weights, "free") is weights
+    frame = _digits.gates_of(weights, "orthogonal")
     assert torch.allclose(frame.mT @ frame, torch.eye(4, dtype=torch.float64).expand(2, 4, 4))
     assert torch.allclose(frame[:, :, 0], weights[:, :, 0] / weights[:, :, 0].norm(dim=1, keepdim=True))
-    near = digits_mosaics.gates_of(weights * (1 + 1e-9 * torch.randn_like(weights)), "orthogonal")
+    near = _digits.gates_of(weights * (1 + 1e-9 * torch.randn_like(weights)), "orthogonal")
     assert torch.allclose(near, frame, atol=1e-7)
     x = torch.randn(2, 3, 5, 64, dtype=torch.float64)
-    grap = digits_mosaics.affinities(digits_mosaics.gates_of(weights, "grap"), x)
+    grap = _digits.affinities(_digits.gates_of(weights, "grap"), x)
     assert grap.numpy() == pytest.approx(affinity(x.numpy(), 4))
 
 
@@ -138,14 +139,14 @@ def test_laws_for_two_gates_and_for_isotropic_tokens():
     gates /= np.linalg.norm(gates, axis=1, keepdims=True)
     across = gates[0] - gates[1]
     centre = covariance @ across / np.sqrt(across @ covariance @ across) * math.sqrt(2 / math.pi)  # half-normal mean
-    found = study.laws(gates, covariance)
+    found = _metrics.laws(gates, covariance)
     between = centre @ centre
     assert found["calinski-harabasz law"] == pytest.approx(between / (np.trace(covariance) - between))
     assert found["centroid distance law"] == pytest.approx(2)
     assert found["heaviest share law"] == pytest.approx(0.5)
     assert found["winning projection law"] == pytest.approx(across @ centre / 2)
     frame = np.linalg.qr(rng.normal(size=(16, 4)))[0].T
-    found = study.laws(frame, np.eye(16))
+    found = _metrics.laws(frame, np.eye(16))
     assert found["calinski-harabasz law"] == pytest.approx(float(homogenization.token_choice_scatter(16, 4)))
     assert found["centroid distance law"] == pytest.approx(4 / 3)
     assert found["winning projection law"] == pytest.approx(1.0293753730039641)

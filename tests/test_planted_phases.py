@@ -9,8 +9,9 @@ from resonance_theory.rules import expert_choice, resonance, token_choice
 from resonance_theory.rules.dependence import BetaBinomial
 from resonance_theory.tokens import planted as planted_
 from resonance_theory.tokens.samplers import Dependent
-from simulations import planted_laws, planted_phases, planted_training
-from simulations.planted_laws import RULES, binomial, foretell, least, observe, repaired
+from simulations import _planted, _planted_laws, planted_phases, planted_training
+from simulations._planted_laws import binomial, least, observe, predict, repaired
+from simulations._rules import RULES
 
 # --- the measurements -------------------------------------------------------------------------------------------------
 
@@ -20,14 +21,14 @@ def test_counts_at_the_nodes_by_hand():
     value, counted = rng.integers(0, 6, (30, 7)).astype(float), rng.random((30, 7)) < 0.6
     nodes = np.array([0.0, 1.0, 2.5, 3.0, 3.0, 5.0, 9.0])
     expected = [[sum(v >= a and c for v, c in zip(row, mine)) for a in nodes] for row, mine in zip(value, counted)]
-    number = planted_laws.reach(value, counted, nodes)
+    number = _planted_laws.reach(value, counted, nodes)
     assert number.tolist() == expected
-    p, correlation = planted_laws.moments(number, 7)
+    p, correlation = _planted_laws.moments(number, 7)
     assert p == pytest.approx(np.mean(expected, axis=0) / 7)
     for column, share, kappa in zip(np.transpose(expected), p, correlation):
         variance = 7 * share * (1 - share) * (1 + 6 * kappa)
         assert kappa == 0 or variance == pytest.approx(column.var(ddof=1))
-    found = planted_laws.distribution(number, 7)
+    found = _planted_laws.distribution(number, 7)
     assert found == pytest.approx([np.mean([n <= c for row in expected for n in row]) for c in range(8)])
 
 
@@ -37,8 +38,8 @@ def planted_tokens():
     gates = np.eye(8, 3, dtype=np.float32)
 
     def sample(seed, size, shared):
-        x, place, label = planted_training.draw(np.random.default_rng(seed), size, 16, 8, 3, 2.0, shared)
-        return planted_training.cosine(x, gates), place, label
+        x, place, label = _planted.draw(np.random.default_rng(seed), size, 16, 8, 3, 2.0, shared)
+        return _planted.cosine(x, gates), place, label
 
     return sample
 
@@ -53,13 +54,13 @@ def test_ranks_succeed_where_the_routers_do(planted_tokens):
     assert table[1, 2] == pytest.approx((routed[label == 1] == 2).mean())
 
 
-def test_foretold_laws_by_hand():
+def test_predicted_laws_by_hand():
     """Few enough tokens of a class that each is a node: the laws are plain averages over tokens and samples."""
     rng = np.random.default_rng(2)
     samples, tokens, capacity = 40, 5, 2
     affinity, place = rng.normal(size=(samples, tokens, 2)), rng.integers(0, tokens, samples)
     label = np.arange(samples) % 2
-    found = foretell(affinity, place, label)
+    found = predict(affinity, place, label)
     background = [[affinity[b, t] for t in range(tokens) if t != place[b]] for b in range(samples)]
     success = dict.fromkeys(RULES, 0.0)
     for i in range(2):
@@ -71,10 +72,10 @@ def test_foretold_laws_by_hand():
         success["token_choice"] += 0.5 * found.hit[i] * np.mean([min(1, capacity / (n + 1)) for n in number])
         ahead = [
             [sum(r[i] >= a for r in row) < capacity for row in background]
-            for a in planted_laws.spread([a[i] for a in own])
+            for a in _planted_laws.quantiles([a[i] for a in own])
         ]
         success["expert_choice"] += 0.5 * np.mean(ahead)
-        nodes = planted_laws.spread([a[i] for a in hit])
+        nodes = _planted_laws.quantiles([a[i] for a in hit])
         ahead = [[sum(r[i] >= a and r.argmax() == i for r in row) for row in background] for a in nodes]
         success["resonance"] += 0.5 * found.hit[i] * np.mean(np.array(ahead) < capacity)
         assert found.rho[i] == pytest.approx(np.mean(ahead) / 4 / found.load[i])
@@ -93,7 +94,7 @@ def exact():
 
 
 def test_independent_background_obeys_all_three_laws(planted_tokens, exact):
-    found = foretell(*planted_tokens(3, 6000, 0.0))
+    found = predict(*planted_tokens(3, 6000, 0.0))
     assert found.dispersion == pytest.approx(1, abs=0.06)
     assert np.isfinite(found.rho).all()
     for rule, rate in exact.items():
@@ -105,7 +106,7 @@ def test_independent_background_obeys_all_three_laws(planted_tokens, exact):
 
 
 def test_correlated_background_breaks_the_binomial_law_alone(planted_tokens):
-    found = foretell(*planted_tokens(4, 6000, 0.5))
+    found = predict(*planted_tokens(4, 6000, 0.5))
     curves = observe(*planted_tokens(5, 6000, 0.5))[1]
     assert found.dispersion > 2
     for rule, law in found.laws.items():
@@ -121,7 +122,7 @@ def test_beta_binomial_tokens_are_recognised():
     """Counts drawn from the repair's own model: the known correlation is found, and its law comes out."""
     model = Dependent(2.0, 16, 4, correlation=0.2)
     drawn = model.affinity(np.random.default_rng(6), 5000, 24)
-    law = foretell(drawn.values, drawn.position, drawn.expert).laws
+    law = predict(drawn.values, drawn.position, drawn.expert).laws
     assert law["token_choice"].correlation == pytest.approx([0.2] * 4, abs=0.03)
     planted = model.law()
     rate = BetaBinomial(0.2).success(24, 4, 4, hit=float(planted.weight @ planted.hit))
@@ -132,7 +133,7 @@ def test_beta_binomial_tokens_are_recognised():
 @pytest.mark.parametrize("rule", list(RULES))
 @pytest.mark.parametrize("function", [binomial, repaired])
 def test_least_capacities_are_least(planted_tokens, rule, function):
-    found = foretell(*planted_tokens(7, 500, 0.3))
+    found = predict(*planted_tokens(7, 500, 0.3))
     law, target = found.laws[rule], 0.8 * float(found.share @ found.hit)
     c = function(rule, law, "least_capacity", 16, 3, target=target)
     assert function(rule, law, "success", 16, 3, capacity=int(c)) >= target
@@ -145,15 +146,15 @@ def test_a_class_that_is_never_hit_leaves_no_percentile():
     rng = np.random.default_rng(8)
     affinity, place, label = rng.normal(size=(60, 6, 3)), rng.integers(0, 6, 60), np.arange(60) % 3
     affinity[..., 2] -= 100
-    found = foretell(affinity, place, label)
+    found = predict(affinity, place, label)
     assert np.isnan(found.rho).tolist() == [False, False, True]
     assert (found.hit[2], found.load[2]) == (0, 0)
     for rule, law in found.laws.items():
         for function in (binomial, repaired):
             assert 0 < function(rule, law, "success", 6, 3, capacity=2) < 1
-    assert binomial("resonance", planted_laws.at_mean(found, found.rho * found.load), "success", 6, 3, capacity=2) > 0
+    assert binomial("resonance", _planted_laws.at_mean(found, found.rho * found.load), "success", 6, 3, capacity=2) > 0
     affinity[np.arange(60), place] = -np.eye(3)[label]  # nobody is ever hit
-    assert np.isnan(foretell(affinity, place, label).rho).all()
+    assert np.isnan(predict(affinity, place, label).rho).all()
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -178,7 +179,7 @@ def needs_torch():
 @pytest.mark.parametrize("kind", ["free", "dense", "orthogonal", "embedding"])
 def test_gates_and_logits_by_hand(needs_torch, kind):
     dim, experts, scale = 6, 3, 2.0
-    net = planted_phases.network(kind, dim, experts, scale, seed=3)
+    net = _planted.network(kind, dim, experts, scale, seed=3)
     x = np.random.default_rng(9).normal(size=(4, 5, dim)).astype(np.float32)
     for _ in range(2):  # as it starts, and after a step of training
         logits, affinity = planted_phases.forward(net, x, "resonance", 2)
@@ -194,7 +195,7 @@ def test_gates_and_logits_by_hand(needs_torch, kind):
             basis = net.gate(needs_torch.eye(dim)[None])[1][0].detach().numpy()
             assert basis.T @ basis == pytest.approx(np.eye(experts), abs=1e-5)  # still orthonormal
             gates = basis
-        expected = seen @ gates if kind == "dense" else planted_training.cosine(seen, gates)
+        expected = seen @ gates if kind == "dense" else _planted.cosine(seen, gates)
         assert affinity == pytest.approx(expected, abs=1e-5)
         detectors, offset = net.detectors.detach().numpy(), net.offset.detach().numpy()
         factor = 1.0 if kind == "dense" else scale

@@ -16,7 +16,7 @@ from resonance_theory.tokens import signals
 from simulations import capacity_scale, homogenization_scale, router_scale
 
 ROOT = Path(__file__).resolve().parents[1]
-CASE = {"tokens_per_sample": 32, "dim": 16, "experts": 4, "signal": 1.5, "capacities": [3, 8]}
+CASE = {"tokens": 32, "dim": 16, "experts": 4, "signal": 1.5, "capacities": [3, 8]}
 GRID = {"grid": [{"tokens": 32, "dim": 16, "experts": 4, "signal": 1.5, "capacities": [3, 8]}]}
 
 
@@ -98,7 +98,7 @@ from pathlib import Path
 from resonance_theory.tokens import signals
 from resonance_theory.evidence.sampling import Task, ranks, run
 case = json.loads(sys.argv[2])
-tasks = [Task("a", "simulations.router_scale:sample", case, 40), Task("b", "simulations.router_scale:sample", case, 30)]
+tasks = [Task("a", "simulations._success:sample", case, 40), Task("b", "simulations._success:sample", case, 30)]
 blocks = {tasks[0].id: 5, tasks[1].id: 1}  # the second rank meets no block of the second task
 totals = run(tasks, blocks)
 Path(sys.argv[1], f"{ranks.rank()}.json").write_text(json.dumps([totals[t.id].to_json() for t in tasks]))
@@ -115,8 +115,8 @@ def test_two_ranks_give_the_totals_of_one(tmp_path):
     done = subprocess.run([sys.executable, *command, *arguments], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     tasks = [
-        Task("a", "simulations.router_scale:sample", CASE, 40),
-        Task("b", "simulations.router_scale:sample", CASE, 30),
+        Task("a", "simulations._success:sample", CASE, 40),
+        Task("b", "simulations._success:sample", CASE, 30),
     ]
     alone = run(tasks, {tasks[0].id: 5, tasks[1].id: 1})
     expected = [alone[task.id].to_json() for task in tasks]

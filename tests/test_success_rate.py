@@ -1,5 +1,6 @@
 """The study of success rates: its router, its laws and its power; and the frame that runs any study."""
 
+import ast
 import json
 import os
 from io import StringIO
@@ -20,6 +21,7 @@ from resonance_theory.rules import expert_choice, resonance, token_choice
 from resonance_theory.tokens.samplers import planted, planted_affinity
 from simulations import _template, success_rate
 from tests import records
+from tests.test_architecture import modules as imported
 
 
 def drawn(seed, sampler, trials, s, d, n, signal):
@@ -43,7 +45,7 @@ def test_the_sampler_counts_what_the_router_keeps(seed, sampler, s, n, width, si
     """One routing at the largest capacity says the same as routing at each capacity on its own."""
     top, d, trials, capacities = min(top, n), n * width, 7, list(range(1, s + 1))
     counts = success_rate.sample(
-        np.random.default_rng(seed), trials, sampler=sampler, tokens_per_sample=s, dim=d, experts=n, signal=signal,
+        np.random.default_rng(seed), trials, sampler=sampler, tokens=s, dim=d, experts=n, signal=signal,
         capacities=capacities, top=top,
     )  # fmt: skip
     scores, position, expert = drawn(seed, sampler, trials, s, d, n, signal)
@@ -59,7 +61,7 @@ def test_the_sampler_counts_what_the_router_keeps(seed, sampler, s, n, width, si
 def test_success_by_hand():
     """A sampler's counts against the definition, token by token, with no router at all."""
     s, n, d, trials = 6, 3, 6, 40
-    parameters = {"sampler": "vectors", "tokens_per_sample": s, "dim": d, "experts": n, "signal": 1.5}
+    parameters = {"sampler": "vectors", "tokens": s, "dim": d, "experts": n, "signal": 1.5}
     counts = success_rate.sample(np.random.default_rng(3), trials, capacities=[1, 2, 3], **parameters)
     batch = planted(np.random.default_rng(3), trials, s, d, n, 1.5)
     expected = dict.fromkeys(counts, 0)
@@ -142,7 +144,7 @@ def test_the_study_passes_and_rejects_every_wrong_law(small):
 
 @pytest.mark.parametrize("rule", ["token_choice", "expert_choice", "resonance"])
 def test_a_router_that_loses_a_slot_is_found(small, monkeypatch, rule):
-    module = getattr(success_rate, rule)
+    module = success_rate.RULES[rule]
     route = module.route
     monkeypatch.setattr(module, "route", lambda a, c, **top: without_first_slot(route(a, c, **top)))
     result = run_study("success_rate", seed=11, progress=None)
@@ -291,6 +293,23 @@ def test_bad_settings(monkeypatch, tmp_path, text, words):
     monkeypatch.setattr(study_module, "folder", lambda _: tmp_path)
     with pytest.raises(ValueError, match=words):
         settings_of("some", full=False)
+
+
+def others(source):
+    """Modules of simulations that a source imports and that are no helpers of studies."""
+    found = [name for name in imported(ast.parse(source)) if name.startswith("simulations.")]
+    return [name for name in found if not name.split(".")[1].startswith("_")]
+
+
+@pytest.mark.parametrize("name", studies())
+def test_a_study_stands_alone(name):
+    """It can be read, changed or deleted without another study."""
+    assert not others((study_module.folder("simulations") / f"{name}.py").read_text())
+
+
+def test_an_import_of_another_study_is_seen():
+    assert others("def f():\n    from simulations import evolution, _rules") == ["simulations.evolution"]
+    assert others("from simulations.evolution import rates") == ["simulations.evolution.rates"]
 
 
 def test_discovery_and_template(monkeypatch):

@@ -15,12 +15,8 @@ from resonance_theory.evidence.studies.study import run_study, settings_of, stud
 from resonance_theory.evidence.studies.training import Arm, compare, interval, run_training
 from resonance_theory.rules import expert_choice, resonance, token_choice
 from resonance_theory.tokens import planted
-from simulations import (
-    _template,
-    digits_mosaics,
-    digits_scaling,
-    planted_training,
-)
+from simulations import _digits, _planted, _template, digits_mosaics, digits_scaling, planted_training
+from simulations._rules import dispatch
 
 # --- the frame --------------------------------------------------------------------------------------------------------
 
@@ -289,8 +285,8 @@ def needs_digits():
 
 
 def test_images_of_the_test_are_never_trained_on(needs_digits):
-    labels = digits_mosaics.digits()[1]
-    training, test = digits_mosaics.split(np.random.default_rng(0), 0.3)
+    labels = _digits.digits()[1]
+    training, test = _digits.split(np.random.default_rng(0), 0.3)
     everyone = np.concatenate([*training, *test])
     assert sorted(everyone) == list(range(len(labels)))
     for bearing, irrelevant in (training, test):
@@ -300,9 +296,9 @@ def test_images_of_the_test_are_never_trained_on(needs_digits):
 
 
 def test_a_mosaic_has_one_class_bearing_image_at_a_random_place(needs_digits):
-    labels = digits_mosaics.digits()[1]
-    pools = digits_mosaics.split(np.random.default_rng(0), 0.3)[0]
-    images, place = digits_mosaics.mosaics(np.random.default_rng(1), pools, 1600, 16)
+    labels = _digits.digits()[1]
+    pools = _digits.split(np.random.default_rng(0), 0.3)[0]
+    images, place = _digits.mosaics(np.random.default_rng(1), pools, 1600, 16)
     bearing = labels[images] < 5
     assert (bearing.sum(axis=1) == 1).all()
     assert (bearing.argmax(axis=1) == place).all()
@@ -314,7 +310,7 @@ def test_a_mosaic_has_one_class_bearing_image_at_a_random_place(needs_digits):
 def test_slots_hold_what_the_rule_says(rule, capacity):
     rng = np.random.default_rng(5)
     affinity = rng.normal(size=(40, 7, 3)).astype(np.float32)
-    token, used = digits_mosaics.keep(affinity, rule, capacity, np.random.default_rng(6))
+    token, used = dispatch(affinity, rule, capacity, np.random.default_rng(6))
     for a, slots, full in zip(affinity, token, used):
         for i in range(3):
             mine = [t for t in range(7) if a[t].argmax() == i]
@@ -333,7 +329,7 @@ def test_slots_hold_what_the_rule_says(rule, capacity):
 def test_slots_of_two_experts_a_token(rule):
     rng = np.random.default_rng(5)
     affinity = rng.normal(size=(40, 7, 3)).astype(np.float32)
-    token, used = digits_mosaics.keep(affinity, rule, 2, np.random.default_rng(6), top=2)
+    token, used = dispatch(affinity, rule, 2, np.random.default_rng(6), top=2)
     for a, slots, full in zip(affinity, token, used):
         for i in range(3):
             mine = [t for t in range(7) if sum(a[t] > a[t, i]) < 2]
@@ -345,14 +341,14 @@ def test_slots_of_two_experts_a_token(rule):
 
 
 def test_fewer_images_are_some_of_the_training_images(needs_digits):
-    every, some = (digits_mosaics.Mosaics(np.random.default_rng(0), 2, 16, 0.3, share) for share in (1.0, 0.1))
+    every, some = (_digits.Mosaics(np.random.default_rng(0), 2, 16, 0.3, share) for share in (1.0, 0.1))
     for run in range(2):
         for full, part in zip(every.pools["training"][run], some.pools["training"][run]):
             assert set(part) < set(full)
             assert len(part) == round(0.1 * len(full))
         assert all((a == b).all() for a, b in zip(every.pools["test"][run], some.pools["test"][run]))
         pool = np.concatenate(some.pools["training"][run])
-        assert some.mean[run] == pytest.approx(digits_mosaics.digits()[0][pool].mean(axis=0))
+        assert some.mean[run] == pytest.approx(_digits.digits()[0][pool].mean(axis=0))
     x, digit, place, label = some.draw("training", 9)
     assert x.shape == (2, 9, 16, 64)
     assert (np.take_along_axis(digit, place[..., None], -1)[..., 0] == label).all()
@@ -361,7 +357,7 @@ def test_fewer_images_are_some_of_the_training_images(needs_digits):
 
 def test_random_keep_prefers_neither_place_nor_affinity():
     affinity = np.zeros((6000, 4, 1), dtype=np.float32) + np.arange(4, dtype=np.float32)[:, None]
-    token, _ = digits_mosaics.keep(affinity, "random_keep", 1, np.random.default_rng(7))
+    token, _ = dispatch(affinity, "random_keep", 1, np.random.default_rng(7))
     assert np.abs(np.bincount(token.ravel(), minlength=4) - 1500).max() < 200  # six standard deviations
 
 
@@ -376,14 +372,14 @@ def test_the_network_by_hand(needs_digits, rule):
     network = [rng.normal(size=(runs, *shape)).astype(np.float32) for shape in shapes]
     x = rng.normal(size=(runs, count, patches, pixels)).astype(np.float32)
     tensors = [torch.from_numpy(w) for w in network]
-    found = digits_mosaics.forward(tensors, torch.from_numpy(x), rule, capacity, scale, rng)[0].numpy()
+    found = _digits.forward(tensors, torch.from_numpy(x), rule, capacity, scale, rng)[0].numpy()
     gates, first, bias, second, offset = network
     for r in range(runs):
         for b in range(count):
             tokens = x[r, b]
             norms = np.linalg.norm(tokens, axis=1)[:, None] * np.linalg.norm(gates[r], axis=0)
             affinity = tokens @ gates[r] / norms
-            token, used = digits_mosaics.keep(affinity[None], rule, capacity, rng)
+            token, used = dispatch(affinity[None], rule, capacity, rng)
             logits = offset[r, 0].copy()
             for i in range(experts):
                 for t in token[0, i][used[0, i]]:
@@ -472,7 +468,7 @@ def test_the_study_is_found_and_runs(needs_digits, tiny, monkeypatch):
 
 
 def test_planted_samples_have_the_moments_they_should():
-    x, place, label = planted_training.draw(np.random.default_rng(0), 4000, 6, 5, 3, 2.0, 0.4)
+    x, place, label = _planted.draw(np.random.default_rng(0), 4000, 6, 5, 3, 2.0, 0.4)
     assert x.dtype == np.float32
     rows, columns = np.arange(4000), np.arange(5)
     token = x[rows, place]
@@ -530,8 +526,8 @@ def test_true_gates_give_the_planted_laws():
     gates, rng, five_sigma = np.eye(d, n, dtype=np.float32), np.random.default_rng(3), 2.5 / np.sqrt(samples)
 
     def measured(function, shared):
-        x, place, label = planted_training.draw(rng, samples, s, d, n, signal, shared)
-        return function(planted_training.cosine(x, gates), place, label, c)
+        x, place, label = _planted.draw(rng, samples, s, d, n, signal, shared)
+        return function(_planted.cosine(x, gates), place, label, c)
 
     laws = measured(planted_training.predict, 0.0)
     rates = measured(planted_training.routed, 0.0)
