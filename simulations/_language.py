@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resonance_theory import homogenization
-from resonance_theory.rules import token_choice
+from resonance_theory.rules import Rates, token_choice
 from simulations import _corpus
 from simulations._metrics import mean_of_pairs
 
@@ -258,7 +258,7 @@ def measure(model: Any, calibration: Windows, test: Windows, batch: int, device:
         } | {f"load {i}": value for i, value in enumerate(summary["load"])}
         if router.inner.rule != "expert_choice" and router.inner.mass is None:
             # With independent tokens of these shares, this is what the slots cannot hold.
-            held = sum(float(token_choice.kept(tokens, len(share), slots, load=p)) for p in share if p > 0)
+            held = sum(float(token_choice.kept(tokens, slots, Rates(load=p))) for p in share if p > 0)
             one["dropped law"] = 1 - held / tokens
         each.append(one | alignment(model, router))
     for router in routers:

@@ -11,12 +11,12 @@ whatever a sample's tokens share, as the planted token is independent of them.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resonance_theory.rules import dependence
+from resonance_theory.rules import BetaBinomial, Rates, Rule, resonance, token_choice
 from simulations._rules import RULES
 
 NODES = 48  # of each class
@@ -135,22 +135,19 @@ def dispersion(loads: Whole, trials: int) -> float:
     return float(loads.var(axis=0, ddof=1).sum() / binomial) if binomial else 1.0
 
 
-def binomial(rule: str, law: Law, verb: str, tokens: int, experts: int, **at: Any) -> float:
-    """`verb` ("success" or "least_capacity") of the rule's law for independent tokens."""
+def binomial(rule: str, law: Law) -> tuple[Rule, Rates]:
+    """The rule and its rates for independent tokens."""
     tail = {"token_choice": "load", "expert_choice": "false_positive", "resonance": "candidate_tail"}[rule]
-    values: dict[str, Any] = {tail: law.tail, "weight": law.weight}
-    values |= {} if rule == "expert_choice" else {"hit": law.hit}
-    values |= {"experts": experts} if rule == "token_choice" else {}
-    return float(getattr(RULES[rule], verb)(tokens=tokens, **at, **values))
+    return RULES[rule], Rates(hit=law.hit, weight=law.weight, **{tail: law.tail})
 
 
-def repaired(rule: str, law: Law, verb: str, tokens: int, experts: int, **at: Any) -> float:
-    """The same where the counts are beta-binomial with the measured correlation (claim: dependent_counts)."""
-    ahead = {} if rule == "token_choice" else {"percentile": 1.0}  # its tail counts only the tokens that go before
-    values: dict[str, Any] = {"hit": law.hit, "load": law.tail, "weight": law.weight, **ahead}
-    return float(
-        getattr(dependence.BetaBinomial(law.correlation), verb)(tokens=tokens, experts=experts, **at, **values)
-    )
+def repaired(rule: str, law: Law) -> tuple[Rule, Rates]:
+    """The same where the counts are beta-binomial with the measured correlation (claim: dependent_counts).
+
+    Where affinity decides, only tokens that go before are counted, so resonance reads them as candidates that all do.
+    """
+    rates = Rates(hit=law.hit, load=law.tail, weight=law.weight, counts=BetaBinomial(law.correlation))
+    return (token_choice, rates) if rule == "token_choice" else (resonance, rates.replace(percentile=1.0))
 
 
 def at_mean(found: Prediction, tail: Floats) -> Law:

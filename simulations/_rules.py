@@ -6,11 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from resonance_theory.rules import expert_choice, resonance, token_choice
+from resonance_theory.rules import Rates, Rule, expert_choice, resonance, token_choice
 from resonance_theory.rules.select import Assignment
 
-RULES: dict[str, Any] = {"token_choice": token_choice, "expert_choice": expert_choice, "resonance": resonance}
+RULES: dict[str, Rule] = {rule.name: rule for rule in (token_choice, expert_choice, resonance)}
 WITH_RANDOM = ("token_choice", "random_keep", "expert_choice", "resonance")
+
+
+def success(tokens: Any, capacity: Any, rates: Rates) -> dict[str, Any]:
+    """Exact success rate of each of `RULES`."""
+    return {name: rule.success(tokens, capacity, rates) for name, rule in RULES.items()}
 
 
 def route(
@@ -18,13 +23,14 @@ def route(
 ) -> Assignment:
     """Who is kept of affinities (samples, tokens, experts), any array type; top: experts that a token chooses.
 
-    "random_keep" is resonance with priorities drawn from rng among an expert's candidates; the others draw nothing.
+    "random_keep" draws as the stored records did, a number for every expert in single precision; `rules.random_keep`
+    has the same law and another stream.
     """
     if rule == "random_keep":
         assert rng is not None
         best = affinity >= np.sort(affinity, axis=-1)[..., -top, None]
         affinity, rule = rng.random(affinity.shape, dtype=np.float32) + 2 * best, "resonance"
-    return RULES[rule].route(affinity, capacity, **({} if rule == "expert_choice" else {"top": top}))
+    return RULES[rule].route(affinity, capacity, top=top)
 
 
 def dispatch(

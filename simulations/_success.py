@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from resonance_theory.gates import affinity
-from resonance_theory.rules import expert_choice, resonance, token_choice
+from resonance_theory.rules import Rates, expert_choice, resonance, token_choice
 from resonance_theory.tokens import samplers
-from simulations._rules import RULES, route
+from simulations._rules import RULES, route, success
 from simulations._sampling import chunks, draw
 
 _CHUNK = {"cpu": 1 << 22, "cuda": 1 << 29}  # features drawn at a time
@@ -25,28 +25,19 @@ def laws(
     s: int, d: int, n: int, signal: float, top: int, capacities: list[int]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Success rate of each rule over the capacities, {rule: array}, and the wrong laws, {name: {rule: array}}."""
-    law = samplers.Planted(signal, d, n).law(top=top, capacity=max(capacities))
-    hit = float(law.weight @ law.hit)
-    q, h = float(law.weight @ law.false_positive), float(law.weight @ law.candidate_tail)
+    rates = samplers.Planted(signal, d, n).rates(top=top, capacity=max(capacities))
+    h, q = (float(rates.mean(rate)) for rate in (rates.tail, rates.rate("false_positive")))
+    mean = Rates(experts=n, top=top, hit=rates.hit_rate, candidate_tail=h, false_positive=q)
     c = np.asarray(capacities)
-    joint = {"candidate_tail": law.candidate_tail, "weight": law.weight}
-    exact = {
-        "token_choice": token_choice.success(s, n, c, hit=hit, top=top),
-        "expert_choice": expert_choice.success(s, c, false_positive=law.false_positive, weight=law.weight),
-        "resonance": resonance.success(s, c, hit=law.hit, **joint),
-    }
+    independent = rates.hit_rate * resonance.success(s, c, rates.replace(hit=1.0))
     wrong = {
-        "token choice with one slot more": {
-            "token_choice": token_choice.success(s, n, np.minimum(c + 1, s), hit=hit, top=top)
-        },
-        "token choice without misses": {"token_choice": token_choice.success(s, n, c, top=top)},
-        "expert choice at the mean false-positive rate": {
-            "expert_choice": expert_choice.success(s, c, false_positive=q)
-        },
-        "resonance at the mean candidate tail": {"resonance": resonance.success(s, c, hit=hit, candidate_tail=h)},
-        "resonance with hit and affinity independent": {"resonance": hit * resonance.success(s, c, hit=1.0, **joint)},
+        "token choice with one slot more": {"token_choice": token_choice.success(s, np.minimum(c + 1, s), mean)},
+        "token choice without misses": {"token_choice": token_choice.success(s, c, mean.replace(hit=1.0))},
+        "expert choice at the mean false-positive rate": {"expert_choice": expert_choice.success(s, c, mean)},
+        "resonance at the mean candidate tail": {"resonance": resonance.success(s, c, mean)},
+        "resonance with hit and affinity independent": {"resonance": independent},
     }
-    return exact, wrong
+    return success(s, c, rates), wrong
 
 
 def by_key(rates: dict[str, Any], capacities: list[int]) -> dict[str, float]:

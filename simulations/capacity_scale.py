@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from resonance_theory.evidence.studies.study import Case
-from resonance_theory.rules import expert_choice, resonance, token_choice
 from resonance_theory.tokens.samplers import Planted
 from simulations import _success
+from simulations._rules import RULES
 from simulations._sampling import BACKENDS
 from simulations._success import sample
 
@@ -21,16 +21,8 @@ __all__ = ["BACKENDS", "cases", "least"]
 
 def least(s: int, d: int, n: int, signal: float, target: float) -> dict[str, int]:
     """C* of each rule for a success rate of target times the hit rate."""
-    law = Planted(signal, d, n).law(capacity=s)
-    hit = float(law.weight @ law.hit)
-    goal = target * hit
-    h = {"candidate_tail": law.candidate_tail, "weight": law.weight}
-    q = {"false_positive": law.false_positive, "weight": law.weight}
-    return {
-        "token_choice": int(token_choice.least_capacity(goal, s, n, hit=hit)),
-        "expert_choice": int(expert_choice.least_capacity(goal, s, **q)),
-        "resonance": int(resonance.least_capacity(goal, s, hit=law.hit, **h)),
-    }
+    rates = Planted(signal, d, n).rates(capacity=s)
+    return {name: int(rule.least_capacity(target * rates.hit_rate, s, rates)) for name, rule in RULES.items()}
 
 
 def cases(settings: dict[str, Any]) -> list[Case]:

@@ -22,7 +22,7 @@ import numpy as np
 
 from resonance_theory import homogenization
 from resonance_theory.evidence.studies.training import Arm
-from resonance_theory.rules import token_choice
+from resonance_theory.rules import Rates, token_choice
 from resonance_theory.rules.select import Assignment
 from simulations import _chen
 from simulations._metrics import SAME_TOKENS, balance, distances, information, mean_of_pairs, spread
@@ -149,7 +149,7 @@ def laws(rule: str, examples: int, capacity: int, experts: int, cluster: np.ndar
         once, ratio = 1 - (1 - capacity / examples) ** experts, 1 - capacity / examples
         pairs = float(experts * capacity)
     else:
-        once = float(token_choice.kept(examples, experts, capacity)) * experts / examples
+        once = float(token_choice.kept(examples, capacity, Rates(experts=experts))) * experts / examples
         pairs, ratio = once * examples, 1.0
     present = np.bincount(cluster)
     lost = (len(present) - 1) / 2 * (experts / pairs - 1 / examples)

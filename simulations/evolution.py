@@ -17,10 +17,9 @@ import numpy as np
 
 from resonance_theory.evidence.studies.study import Case
 from resonance_theory.gates import affinity
-from resonance_theory.rules import expert_choice, resonance, token_choice
+from resonance_theory.rules import token_choice
 from resonance_theory.tokens.evolving import Evolving
-from resonance_theory.tokens.gaussian import Law
-from simulations._rules import RULES, route
+from simulations._rules import RULES, route, success
 from simulations._sampling import chunks
 
 _CHUNK = 1 << 21  # numbers drawn at a time
@@ -54,37 +53,25 @@ def sample(
     return counts
 
 
-def rates(law: Law, tokens: int, experts: int, capacity: int, load: Any = None) -> dict[str, float]:
-    """Exact success rates of the three rules."""
-    load = law.load if load is None else load
-    w = law.weight
-    return {
-        "token_choice": float(token_choice.success(tokens, experts, capacity, hit=law.hit, load=load, weight=w)),
-        "expert_choice": float(expert_choice.success(tokens, capacity, false_positive=law.false_positive, weight=w)),
-        "resonance": float(
-            resonance.success(tokens, capacity, hit=law.hit, candidate_tail=law.candidate_tail, weight=w)
-        ),
-    }
-
-
 def cases(settings: dict[str, Any]) -> list[Case]:
     result = []
     for scene in settings["scenes"]:
         model = dict(scene["model"])
         flow = Evolving(**model)
         s, capacity, n = scene["tokens"], scene["capacity"], flow.experts
-        end = rates(flow.law(50.0 / flow.rate), s, n, capacity)
+        end = success(s, capacity, flow.rates(50.0 / flow.rate))
         plain = replace(flow, background=np.zeros((1, n + 1)), share=np.ones(1), start_mean=np.zeros(n + 1))
         for time in scene["times"]:
-            law = flow.law(time)
-            exact = {**rates(law, s, n, capacity), "first expert": float(flow.load(time)[0])}
-            uniform = np.full(law.load.shape, 1 / n)
+            rates = flow.rates(time)
+            exact = {**success(s, capacity, rates), "first expert": float(flow.load(time)[0])}
+            uniform = token_choice.success(s, capacity, rates.replace(load=None))
             mutants = {
                 "the law at the end of the flow": end,
-                "a background without its mean": {**rates(plain.law(time), s, n, capacity), "first expert": 1 / n},
-                "token choice with uniform loads": {
-                    "token_choice": rates(law, s, n, capacity, uniform)["token_choice"]
+                "a background without its mean": {
+                    **success(s, capacity, plain.rates(time)),
+                    "first expert": 1 / n,
                 },
+                "token choice with uniform loads": {"token_choice": uniform},
             }
             for sampler in scene["samplers"]:
                 parameters = {"sampler": sampler, "tokens": s, "time": time, "capacity": capacity, **model}

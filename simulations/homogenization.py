@@ -22,7 +22,7 @@ from proofs._isotropic import coin
 from resonance_theory import homogenization
 from resonance_theory.evidence.studies.study import Case
 from resonance_theory.gates import affinity
-from resonance_theory.rules import resonance, token_choice
+from resonance_theory.rules import Rates, resonance, token_choice
 from resonance_theory.rules.select import Assignment
 from resonance_theory.tokens import planted, samplers
 from simulations import _sampling
@@ -123,8 +123,8 @@ def _routed_laws(s: int, d: int, n: int, capacities: list[int], vectors: bool) -
         for name in ("losing gates at -e/n", "√d in place of E R", "resonance keeps at random", "a fixed threshold")
     }
     for c in capacities:
-        kept = float(token_choice.success(s, n, c))
-        place = resonance.success(s, c, hit=1.0, candidate_tail=law.candidate_tail)
+        kept = float(token_choice.success(s, c, Rates(experts=n)))
+        place = resonance.success(s, c, Rates(candidate_tail=law.candidate_tail))
         best = n * float((law.weight * law.affinity * law.hit * place).sum())
         fraction = min(1.0, c * n / s)
         fixed = fraction * float(homogenization.kept_means(d, n, fraction, select="cosine")[0])

@@ -29,7 +29,7 @@ from scipy.stats import binom
 from resonance_theory import homogenization, losses
 from resonance_theory.evidence.studies.training import Arm
 from resonance_theory.homogenization import cells
-from resonance_theory.rules import expert_choice, token_choice
+from resonance_theory.rules import Rates, expert_choice, token_choice
 from resonance_theory.tokens import planted
 from simulations._metrics import SAME_TOKENS, balance, distances, information, mean_of_pairs, means, routing, spread
 from simulations._planted import Gated, background_of, draw, start, weigh
@@ -82,13 +82,13 @@ def centroids(gates: np.ndarray, rule: str, tokens: int, capacity: int) -> tuple
     even = np.full(experts, 1 / experts)
     if rule == "expert_choice":
         law = planted.planted(0.0, dim, experts)  # a background token's affinity with one gate
-        kept = law.weight * expert_choice.success(tokens, capacity, false_positive=law.false_positive)
+        kept = law.weight * expert_choice.success(tokens, capacity, Rates(false_positive=law.false_positive))
         return mean_length(dim) * float(kept @ law.affinity / kept.sum()) * gates, even
     if rule == "resonance":
         own, other = resonance_means(tokens, dim, experts, capacity)
         return mean_length(dim) * ((own - other) * gates + other * gates.sum(axis=0)), even
     cell = cells.cells(gates)
-    kept = cell.share * token_choice.success(tokens, experts, capacity, hit=1.0, load=cell.share)
+    kept = cell.share * token_choice.success(tokens, capacity, Rates(load=cell.share))
     return cell.mean / cell.share[:, None], kept / kept.sum()
 
 

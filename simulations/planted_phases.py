@@ -16,6 +16,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from resonance_theory.evidence.studies.training import Arm
+from resonance_theory.rules import Rates, Rule
 from simulations import _planted_laws
 from simulations._planted import Gated, Network, background_of, draw, start, weigh
 from simulations._planted_laws import binomial, least, repaired
@@ -62,7 +63,6 @@ def checkpoint(
     found = _planted_laws.predict(scores, *first[1:])
     table, curves = _planted_laws.observe(affinity, *second[1:])
     _, tokens, experts = affinity.shape
-    sizes: dict[str, Any] = {"tokens": tokens, "experts": experts}
     classes = np.bincount(second[2], minlength=experts) / len(second[2])
     matched = linear_sum_assignment(table, maximize=True)
     hit, predicted_hit = float(classes @ table.diagonal()), float(found.share @ found.hit)
@@ -86,24 +86,27 @@ def checkpoint(
     for i in range(experts):
         by_class = {"hit": table[i, i], "load": found.load[i], "h": found.h[i], "rho": np.nan_to_num(found.rho[i])}
         out |= {f"{name} {i}": float(value) for name, value in by_class.items()}
-    goal: dict[str, Any] = {"target": target * predicted_hit}
+    goal = target * predicted_hit
+
+    def least_by(read: Rule, rates: Rates) -> float:
+        return float(read.least_capacity(goal, tokens, rates)) if predicted_hit else 1.0
+
     for name in RULES:
         law = found.laws[name]
         out[name] = float(curves[name][capacity - 1])
         out[f"{name} C*"] = least(curves[name], target * hit)
         out[f"{name} mixture"] = float(law.curve[capacity - 1])
-        out[f"{name} C* mixture"] = least(law.curve, target * predicted_hit)
+        out[f"{name} C* mixture"] = least(law.curve, goal)
         for kind, function in (("law", binomial), ("N11", repaired)):
-            out[f"{name} {kind}"] = function(name, law, "success", **sizes, capacity=capacity)
-            out[f"{name} C* {kind}"] = function(name, law, "least_capacity", **sizes, **goal) if predicted_hit else 1
+            read, rates = function(name, law)
+            out[f"{name} {kind}"] = float(read.success(tokens, capacity, rates))
+            out[f"{name} C* {kind}"] = least_by(read, rates)
     out["switch"] = max(out["token_choice"], out["expert_choice"])  # the better of the two at this stage
     for kind in ("", " law", " N11", " mixture"):
         out[f"C* ratio{kind}"] = out[f"resonance C*{kind}"] / out[f"token_choice C*{kind}"]
     for kind, tail in (("mean rho", found.rho * found.load), ("mean h", found.h)):
         law = _planted_laws.at_mean(found, tail)
-        out[f"resonance C* {kind}"] = (
-            binomial("resonance", law, "least_capacity", **sizes, **goal) if predicted_hit else 1
-        )
+        out[f"resonance C* {kind}"] = least_by(*binomial("resonance", law))
     return out
 
 

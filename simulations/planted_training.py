@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from resonance_theory.evidence.studies.training import Arm
-from resonance_theory.rules import expert_choice, resonance, token_choice
+from resonance_theory.rules import Rates, expert_choice, resonance
 from simulations._planted import Sizes, cosine, draw, weigh
-from simulations._rules import RULES, route
+from simulations._rules import RULES, route, success
 from simulations._training import Counts, counts, cross_entropy, descend, one_thread, parameters, takes
 
 PACKAGES = ("torch",)
@@ -45,19 +45,19 @@ def predict(affinity: np.ndarray, place: np.ndarray, label: np.ndarray, capacity
         q = 1 - np.searchsorted(everyone, value) / len(background)
         h = (len(candidates) - np.searchsorted(candidates, value)) / len(background)
         weight, p, load = np.full(len(value), 1 / len(value)), hit.mean(), len(candidates) / len(background)
-        success = {
-            "token_choice law": token_choice.success(tokens, experts, capacity, hit=p, load=load) if load else p,
-            "expert_choice law": expert_choice.success(tokens, capacity, false_positive=q, weight=weight),
-            "resonance law": resonance.success(tokens, capacity, hit=hit, candidate_tail=h, weight=weight),
-            "expert_choice scalar": expert_choice.success(tokens, capacity, false_positive=q.mean()),
-            "resonance scalar": resonance.success(tokens, capacity, hit=p, candidate_tail=h.mean()),
+        rates = Rates(hit=hit, load=load, false_positive=q, candidate_tail=h, weight=weight)
+        mean = Rates(hit=p, false_positive=q.mean(), candidate_tail=h.mean())
+        found = {
+            **{f"{rule} law": rate for rule, rate in success(tokens, capacity, rates).items()},
+            "expert_choice scalar": expert_choice.success(tokens, capacity, mean),
+            "resonance scalar": resonance.success(tokens, capacity, mean),
             "hit": p,
             "q": q.mean(),
             "h": h.mean(),
             "rho given hit": (h * hit).sum() / max(hit.sum(), 1) / load if load else 0.0,
             "heaviest share": load,
         }
-        parts.append({key: float(v) for key, v in success.items()})
+        parts.append({key: float(v) for key, v in found.items()})
     shares = np.bincount(label, minlength=experts) / samples
     mean = {key: float(shares @ np.array([part[key] for part in parts])) for key in parts[0]}
     return mean | {"heaviest share": max(part["heaviest share"] for part in parts)}

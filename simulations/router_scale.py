@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from resonance_theory.evidence.studies.study import Case
-from resonance_theory.rules import token_choice
+from resonance_theory.rules import Rates, token_choice
 from simulations import _success
 from simulations._sampling import BACKENDS
 from simulations._success import sample
@@ -34,7 +34,7 @@ def cases(settings: dict[str, Any]) -> list[Case]:
             for c in capacities:
                 rates[f"full C={c}"] = float(betainc(c + 1, s - c, top / n)) if c < s else 0.0
                 if top == 1:
-                    rates[f"dropped C={c}"] = float(token_choice.failure(s, n, c))
+                    rates[f"dropped C={c}"] = float(token_choice.failure(s, c, Rates(experts=n)))
             return rates
 
         wrong = {name: _success.by_key(rates, capacities) for name, rates in mutants.items()}

@@ -5,13 +5,11 @@ import pytest
 
 from resonance_theory.evidence.sampling import generator
 from resonance_theory.evidence.studies.study import settings_of
-from resonance_theory.rules import expert_choice, resonance, token_choice
-from resonance_theory.rules.dependence import BetaBinomial
-from resonance_theory.tokens import planted as planted_
+from resonance_theory.rules import Rates, token_choice
 from resonance_theory.tokens.samplers import Dependent
 from simulations import _planted, _planted_laws, planted_phases, planted_training
 from simulations._planted_laws import binomial, least, observe, predict, repaired
-from simulations._rules import RULES
+from simulations._rules import RULES, success
 
 # --- the measurements -------------------------------------------------------------------------------------------------
 
@@ -85,24 +83,24 @@ def test_predicted_laws_by_hand():
 @pytest.fixture(scope="module")
 def exact():
     """Planted isotropic tokens, whose laws are known without samples."""
-    law = planted_.planted(2.0, 8, 3)
-    return {
-        "token_choice": token_choice.success(16, 3, 3, hit=float(law.weight @ law.hit)),
-        "expert_choice": expert_choice.success(16, 3, false_positive=law.false_positive, weight=law.weight),
-        "resonance": resonance.success(16, 3, hit=law.hit, candidate_tail=law.candidate_tail, weight=law.weight),
-    }
+    return success(16, 3, Rates.planted(2.0, 8, 3))
+
+
+def rate(made, rule, law, tokens, capacity):
+    read, rates = made(rule, law)
+    return read.success(tokens, capacity, rates)
 
 
 def test_independent_background_obeys_all_three_laws(planted_tokens, exact):
     found = predict(*planted_tokens(3, 6000, 0.0))
     assert found.dispersion == pytest.approx(1, abs=0.06)
     assert np.isfinite(found.rho).all()
-    for rule, rate in exact.items():
+    for rule, expected in exact.items():
         law = found.laws[rule]
         assert law.weight.sum() == pytest.approx(1)
-        for value in (binomial(rule, law, "success", 16, 3, capacity=3), law.curve[2],
-                      repaired(rule, law, "success", 16, 3, capacity=3)):  # fmt: skip
-            assert value == pytest.approx(rate, abs=0.025)  # four standard deviations of the hit rate and a little
+        for value in (rate(binomial, rule, law, 16, 3), law.curve[2],
+                      rate(repaired, rule, law, 16, 3)):  # fmt: skip
+            assert value == pytest.approx(expected, abs=0.025)  # four standard deviations of the hit rate and a little
 
 
 def test_correlated_background_breaks_the_binomial_law_alone(planted_tokens):
@@ -110,8 +108,8 @@ def test_correlated_background_breaks_the_binomial_law_alone(planted_tokens):
     curves = observe(*planted_tokens(5, 6000, 0.5))[1]
     assert found.dispersion > 2
     for rule, law in found.laws.items():
-        values = [binomial(rule, law, "success", 16, 3, capacity=3), law.curve[2],
-                  repaired(rule, law, "success", 16, 3, capacity=3)]  # fmt: skip
+        values = [rate(binomial, rule, law, 16, 3), law.curve[2],
+                  rate(repaired, rule, law, 16, 3)]  # fmt: skip
         wrong, mixture, beta_binomial = (abs(value - curves[rule][2]) for value in values)
         assert mixture < 0.03
         assert beta_binomial < 0.03
@@ -124,10 +122,9 @@ def test_beta_binomial_tokens_are_recognised():
     drawn = model.affinity(np.random.default_rng(6), 5000, 24)
     law = predict(drawn.values, drawn.position, drawn.expert).laws
     assert law["token_choice"].correlation == pytest.approx([0.2] * 4, abs=0.03)
-    planted = model.law()
-    rate = BetaBinomial(0.2).success(24, 4, 4, hit=float(planted.weight @ planted.hit))
-    assert repaired("token_choice", law["token_choice"], "success", 24, 4, capacity=4) == pytest.approx(rate, abs=0.025)
-    assert binomial("token_choice", law["token_choice"], "success", 24, 4, capacity=4) < rate - 0.03
+    exact = token_choice.success(24, 4, model.rates())
+    assert rate(repaired, "token_choice", law["token_choice"], 24, 4) == pytest.approx(exact, abs=0.025)
+    assert rate(binomial, "token_choice", law["token_choice"], 24, 4) < exact - 0.03
 
 
 @pytest.mark.parametrize("rule", list(RULES))
@@ -135,9 +132,10 @@ def test_beta_binomial_tokens_are_recognised():
 def test_least_capacities_are_least(planted_tokens, rule, function):
     found = predict(*planted_tokens(7, 500, 0.3))
     law, target = found.laws[rule], 0.8 * float(found.share @ found.hit)
-    c = function(rule, law, "least_capacity", 16, 3, target=target)
-    assert function(rule, law, "success", 16, 3, capacity=int(c)) >= target
-    assert c == 1 or function(rule, law, "success", 16, 3, capacity=int(c) - 1) < target
+    read, rates = function(rule, law)
+    c = int(read.least_capacity(target, 16, rates))
+    assert rate(function, rule, law, 16, c) >= target
+    assert c == 1 or rate(function, rule, law, 16, c - 1) < target
     assert least(np.array([0.1, 0.4, 0.4, 0.5]), 0.4) == 2
     assert least(np.array([0.1, 0.4]), 0.5) == 2
 
@@ -151,8 +149,8 @@ def test_a_class_that_is_never_hit_leaves_no_percentile():
     assert (found.hit[2], found.load[2]) == (0, 0)
     for rule, law in found.laws.items():
         for function in (binomial, repaired):
-            assert 0 < function(rule, law, "success", 6, 3, capacity=2) < 1
-    assert binomial("resonance", _planted_laws.at_mean(found, found.rho * found.load), "success", 6, 3, capacity=2) > 0
+            assert 0 < rate(function, rule, law, 6, 2) < 1
+    assert rate(binomial, "resonance", _planted_laws.at_mean(found, found.rho * found.load), 6, 2) > 0
     affinity[np.arange(60), place] = -np.eye(3)[label]  # nobody is ever hit
     assert np.isnan(predict(affinity, place, label).rho).all()
 

@@ -13,10 +13,9 @@ from resonance_theory.evidence.studies import study as study_module
 from resonance_theory.evidence.studies import training
 from resonance_theory.evidence.studies.study import run_study, settings_of, studies
 from resonance_theory.evidence.studies.training import Arm, compare, interval, run_training
-from resonance_theory.rules import expert_choice, resonance, token_choice
-from resonance_theory.tokens import planted
+from resonance_theory.tokens import Rates
 from simulations import _digits, _planted, _template, digits_mosaics, digits_scaling, planted_training
-from simulations._rules import dispatch
+from simulations._rules import dispatch, success
 
 # --- the frame --------------------------------------------------------------------------------------------------------
 
@@ -517,12 +516,7 @@ def test_routers_by_hand():
 def test_true_gates_give_the_planted_laws():
     """With the class directions as gates, this is the planted isotropic model, whose laws are known without samples."""
     s, d, n, c, signal, samples = 24, 16, 4, 3, 2.5, 6000
-    law = planted.planted(signal, d, n)
-    exact = {
-        "token_choice": token_choice.success(s, n, c, hit=float(law.weight @ law.hit)),
-        "expert_choice": expert_choice.success(s, c, false_positive=law.false_positive, weight=law.weight),
-        "resonance": resonance.success(s, c, hit=law.hit, candidate_tail=law.candidate_tail, weight=law.weight),
-    }
+    exact = success(s, c, Rates.planted(signal, d, n))
     gates, rng, five_sigma = np.eye(d, n, dtype=np.float32), np.random.default_rng(3), 2.5 / np.sqrt(samples)
 
     def measured(function, shared):
