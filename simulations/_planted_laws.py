@@ -138,7 +138,7 @@ def dispersion(loads: Whole, trials: int) -> float:
 def binomial(rule: str, law: Law) -> tuple[Rule, Rates]:
     """The rule and its rates for independent tokens."""
     tail = {"token_choice": "load", "expert_choice": "false_positive", "resonance": "candidate_tail"}[rule]
-    return RULES[rule], Rates(hit=law.hit, weight=law.weight, **{tail: law.tail})
+    return RULES[rule], Rates(hit=law.hit, weight=law.weight).replace(**{tail: law.tail})
 
 
 def repaired(rule: str, law: Law) -> tuple[Rule, Rates]:

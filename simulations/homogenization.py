@@ -22,9 +22,9 @@ from proofs._isotropic import coin
 from resonance_theory import homogenization
 from resonance_theory.evidence.studies.study import Case
 from resonance_theory.gates import affinity
-from resonance_theory.rules import Rates, resonance, token_choice
+from resonance_theory.rules import resonance, token_choice
 from resonance_theory.rules.select import Assignment
-from resonance_theory.tokens import planted, samplers
+from resonance_theory.tokens import Rates, samplers
 from simulations import _sampling
 from simulations._sampling import chunks, heads, threshold
 
@@ -116,7 +116,7 @@ def _routed_laws(s: int, d: int, n: int, capacities: list[int], vectors: bool) -
     e = float(homogenization.expected_max(n))
     radius = e / float(homogenization.kept_means(d, n, 1.0, select="cosine")[0])
     winner = e / radius
-    law = planted.planted(0.0, d, n)
+    background = Rates.planted(0.0, d, n)  # a token that bears no class
     right: dict[str, float] = {}
     wrong: dict[str, dict[str, float]] = {
         name: {}
@@ -124,8 +124,8 @@ def _routed_laws(s: int, d: int, n: int, capacities: list[int], vectors: bool) -
     }
     for c in capacities:
         kept = float(token_choice.success(s, c, Rates(experts=n)))
-        place = resonance.success(s, c, Rates(candidate_tail=law.candidate_tail))
-        best = n * float((law.weight * law.affinity * law.hit * place).sum())
+        place = resonance.success(s, c, Rates(candidate_tail=background.tail))
+        best = n * float(background.mean(background.rate("affinity") * background.rate("hit") * place))
         fraction = min(1.0, c * n / s)
         fixed = fraction * float(homogenization.kept_means(d, n, fraction, select="cosine")[0])
         winning, losing, resonant = (

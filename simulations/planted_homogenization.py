@@ -29,8 +29,8 @@ from scipy.stats import binom
 from resonance_theory import homogenization, losses
 from resonance_theory.evidence.studies.training import Arm
 from resonance_theory.homogenization import cells
-from resonance_theory.rules import Rates, expert_choice, token_choice
-from resonance_theory.tokens import planted
+from resonance_theory.rules import expert_choice, token_choice
+from resonance_theory.tokens import Rates
 from simulations._metrics import SAME_TOKENS, balance, distances, information, mean_of_pairs, means, routing, spread
 from simulations._planted import Gated, background_of, draw, start, weigh
 from simulations._rules import dispatch
@@ -81,9 +81,9 @@ def centroids(gates: np.ndarray, rule: str, tokens: int, capacity: int) -> tuple
     experts, dim = gates.shape
     even = np.full(experts, 1 / experts)
     if rule == "expert_choice":
-        law = planted.planted(0.0, dim, experts)  # a background token's affinity with one gate
-        kept = law.weight * expert_choice.success(tokens, capacity, Rates(false_positive=law.false_positive))
-        return mean_length(dim) * float(kept @ law.affinity / kept.sum()) * gates, even
+        token = Rates.planted(0.0, dim, experts)  # a background token's affinity with one gate
+        kept = token.rate("weight") * expert_choice.success(tokens, capacity, token.replace(weight=None))
+        return mean_length(dim) * float(kept @ token.rate("affinity") / kept.sum()) * gates, even
     if rule == "resonance":
         own, other = resonance_means(tokens, dim, experts, capacity)
         return mean_length(dim) * ((own - other) * gates + other * gates.sum(axis=0)), even

@@ -59,8 +59,8 @@ def predict(affinity: np.ndarray, place: np.ndarray, label: np.ndarray, capacity
         }
         parts.append({key: float(v) for key, v in found.items()})
     shares = np.bincount(label, minlength=experts) / samples
-    mean = {key: float(shares @ np.array([part[key] for part in parts])) for key in parts[0]}
-    return mean | {"heaviest share": max(part["heaviest share"] for part in parts)}
+    averaged = {key: float(shares @ np.array([part[key] for part in parts])) for key in parts[0]}
+    return averaged | {"heaviest share": max(part["heaviest share"] for part in parts)}
 
 
 def routed(affinity: np.ndarray, place: np.ndarray, label: np.ndarray, capacity: int) -> dict[str, float]:

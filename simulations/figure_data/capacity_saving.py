@@ -38,7 +38,7 @@ def _planted(signal: float) -> dict[str, float]:
     rates = Rates.planted(signal, dim, EXPERTS, nodes=4096)
     hit = float(rates.hit_rate)
     least = int(resonance.least_capacity(TARGET * hit, s, rates))
-    given, rho = rates.weight * rates.hit / hit, rates.tail * EXPERTS
+    given, rho = rates.rate("weight") * rates.rate("hit") / hit, rates.tail * EXPERTS
     order = np.argsort(rho)
     quantile = float(np.interp(TARGET, np.cumsum(given[order]), rho[order]))
     return {
