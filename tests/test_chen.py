@@ -317,7 +317,7 @@ def test_the_arms_are_those_of_the_comparisons(full):
     for kind in ("cubic", "linear"):
         code, text = (arms[f"{kind}, as in the {source}"] for source in ("code", "text"))
         assert {key for key in code if code[key] != text[key]} == set(CODE)
-        assert code["capacity"] == code["examples"]  # nobody is turned away
+        assert code["capacity"] == code["examples"]  # nobody is dropped
 
 
 def test_the_study_is_found_and_runs(monkeypatch):

@@ -9,11 +9,11 @@ torch = pytest.importorskip("torch", reason="networks are trained: pip install '
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn: pip install 'resonance-theory[training]'")
 
 from resonance_theory import affinity, homogenization  # noqa: E402
-from resonance_theory.evidence.sampling import generator  # noqa: E402
 from resonance_theory.evidence.studies.study import settings_of  # noqa: E402
 from simulations import _digits, _metrics, digits_scaling  # noqa: E402
 from simulations import homogenization_training as study  # noqa: E402
 from simulations._rules import dispatch  # noqa: E402
+from tests.trainings import assert_measured, assert_repeats, of_run, train  # noqa: E402
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def counts():
     """One tiny run of every arm."""
     change = {"checkpoints": [0, 2], "batch": 4, "test_mosaics": 30, "hidden": 4, "count": 2000}
     arms = study.arms(settings_of("homogenization_training", full=True) | change)
-    return arms, {arm.label: arm.train(generator(0, "t", 0), 2, **arm.parameters) for arm in arms}
+    return arms, {arm.label: train(arm) for arm in arms}
 
 
 def test_tiny_runs(counts):
@@ -168,7 +168,7 @@ def test_tiny_runs(counts):
             continue
         assert mine.keys() == found[arms[0].label].keys()
         for run in range(2):
-            v = {key.rpartition("/")[0]: c / arm.per for key, c in mine.items() if key.endswith(f"/{run}")}
+            v = of_run(mine, arm.per, run)
             for step in ("@0", "@end"):
                 assert 0 <= v[f"off node {step}"] <= 1
                 assert 0.25 <= v[f"heaviest share {step}"] <= 1
@@ -187,8 +187,7 @@ def test_tiny_runs(counts):
 def test_a_run_is_a_function_of_its_stream_and_arms_share_what_they_should(counts):
     arms, found = counts
     arm = next(arm for arm in arms if arm.label == "resonance, free, placed, both")
-    assert arm.train(generator(0, "t", 0), 2, **arm.parameters) == found[arm.label]
-    assert arm.train(generator(1, "t", 0), 2, **arm.parameters) != found[arm.label]
+    assert_repeats(arm, found[arm.label])
     for key in (
         "load cv @0/1",
         "cka @0/1",
@@ -200,20 +199,17 @@ def test_a_run_is_a_function_of_its_stream_and_arms_share_what_they_should(count
 
 
 def test_what_is_compared_is_measured(counts):
-    """A typing error in the TOML is found here, not after the runs; and every checkpoint but the last has its own name."""
     arms, found = counts
-    for full in (False, True):
-        settings = settings_of("homogenization_training", full=full)
-        assert settings["checkpoints"][0] == 0
-        assert settings["checkpoints"] == sorted(set(settings["checkpoints"]))
-        for row in settings["comparisons"]:
-            assert f"{row['metric']}/0" in found[row["first"]]
-            assert f"{row.get('against', row['metric'])}/0" in found[row["second"]]
-        scaling = settings_of("digits_scaling", full=full)
-        labels = [arm.label for arm in digits_scaling.arms(scaling)]
-        assert len(set(labels)) == len(labels)
-        assert all(row[side] in labels for row in scaling["comparisons"] for side in ("first", "second"))
-    assert len({arm.label for arm in arms}) == len(arms)
+    assert len(found) == len(arms)
+    assert_measured("homogenization_training", found)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_arms_of_the_scaling_are_those_of_its_comparisons(full):
+    scaling = settings_of("digits_scaling", full=full)
+    labels = [arm.label for arm in digits_scaling.arms(scaling)]
+    assert len(set(labels)) == len(labels)
+    assert all(row[side] in labels for row in scaling["comparisons"] for side in ("first", "second"))
 
 
 def test_untrained_gates_meet_the_closed_forms(counts):
@@ -222,8 +218,5 @@ def test_untrained_gates_meet_the_closed_forms(counts):
     for arm in arms:
         if arm.label.startswith("untrained isotropic") and arm.parameters["kept"] == 1:
             for run in range(2):
-                v = {
-                    key: found[arm.label][f"{key}/{run}"] / arm.per
-                    for key in ("calinski-harabasz", "calinski-harabasz law")
-                }
+                v = of_run(found[arm.label], arm.per, run)
                 assert abs(v["calinski-harabasz"] - v["calinski-harabasz law"] - 0.0015) < 0.006

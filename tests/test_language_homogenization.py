@@ -13,6 +13,7 @@ from resonance_theory.evidence.studies import study as study_module
 from resonance_theory.evidence.studies.study import run_study, settings_of
 from simulations import _corpus, _language, _metrics, language_model
 from simulations import language_homogenization as study
+from tests.trainings import assert_measured, assert_repeats, of_run, train
 
 torch = pytest.importorskip(
     "torch", reason="networks are trained with PyTorch: pip install 'resonance-theory[training]'"
@@ -35,14 +36,8 @@ def runs():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_corpus, "load", lambda accepted: splits)
         arms = study.arms(settings_of("language_homogenization", full=True) | SMALL)
-        counts = {arm.label: arm.train(generator(0, "t", 0), 2, **arm.parameters) for arm in arms}
-        found = {
-            label: [
-                {key.rpartition("/")[0]: c / study.PER for key, c in mine.items() if key.endswith(f"/{run}")}
-                for run in range(2)
-            ]
-            for label, mine in counts.items()
-        }
+        counts = {arm.label: train(arm) for arm in arms}
+        found = {label: [of_run(mine, study.PER, run) for run in range(2)] for label, mine in counts.items()}
         yield {arm.label: arm for arm in arms}, found, counts
 
 
@@ -185,24 +180,18 @@ def test_a_run_is_a_function_of_its_stream(runs):
     arms, _, counts = runs
     arm = arms["random keep"]
     first = {key: value for key, value in counts["random keep"].items() if key.endswith("/0")}
-    assert arm.train(generator(0, "t", 0), 1, **arm.parameters) == first
-    assert arm.train(generator(1, "t", 0), 1, **arm.parameters) != first
+    assert_repeats(arm, first, runs=1)
 
 
 # --- the study --------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_compared_is_measured(runs):
-    """A typing error in the TOML is found here, not after the runs."""
     _, _, counts = runs
+    assert_measured("language_homogenization", counts)
     for full in (False, True):
-        settings = settings_of("language_homogenization", full=full)
-        assert settings["checkpoints"][0] == 0
-        assert settings["checkpoints"] == sorted(set(settings["checkpoints"]))
-        assert all(f"{column}/0" in counts["resonance"] for column in settings["columns"])
-        for row in settings["comparisons"] + settings["premises"]:
-            assert f"{row['metric']}/0" in counts[row["first"]], row
-            assert f"{row.get('against', row['metric'])}/0" in counts[row["second"]], row
+        columns = settings_of("language_homogenization", full=full)["columns"]
+        assert all(f"{column}/0" in counts["resonance"] for column in columns)
 
 
 def test_a_quick_run_claims_nothing(runs, monkeypatch):

@@ -8,11 +8,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="networks are trained: pip install 'resonance-theory[training]'")
 
 from resonance_theory import homogenization  # noqa: E402
-from resonance_theory.evidence.sampling import generator  # noqa: E402
 from resonance_theory.evidence.studies.study import settings_of  # noqa: E402
 from resonance_theory.homogenization import cells  # noqa: E402
 from simulations import _metrics, _planted, planted_homogenization  # noqa: E402
 from simulations._rules import WITH_RANDOM, dispatch  # noqa: E402
+from tests.trainings import assert_measured, assert_repeats, of_run, train  # noqa: E402
 
 
 def unit(rng, experts, dim, orthonormal):
@@ -103,14 +103,14 @@ def counts():
     """One tiny run of every arm, twice."""
     change = {"checkpoints": [0, 3], "batch": 4, "samples": 60, "blank": 40, "tokens": 16, "dim": 8, "capacity": 3}
     arms = planted_homogenization.arms(settings_of("planted_homogenization", full=True) | change)
-    return {arm.label: (arm, arm.train(generator(0, "t", 0), 2, **arm.parameters)) for arm in arms}
+    return {arm.label: (arm, train(arm)) for arm in arms}
 
 
 def test_every_arm_in_small(counts):
     starts = {}
     for arm, found in counts.values():
         for run in range(2):
-            v = {key.rpartition("/")[0]: c / arm.per for key, c in found.items() if key.endswith(f"/{run}")}
+            v = of_run(found, arm.per, run)
             for at in ("@0", "@end"):
                 assert 0.25 <= v[f"heaviest share {at}"] <= 1
                 assert 0 <= v[f"entropy {at}"] <= math.log(4) + 1e-5
@@ -140,20 +140,8 @@ def test_every_arm_in_small(counts):
 
 def test_a_run_is_a_function_of_its_stream(counts):
     arm, found = counts["free, skewed, resonance, balance"]
-    assert arm.train(generator(0, "t", 0), 2, **arm.parameters) == found
-    assert arm.train(generator(1, "t", 0), 2, **arm.parameters) != found
+    assert_repeats(arm, found)
 
 
-@pytest.mark.parametrize("full", [False, True])
-def test_what_is_compared_is_measured(counts, full):
-    settings = settings_of("planted_homogenization", full=full)
-    steps = [f"@{step}" for step in settings["checkpoints"][:-1]] + ["@end"]
-    assert steps[0] == "@0"
-    assert len(counts) >= len(settings["arms"])
-    for row in settings["comparisons"]:
-        for side, metric in (("first", row["metric"]), ("second", row.get("against", row["metric"]))):
-            name, _, step = metric.rpartition(" @")
-            assert f"@{step}" in steps
-            if side in row:
-                known = counts[row[side]][1]
-                assert f"{name} @{step if step == 'end' else 0}/0" in known
+def test_what_is_compared_is_measured(counts):
+    assert_measured("planted_homogenization", {label: found for label, (_, found) in counts.items()})

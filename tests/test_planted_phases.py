@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from resonance_theory.evidence.sampling import generator
 from resonance_theory.evidence.studies.study import settings_of
 from resonance_theory.rules import Rates, token_choice
 from resonance_theory.tokens.samplers import Dependent
 from simulations import _planted, _planted_laws, planted_phases, planted_training
 from simulations._planted_laws import binomial, least, observe, predict, repaired
 from simulations._rules import RULES, success
+from tests.trainings import assert_repeats, of_run, train
 
 # --- the measurements -------------------------------------------------------------------------------------------------
 
@@ -219,8 +219,8 @@ def tiny():
 def test_every_arm_in_small(needs_torch, tiny):
     starts = {}
     for arm in planted_phases.arms(tiny):
-        counts = arm.train(generator(0, "t", 0), 1, **arm.parameters)
-        value = {name.rpartition("/")[0]: count / arm.per for name, count in counts.items()}
+        counts = train(arm, 1)
+        value = of_run(counts, arm.per)
         for at in ("@0", "@25"):
             assert value[f"resonance {at}"] <= value[f"hit {at}"] + 1e-9
             for rule in RULES:
@@ -231,8 +231,7 @@ def test_every_arm_in_small(needs_torch, tiny):
         key = (arm.parameters["gate"], arm.parameters["shared"], arm.parameters["mean"])
         assert starts.setdefault(key, routing) == routing  # arms that train by another rule start from the same place
         assert (value["resonance @25"], value["hit @25"]) != (value["resonance @0"], value["hit @0"])
-    again = arm.train(generator(0, "t", 0), 1, **arm.parameters)
-    assert again == counts
+    assert_repeats(arm, counts, 1)
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -242,8 +241,7 @@ def test_comparisons_speak_of_what_is_measured(needs_torch, full):
     assert len(arms) == len(settings["arms"])
     short = {"tokens": 8, "dim": 8, "capacity": 2, "batch": 2, "samples": 30}
     checkpoints = settings["checkpoints"]
-    parameters = next(iter(arms.values())).parameters | short | {"checkpoints": [0, 20]}
-    counts = next(iter(arms.values())).train(generator(0, "t", 0), 1, **parameters)
+    counts = train(next(iter(arms.values())), 1, **short, checkpoints=[0, 20])
     names = {name.rpartition("/")[0].replace(" @20", f" @{checkpoints[-1]}") for name in counts}
     for row in settings["comparisons"]:
         assert {row["first"], row["second"]} <= set(arms)

@@ -2,20 +2,30 @@
 
 import importlib
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from scipy.special import stdtr
 
 from resonance_theory import cli
-from resonance_theory.evidence.sampling import generator
 from resonance_theory.evidence.studies import study as study_module
 from resonance_theory.evidence.studies import training
 from resonance_theory.evidence.studies.study import run_study, settings_of, studies
 from resonance_theory.evidence.studies.training import Arm, compare, interval, run_training
 from resonance_theory.tokens import Rates
-from simulations import _digits, _planted, _template, digits_mosaics, digits_scaling, planted_training
+from simulations import (
+    _digits,
+    _planted,
+    _sampling,
+    _template,
+    _training,
+    digits_mosaics,
+    digits_scaling,
+    planted_training,
+)
 from simulations._rules import dispatch, success
+from tests.trainings import train
 
 # --- the frame --------------------------------------------------------------------------------------------------------
 
@@ -274,6 +284,40 @@ def test_the_command_runs_a_study_that_defines_arms(monkeypatch, capsys, tmp_pat
     assert cli.main(["simulate", "_template"]) == 1
 
 
+# --- the kit ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Some:
+    steps: int
+    rate: float = 0.5
+
+
+def test_an_arm_takes_from_the_table_what_its_settings_name():
+    table = {"steps": 3, "level": 0.01}
+    assert _training.parameters(Some, table) == {"steps": 3}  # what it does not say stays out of the record
+    assert _training.parameters(Some, table, rate=0.1, steps=4) == {"steps": 4, "rate": 0.1}
+    for wrong in ({"rate": 0.1}, {"steps": 3, "raet": 0.1}):
+        with pytest.raises(TypeError, match="steps|raet"):
+            _training.parameters(Some, {}, **wrong)
+
+
+def test_a_training_is_called_by_keywords_and_reports_whole_numbers():
+    @_training.takes(Some)
+    def train(rng, runs, s):
+        return _training.counts([{"a": s.steps / 7, "b": run} for run in range(runs)], 100)
+
+    assert train(None, 2, steps=1) == {"a/0": 14, "b/0": 0, "a/1": 14, "b/1": 100}
+    assert train.__qualname__.endswith("train")  # by which a task finds it
+    assert _training.at(5, [0, 5], {"a": 1}) == {"a @end": 1}
+    assert _training.at(0, [0, 5], {"a": 1}) == {"a @0": 1}
+
+
+@pytest.mark.parametrize(("trials", "numbers", "sizes"), [(7, 10, [3, 3, 1]), (2, 100, [1, 1]), (3, 1, [3])])
+def test_chunks_fit_and_add_up(trials, numbers, sizes):
+    assert list(_sampling.chunks(trials, numbers, 30)) == sizes
+
+
 # --- digits among digits ----------------------------------------------------------------------------------------------
 
 
@@ -395,8 +439,8 @@ def tiny():
 
 def test_counts_of_a_short_training(needs_digits, tiny):
     for arm in digits_mosaics.arms(tiny):
-        counts = arm.train(generator(0, "t", 0), 2, **arm.parameters)
-        assert counts == arm.train(generator(0, "t", 0), 2, **arm.parameters)
+        counts = train(arm)
+        assert counts == train(arm)
         for run in range(2):
             processed, label = counts[f"processed/{run}"], counts[f"label processed/{run}"]
             if arm.parameters["experts"] == 1:
@@ -413,8 +457,8 @@ def test_counts_of_short_trainings_of_other_shapes(needs_digits):
     change = {"steps": 2, "batch": 4, "test_mosaics": 40, "hidden": 8}
     for arm in digits_scaling.arms(settings_of("digits_scaling", full=True) | change):
         p = arm.parameters
-        counts = arm.train(generator(0, "t", 0), 2, **p)
-        assert counts == arm.train(generator(0, "t", 0), 2, **p)
+        counts = train(arm)
+        assert counts == train(arm)
         for run in range(2):
             processed = counts[f"processed/{run}"] / 40
             if p["experts"] == 1:
@@ -431,7 +475,7 @@ def test_training_lowers_what_it_should(needs_digits, tiny):
     arm = digits_mosaics.arms(tiny)[-1]
     change = {"test_mosaics": 400, "batch": 32}
     before, after = (
-        sum(arm.train(generator(0, "t", 0), 2, **(arm.parameters | change | {"steps": steps}))[f"accuracy/{r}"] for r in (0, 1))
+        sum(train(arm, **change, steps=steps)[f"accuracy/{r}"] for r in (0, 1))
         for steps in (1, 60)
     )  # fmt: skip
     assert after > before + 80
@@ -537,10 +581,10 @@ def test_counts_of_a_short_planted_training():
     pytest.importorskip("torch", reason="networks are trained with PyTorch: pip install 'resonance-theory[training]'")
     change = {"steps": [2], "samples": 60, "tokens": 8, "capacity": 2, "batch": 4}
     for arm in planted_training.arms(settings_of("planted_training", full=False) | change):
-        counts = arm.train(generator(0, "t", 0), 2, **arm.parameters)
-        assert counts == arm.train(generator(0, "t", 0), 2, **arm.parameters)
+        counts = train(arm)
+        assert counts == train(arm)
         assert all(0 <= count <= arm.per for count in counts.values())
-        untrained = arm.train(generator(0, "t", 0), 2, **(arm.parameters | {"steps": 0}))
+        untrained = train(arm, steps=0)
         assert untrained.keys() == counts.keys()
         assert untrained != counts
         for run in range(2):
