@@ -298,7 +298,7 @@ def test_an_arm_takes_from_the_table_what_its_settings_name():
     assert _training.parameters(Some, table) == {"steps": 3}  # what it does not say stays out of the record
     assert _training.parameters(Some, table, rate=0.1, steps=4) == {"steps": 4, "rate": 0.1}
     for wrong in ({"rate": 0.1}, {"steps": 3, "raet": 0.1}):
-        with pytest.raises(TypeError, match="steps|raet"):
+        with pytest.raises(TypeError, match=r"steps|raet"):
             _training.parameters(Some, {}, **wrong)
 
 
