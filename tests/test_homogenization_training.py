@@ -10,7 +10,7 @@ pytest.importorskip("sklearn", reason="the digits come with scikit-learn: pip in
 
 from resonance_theory import affinity, homogenization  # noqa: E402
 from resonance_theory.evidence.studies.study import settings_of  # noqa: E402
-from simulations import _digits, _metrics, digits_scaling  # noqa: E402
+from simulations import _digits, _metrics  # noqa: E402
 from simulations import homogenization_training as study  # noqa: E402
 from simulations._rules import dispatch  # noqa: E402
 from tests.trainings import assert_measured, assert_repeats, of_run, train  # noqa: E402
@@ -202,14 +202,6 @@ def test_what_is_compared_is_measured(counts):
     arms, found = counts
     assert len(found) == len(arms)
     assert_measured("homogenization_training", found)
-
-
-@pytest.mark.parametrize("full", [False, True])
-def test_the_arms_of_the_scaling_are_those_of_its_comparisons(full):
-    scaling = settings_of("digits_scaling", full=full)
-    labels = [arm.label for arm in digits_scaling.arms(scaling)]
-    assert len(set(labels)) == len(labels)
-    assert all(row[side] in labels for row in scaling["comparisons"] for side in ("first", "second"))
 
 
 def test_untrained_gates_meet_the_closed_forms(counts):

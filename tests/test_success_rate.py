@@ -1,6 +1,5 @@
 """The study of success rates: its router, its laws and its power; and the frame that runs any study."""
 
-import ast
 import json
 import os
 from io import StringIO
@@ -21,7 +20,6 @@ from resonance_theory.rules import expert_choice, resonance, token_choice
 from resonance_theory.tokens.samplers import planted, planted_affinity
 from simulations import _template, success_rate
 from tests import records
-from tests.test_architecture import modules as imported
 
 
 def drawn(seed, sampler, trials, s, d, n, signal):
@@ -293,23 +291,6 @@ def test_bad_settings(monkeypatch, tmp_path, text, words):
     monkeypatch.setattr(study_module, "folder", lambda _: tmp_path)
     with pytest.raises(ValueError, match=words):
         settings_of("some", full=False)
-
-
-def others(source):
-    """Modules of simulations that a source imports and that are no helpers of studies."""
-    found = [name for name in imported(ast.parse(source)) if name.startswith("simulations.")]
-    return [name for name in found if not name.split(".")[1].startswith("_")]
-
-
-@pytest.mark.parametrize("name", studies())
-def test_a_study_stands_alone(name):
-    """It can be read, changed or deleted without another study."""
-    assert not others((study_module.folder("simulations") / f"{name}.py").read_text())
-
-
-def test_an_import_of_another_study_is_seen():
-    assert others("def f():\n    from simulations import evolution, _rules") == ["simulations.evolution"]
-    assert others("from simulations.evolution import rates") == ["simulations.evolution.rates"]
 
 
 def test_discovery_and_template(monkeypatch):
