@@ -1,15 +1,11 @@
-"""What studies that sample share: chunks that fit in memory, array libraries, and coins that stand for bounded numbers."""
+"""What studies that sample share: chunks that fit in memory, and array libraries."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
-
-from resonance_theory.tokens import candidates
 
 BACKENDS = ("numpy", "torch", "cupy")
 
@@ -41,23 +37,4 @@ def draw(backend: str, device: str, seed: int) -> tuple[Any, Any, Any]:
         lambda shape: generator.standard_normal(shape, dtype=np.float32),
         lambda high, count: generator.integers(0, high, size=count),
         library,
-    )
-
-
-def scale(dim: int, deviations: float) -> float:
-    """Factor that spreads cosines with so many standard deviations over [-1, 1]."""
-    return min(1.0, deviations / math.sqrt(dim))
-
-
-def heads(cosine: float, scale: float) -> float:
-    """Probability of the coin that stands for a cosine of this mean."""
-    return (1 + cosine / scale) / 2
-
-
-def threshold(fraction: float, dim: int, experts: int) -> float:
-    """The affinity that the fraction of an expert's isotropic candidates reaches: h(a) = fraction/n."""
-    if fraction == 1:
-        return -1.0  # which no affinity is below
-    return float(
-        brentq(lambda a: float(candidates.candidate_tail(a, dim, experts)) * experts - fraction, -0.99, 0.9999)
     )

@@ -14,6 +14,8 @@ in place of a finite sample's best; centroids without their losing components; s
 from __future__ import annotations
 
 import math
+from collections import Counter
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,19 +27,16 @@ from resonance_theory.gates import affinity
 from resonance_theory.rules import resonance, token_choice
 from resonance_theory.rules.select import Assignment
 from resonance_theory.tokens import Rates, samplers
-from simulations import _sampling
-from simulations._sampling import chunks, heads, threshold
+from simulations import _coins
+from simulations._sampling import chunks
 
 _CHUNK = 1 << 20  # numbers drawn at a time
-
-
-def _scale(dim: int) -> float:
-    """What it clips is rarer than 1e-11 even for 256 gates."""
-    return _sampling.scale(dim, 8)
+DEVIATIONS = 8  # of a cosine; what that clips is rarer than 1e-11 even for 256 gates
+_heads = partial(_coins.heads, deviations=DEVIATIONS)
 
 
 def _toss(rng: np.random.Generator, cosine: np.ndarray, dim: int) -> int:
-    return coin(rng, np.clip(cosine / _scale(dim), -1, 1))
+    return coin(rng, np.clip(cosine / _coins.scale(dim, DEVIATIONS), -1, 1))
 
 
 def _kept(routed: Assignment, position: np.ndarray, experts: int) -> np.ndarray:
@@ -94,22 +93,12 @@ def scaled(
     rng: np.random.Generator, trials: int, *, dim: int, experts: int, thresholds: dict[str, float]
 ) -> dict[str, int]:
     """Independent tokens: all of them, and the candidates above each threshold of affinity."""
-    counts = dict[str, int]()
+    counts = Counter[str]()
     for count in chunks(trials, experts, _CHUNK):
         scores = samplers.isotropic_affinity(rng, 1, count, dim, experts)[0]
         routed = token_choice.route(scores, count)
-        top = scores[routed.token, routed.expert]
-        # one losing gate's mean is lost in its noise when there are many: all of them together, at their own size
-        rest = (scores[routed.token].sum(axis=1) - top) / math.sqrt(experts - 1)
-        for name, least in thresholds.items():
-            for key, cosine in ((f"winning {name}", top), (f"losing {name}", rest)):
-                tossed = _toss(rng, np.where(top >= least, cosine, 0.0), dim)
-                counts[key] = counts.get(key, 0) + tossed
-    return counts
-
-
-def _heads(cosine: float, dim: int) -> float:
-    return heads(cosine, _scale(dim))
+        counts.update(_coins.winning_and_losing(scores, routed, thresholds, lambda cosine: _toss(rng, cosine, dim)))
+    return dict(counts)
 
 
 def _routed_laws(s: int, d: int, n: int, capacities: list[int], vectors: bool) -> tuple[dict, dict]:
@@ -148,34 +137,20 @@ def _routed_laws(s: int, d: int, n: int, capacities: list[int], vectors: bool) -
     return right, wrong
 
 
-def _scaled_laws(d: int, n: int, fractions: list[float]) -> tuple[dict, dict, dict]:
-    thresholds, right, wrong = {}, {}, {}
-    for f in fractions:
-        name = f"f={f:g}"
-        thresholds[name] = threshold(f, d, n)
-        winner, loser = homogenization.kept_means(d, n, f, select="cosine")
-        inner = float(homogenization.kept_means(d, n, f, select="inner")[0]) / math.sqrt(d)
-        right[f"winning {name}"] = _heads(f * float(winner), d)
-        right[f"losing {name}"] = _heads(f * float(loser) * math.sqrt(n - 1), d)
-        if f < 1:
-            wrong[f"winning {name}"] = _heads(f * inner, d)
-    return thresholds, right, {"selection by inner product": wrong}
-
-
 def cases(settings: dict[str, Any]) -> list[Case]:
     result = []
     for row in settings.get("grid", []):
         s, d, n, capacities = row["tokens"], row["dim"], row["experts"], row["capacities"]
         for sampler in row["samplers"]:
-            parameters = {
-                "sampler": sampler, "tokens": s, "dim": d, "experts": n, "capacities": capacities,
-            }  # fmt: skip
+            parameters = {"sampler": sampler, "tokens": s, "dim": d, "experts": n, "capacities": capacities}
             right, wrong = _routed_laws(s, d, n, capacities, sampler == "vectors")
             result.append(Case(f"s={s} n={n} d={d} {sampler}", routed, parameters, right, wrong))
     for row in settings.get("scale", []):
         d, n = row["dim"], row["experts"]
-        thresholds, right, wrong = _scaled_laws(d, n, row["kept"])
-        result.append(
-            Case(f"n={n} d={d} scale", scaled, {"dim": d, "experts": n, "thresholds": thresholds}, right, wrong)
-        )
+        thresholds, right = _coins.laws(d, n, row["kept"], DEVIATIONS)
+        inner = {f: float(homogenization.kept_means(d, n, f, select="inner")[0]) / math.sqrt(d) for f in row["kept"]}
+        wrong = {f"winning f={f:g}": _heads(f * mean, d) for f, mean in inner.items() if f < 1}
+        parameters = {"dim": d, "experts": n, "thresholds": thresholds}
+        label = f"n={n} d={d} scale"
+        result.append(Case(label, scaled, parameters, right, {"selection by inner product": wrong}))
     return result

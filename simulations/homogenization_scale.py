@@ -12,6 +12,8 @@ their losing components.
 from __future__ import annotations
 
 import math
+from collections import Counter
+from functools import partial
 from typing import Any
 
 import array_api_compat
@@ -21,24 +23,21 @@ from resonance_theory import homogenization
 from resonance_theory.evidence.studies.study import Case
 from resonance_theory.gates import affinity
 from resonance_theory.rules import token_choice
-from simulations import _sampling
-from simulations._sampling import BACKENDS, chunks, draw, heads, threshold
+from simulations import _coins
+from simulations._sampling import BACKENDS, chunks, draw
 
 __all__ = ["BACKENDS", "cases", "pairs", "tokens"]
 
 _CHUNK = {"cpu": 1 << 23, "cuda": 1 << 29}  # features drawn at a time
-
-
-def _scale(dim: int) -> float:
-    """What it clips is rarer than 1e-6 even for 256 gates."""
-    return _sampling.scale(dim, 6)
+DEVIATIONS = 6  # of a cosine; what that clips is rarer than 1e-6 even for 256 gates
+_heads = partial(_coins.heads, deviations=DEVIATIONS)
 
 
 def _toss(integers: Any, cosine: Any, dim: int) -> int:
     """Heads among coins of probability (1 + cosine/scale)/2, to 2^-24."""
     xp = array_api_compat.array_namespace(cosine)
     uniform = xp.astype(integers(1 << 24, cosine.shape[0]), cosine.dtype) * 2.0**-23 - 1
-    return int(xp.count_nonzero(uniform < xp.clip(cosine / _scale(dim), -1.0, 1.0)))
+    return int(xp.count_nonzero(uniform < xp.clip(cosine / _coins.scale(dim, DEVIATIONS), -1.0, 1.0)))
 
 
 def _routed(normal: Any, count: int, dim: int, experts: int) -> tuple[Any, Any, Any]:
@@ -60,18 +59,13 @@ def tokens(
 ) -> dict[str, int]:
     """Winning and losing cosines of independent tokens, 0 below each threshold of the winning one."""
     normal, integers, _ = draw(backend, device, int(rng.integers(2**63)))
-    counts: dict[str, int] = {}
+    counts = Counter[str]()
     for count in chunks(trials, dim, _CHUNK[device]):
         _, scores, routed = _routed(normal, count, dim, experts)
-        xp = array_api_compat.array_namespace(scores)
-        top = scores[routed.token, routed.expert]
-        # one losing gate's mean is lost in its noise when there are many: all of them together, at their own size
-        rest = (xp.sum(scores[routed.token, :], axis=1) - top) / math.sqrt(experts - 1)
-        for name, least in thresholds.items():
-            for key, cosine in ((f"winning {name}", top), (f"losing {name}", rest)):
-                tossed = _toss(integers, xp.where(top >= least, cosine, xp.zeros_like(top)), dim)
-                counts[key] = counts.get(key, 0) + tossed
-    return counts
+        counts.update(
+            _coins.winning_and_losing(scores, routed, thresholds, lambda cosine: _toss(integers, cosine, dim))
+        )
+    return dict(counts)
 
 
 def pairs(
@@ -100,10 +94,6 @@ def pairs(
     return {"pair": count}
 
 
-def _heads(cosine: float, dim: int) -> float:
-    return heads(cosine, _scale(dim))
-
-
 def _split(count: int, experts: int) -> float:
     """Share of the pairs of neighbours, of `count` tokens in the order by expert, that two experts share.
 
@@ -115,20 +105,13 @@ def _split(count: int, experts: int) -> float:
 
 
 def _token_case(d: int, n: int, fractions: list[float]) -> Case:
-    e, thresholds = float(homogenization.expected_max(n)), dict[str, float]()
-    right, by_root, at_random = dict[str, float](), dict[str, float](), dict[str, float]()
-    everyone = float(homogenization.kept_means(d, n, 1.0, select="cosine")[0])
-    for f in fractions:
-        name = f"f={f:g}"
-        if f < 1:
-            at_random[f"winning {name}"] = _heads(f * everyone, d)
-        else:
-            by_root[f"winning {name}"] = _heads(e / math.sqrt(d), d)
-        thresholds[name] = threshold(f, d, n)
-        winner, loser = homogenization.kept_means(d, n, f, select="cosine")
-        right[f"winning {name}"] = _heads(f * float(winner), d)
-        right[f"losing {name}"] = _heads(f * float(loser) * math.sqrt(n - 1), d)
-    wrong = {"√d in place of E R": by_root, "kept at random": at_random}
+    thresholds, right = _coins.laws(d, n, fractions, DEVIATIONS)
+    mean = float(homogenization.kept_means(d, n, 1.0, select="cosine")[0])
+    by_root = float(homogenization.expected_max(n)) / math.sqrt(d)
+    wrong = {
+        "√d in place of E R": {f"winning f={f:g}": _heads(by_root, d) for f in fractions if f == 1},
+        "kept at random": {f"winning f={f:g}": _heads(f * mean, d) for f in fractions if f < 1},
+    }
     return Case(f"n={n} d={d}", tokens, {"dim": d, "experts": n, "thresholds": thresholds}, right, wrong)
 
 
