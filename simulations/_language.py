@@ -136,12 +136,7 @@ def experts_of(model: Any, router: Any) -> Any:
 
 
 def fit(
-    model: Any,
-    data: Windows,
-    rate: float,
-    alpha: float,
-    device: str,
-    watch: Callable[[int], None] | None = None,
+    model: Any, data: Windows, rate: float, alpha: float, device: str, watch: Callable[[int], None] | None = None
 ) -> dict[str, Any]:
     """Train on data (steps, batch, tokens + 1); returns counts, still on the device, of tokens kept and dropped and of
     slots over all layers. No host synchronisation but for a capacity that follows measurements, every 50 steps.
@@ -191,12 +186,7 @@ def processed(counted: dict[str, Any], model: Any, data: Windows) -> dict[str, f
     if not seen:
         return {"processed": 1.0, "capacity": 1.0, "padding": 0.0, "dropped": 0.0}
     kept, slots, dropped = (int(counted[key]) for key in ("kept", "slots", "dropped"))
-    return {
-        "processed": kept / seen,
-        "capacity": slots / seen,
-        "padding": 1 - kept / slots,
-        "dropped": dropped / seen,
-    }
+    return {"processed": kept / seen, "capacity": slots / seen, "padding": 1 - kept / slots, "dropped": dropped / seen}
 
 
 def loss_of(model: Any, x: Any) -> Any:

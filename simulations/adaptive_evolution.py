@@ -25,14 +25,7 @@ _CHUNK = 1 << 21  # numbers drawn at a time
 
 
 def sample(
-    rng: np.random.Generator,
-    trials: int,
-    *,
-    sampler: str,
-    tokens: int,
-    time: float,
-    mass: float,
-    **model: Any,
+    rng: np.random.Generator, trials: int, *, sampler: str, tokens: int, time: float, mass: float, **model: Any
 ) -> dict[str, int]:
     """Class tokens that succeed; background tokens (one a sample) that the best of their experts keeps."""
     flow, s = Evolving(**model), tokens

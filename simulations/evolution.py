@@ -26,14 +26,7 @@ _CHUNK = 1 << 21  # numbers drawn at a time
 
 
 def sample(
-    rng: np.random.Generator,
-    trials: int,
-    *,
-    sampler: str,
-    tokens: int,
-    time: float,
-    capacity: int,
-    **model: Any,
+    rng: np.random.Generator, trials: int, *, sampler: str, tokens: int, time: float, capacity: int, **model: Any
 ) -> dict[str, int]:
     """Successes by rule, and background tokens whose best expert is the first one (one token per sample)."""
     flow = Evolving(**model)
@@ -67,10 +60,7 @@ def cases(settings: dict[str, Any]) -> list[Case]:
             uniform = token_choice.success(s, capacity, rates.replace(load=None))
             mutants = {
                 "the law at the end of the flow": end,
-                "a background without its mean": {
-                    **success(s, capacity, plain.rates(time)),
-                    "first expert": 1 / n,
-                },
+                "a background without its mean": {**success(s, capacity, plain.rates(time)), "first expert": 1 / n},
                 "token choice with uniform loads": {"token_choice": uniform},
             }
             for sampler in scene["samplers"]:

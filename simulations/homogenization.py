@@ -49,14 +49,7 @@ def _kept(routed: Assignment, position: np.ndarray, experts: int) -> np.ndarray:
 
 
 def routed(
-    rng: np.random.Generator,
-    trials: int,
-    *,
-    sampler: str,
-    tokens: int,
-    dim: int,
-    experts: int,
-    capacities: list[int],
+    rng: np.random.Generator, trials: int, *, sampler: str, tokens: int, dim: int, experts: int, capacities: list[int]
 ) -> dict[str, int]:
     """One token of each sample, at a random position, by rule and capacity; pairs only where there are vectors."""
     s, counts = tokens, dict[str, int]()

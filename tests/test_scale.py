@@ -110,10 +110,7 @@ def test_two_ranks_give_the_totals_of_one(tmp_path):
     arguments = [str(tmp_path), json.dumps(CASE)]
     done = subprocess.run([sys.executable, *command, *arguments], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    tasks = [
-        Task("a", "simulations._success:sample", CASE, 40),
-        Task("b", "simulations._success:sample", CASE, 30),
-    ]
+    tasks = [Task("a", "simulations._success:sample", CASE, 40), Task("b", "simulations._success:sample", CASE, 30)]
     alone = run(tasks, {tasks[0].id: 5, tasks[1].id: 1})
     expected = [alone[task.id].to_json() for task in tasks]
     assert expected[0]["trials"] == 200
