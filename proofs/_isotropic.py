@@ -9,6 +9,14 @@ from __future__ import annotations
 import numpy as np
 
 CHUNK = 50_000
+# which confront the closed forms of how far routing pulls the experts' tokens apart
+STUDIES = (
+    "homogenization",
+    "homogenization_scale",
+    "homogenization_training",
+    "planted_homogenization",
+    "language_homogenization",
+)
 
 
 def unit_tokens(rng: np.random.Generator, count: int, dim: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from scipy import special
 from resonance_theory.rules import Rates
 
 LOAD = (0.5, 0.3, 0.15, 0.05)
+STUDIES = ("success_rate", "router_scale", "planted_training")  # which confront the exact laws of the three rules
 
 
 def rates(boost: float) -> Rates:

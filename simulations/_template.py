@@ -6,6 +6,9 @@
     sides = [6]
 
 Then `resonance simulate <name>` finds it. One sentence here says what is measured and against which law.
+
+A study that trains networks defines `arms` in place of `cases`: `planted_training` is a short one, `_training` has what they
+share. A study imports nothing from another: what two of them need stands in a file with a leading underscore.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Adaptive capacity by affinity mass as tokens evolve: what it keeps and what succeeds, against the exact law (N12, V1).
+"""Adaptive capacity by affinity mass as tokens evolve: what it keeps and what succeeds, against the exact law.
 
 Each trial is one sample of the flow at one time, routed by affinity mass: as vectors through GrAP gates ("vectors") or as gate
 projections ("projections"). Counted are the class token's success, and whether the best expert of one background token keeps
@@ -19,26 +19,18 @@ from resonance_theory.evidence.studies.study import Case
 from resonance_theory.gates import affinity
 from resonance_theory.rules import adaptive
 from resonance_theory.tokens.evolving import Evolving
+from simulations._sampling import chunks
 
 _CHUNK = 1 << 21  # numbers drawn at a time
 
 
 def sample(
-    rng: np.random.Generator,
-    trials: int,
-    *,
-    sampler: str,
-    tokens_per_sample: int,
-    time: float,
-    mass: float,
-    **model: Any,
+    rng: np.random.Generator, trials: int, *, sampler: str, tokens: int, time: float, mass: float, **model: Any
 ) -> dict[str, int]:
     """Class tokens that succeed; background tokens (one a sample) that the best of their experts keeps."""
-    flow, s = Evolving(**model), tokens_per_sample
-    step = max(1, _CHUNK // ((s + 1) * flow.dim))
+    flow, s = Evolving(**model), tokens
     counts = {"success": 0, "background kept": 0}
-    for start in range(0, trials, step):
-        size = min(step, trials - start)
+    for size in chunks(trials, (s + 1) * flow.dim, _CHUNK):
         row = np.arange(size)
         if sampler == "vectors":
             drawn = flow.sample(rng, size, s + 1, [time / 2, time])
@@ -76,7 +68,7 @@ def cases(settings: dict[str, Any]) -> list[Case]:
                 "the fraction τ of the candidates": {"background kept": mass},
                 "the law at the first time": first,
             }
-            parameters = {"sampler": scene["sampler"], "tokens_per_sample": s, "time": time, "mass": mass, **model}
+            parameters = {"sampler": scene["sampler"], "tokens": s, "time": time, "mass": mass, **model}
             exact = first if time == scene["times"][0] else rates(flow, time, mass, s)
             result.append(Case(f"{scene['name']} t={time:g} {scene['sampler']}", sample, parameters, exact, mutants))
     return result

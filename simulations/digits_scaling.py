@@ -1,8 +1,8 @@
-"""Training: the digits of `digits_mosaics` with more patches, two experts a token, fixed gates, and fewer images.
+"""Training: digits among digits (`_digits`) with more patches, two experts a token, fixed gates, and fewer images.
 
 All arms train the same network for the same steps; accuracy is to be read against the tokens actually processed, once for
 each expert that does. The dense baseline is one expert as wide as all, which processes every token. GrAP gates are fixed:
-nothing teaches them which token bears the label, so neither N6 nor N8 promises anything of an order among the rules there.
+nothing teaches them which token bears the label, so no theorem promises anything of an order among the rules there.
 """
 
 from __future__ import annotations
@@ -10,25 +10,23 @@ from __future__ import annotations
 from typing import Any
 
 from resonance_theory.evidence.studies.training import Arm
-from simulations.digits_mosaics import PACKAGES, train
+from simulations._digits import PACKAGES, Training, train
+from simulations._rules import RULES
+from simulations._training import parameters
 
 __all__ = ["PACKAGES", "arms"]
 
-RULES = ("token_choice", "expert_choice", "resonance")
-
 
 def arms(settings: dict[str, Any]) -> list[Arm]:
-    common = ("steps", "batch", "rate", "scale", "test_share", "test_mosaics", "experts", "hidden")
-    shared = {key: settings[key] for key in common}
     n, few, many = settings["experts"], settings["patches"], settings["more_patches"]
     result: list[Arm] = []
 
-    def add(label: str, rule: str, patches: int, capacity: int, **change: Any) -> None:
-        parameters = shared | {"rule": rule, "patches": patches, "capacity": capacity} | change
-        result.append(Arm(label, train, parameters, settings["test_mosaics"]))
+    def add(label: str, rule: str, patches: int, capacity: int, **own: Any) -> None:
+        table = parameters(Training, settings, rule=rule, patches=patches, capacity=capacity, **own)
+        result.append(Arm(label, train, table, settings["test_mosaics"]))
 
-    def dense(label: str, patches: int, **change: Any) -> None:
-        add(label, "token_choice", patches, patches, experts=1, hidden=n * settings["hidden"], **change)
+    def dense(label: str, patches: int, **own: Any) -> None:
+        add(label, "token_choice", patches, patches, experts=1, hidden=n * settings["hidden"], **own)
 
     capacity = settings["capacity"]
     for share in settings["train_shares"]:

@@ -1,4 +1,4 @@
-"""Evolving tokens through the extractor and the routers at several times, against the exact laws of section 6 (V1).
+"""Evolving tokens through the extractor and the routers at several times, against the exact laws.
 
 Each trial is one sample that flows from its start by exact Ornstein-Uhlenbeck transitions and is routed at one time: as
 vectors through GrAP gates ("vectors", the time reached in three steps), or as gate projections ("projections"). Scenes:
@@ -17,57 +17,33 @@ import numpy as np
 
 from resonance_theory.evidence.studies.study import Case
 from resonance_theory.gates import affinity
-from resonance_theory.rules import expert_choice, resonance, token_choice
+from resonance_theory.rules import token_choice
 from resonance_theory.tokens.evolving import Evolving
-from resonance_theory.tokens.gaussian import Law
+from simulations._rules import RULES, route, success
+from simulations._sampling import chunks
 
 _CHUNK = 1 << 21  # numbers drawn at a time
 
 
 def sample(
-    rng: np.random.Generator,
-    trials: int,
-    *,
-    sampler: str,
-    tokens_per_sample: int,
-    time: float,
-    capacity: int,
-    **model: Any,
+    rng: np.random.Generator, trials: int, *, sampler: str, tokens: int, time: float, capacity: int, **model: Any
 ) -> dict[str, int]:
     """Successes by rule, and background tokens whose best expert is the first one (one token per sample)."""
     flow = Evolving(**model)
-    step = max(1, _CHUNK // (tokens_per_sample * flow.dim))
-    counts = dict.fromkeys(("token_choice", "expert_choice", "resonance", "first expert"), 0)
-    for start in range(0, trials, step):
-        size = min(step, trials - start)
+    counts = dict.fromkeys((*RULES, "first expert"), 0)
+    for size in chunks(trials, tokens * flow.dim, _CHUNK):
         if sampler == "vectors":
-            drawn = flow.sample(rng, size, tokens_per_sample, [time / 3, time / 2, time])
+            drawn = flow.sample(rng, size, tokens, [time / 3, time / 2, time])
             scores = affinity(drawn.values[-1], flow.experts)
         else:
-            drawn = flow.affinity(rng, size, tokens_per_sample, time)
+            drawn = flow.affinity(rng, size, tokens, time)
             scores = drawn.values
-        for rule, routed in (
-            ("token_choice", token_choice.route(scores, capacity)),
-            ("expert_choice", expert_choice.route(scores, capacity)),
-            ("resonance", resonance.route(scores, capacity)),
-        ):
-            counts[rule] += int(np.count_nonzero(routed.contains(drawn.position, drawn.expert)))
-        other = scores[np.arange(size), (drawn.position + 1) % tokens_per_sample]
+        for rule in RULES:
+            kept = route(rule, scores, capacity).contains(drawn.position, drawn.expert)
+            counts[rule] += int(np.count_nonzero(kept))
+        other = scores[np.arange(size), (drawn.position + 1) % tokens]
         counts["first expert"] += int(np.count_nonzero(other.argmax(axis=-1) == 0))
     return counts
-
-
-def rates(law: Law, tokens: int, experts: int, capacity: int, load: Any = None) -> dict[str, float]:
-    """Exact success rates of the three rules."""
-    load = law.load if load is None else load
-    w = law.weight
-    return {
-        "token_choice": float(token_choice.success(tokens, experts, capacity, hit=law.hit, load=load, weight=w)),
-        "expert_choice": float(expert_choice.success(tokens, capacity, false_positive=law.false_positive, weight=w)),
-        "resonance": float(
-            resonance.success(tokens, capacity, hit=law.hit, candidate_tail=law.candidate_tail, weight=w)
-        ),
-    }
 
 
 def cases(settings: dict[str, Any]) -> list[Case]:
@@ -76,20 +52,18 @@ def cases(settings: dict[str, Any]) -> list[Case]:
         model = dict(scene["model"])
         flow = Evolving(**model)
         s, capacity, n = scene["tokens"], scene["capacity"], flow.experts
-        end = rates(flow.law(50.0 / flow.rate), s, n, capacity)
+        end = success(s, capacity, flow.rates(50.0 / flow.rate))
         plain = replace(flow, background=np.zeros((1, n + 1)), share=np.ones(1), start_mean=np.zeros(n + 1))
         for time in scene["times"]:
-            law = flow.law(time)
-            exact = {**rates(law, s, n, capacity), "first expert": float(flow.load(time)[0])}
-            uniform = np.full(law.load.shape, 1 / n)
+            rates = flow.rates(time)
+            exact = {**success(s, capacity, rates), "first expert": float(flow.load(time)[0])}
+            uniform = token_choice.success(s, capacity, rates.replace(load=None))
             mutants = {
                 "the law at the end of the flow": end,
-                "a background without its mean": {**rates(plain.law(time), s, n, capacity), "first expert": 1 / n},
-                "token choice with uniform loads": {
-                    "token_choice": rates(law, s, n, capacity, uniform)["token_choice"]
-                },
+                "a background without its mean": {**success(s, capacity, plain.rates(time)), "first expert": 1 / n},
+                "token choice with uniform loads": {"token_choice": uniform},
             }
             for sampler in scene["samplers"]:
-                parameters = {"sampler": sampler, "tokens_per_sample": s, "time": time, "capacity": capacity, **model}
+                parameters = {"sampler": sampler, "tokens": s, "time": time, "capacity": capacity, **model}
                 result.append(Case(f"{scene['name']} t={time:g} {sampler}", sample, parameters, exact, mutants))
     return result

@@ -1,11 +1,11 @@
-"""Homogenization: how far routing pulls the experts' tokens apart, through the real router, against H1-H3.
+"""Homogenization: how far routing pulls the experts' tokens apart, through the real router, against the closed forms.
 
 A trial is one token of a sample, seen through a bounded number that becomes a coin (`proofs._isotropic`): its cosine with
 the gate of the expert that kept it ("winning") or with others ("losing"), 0 if it was dropped; or the cosine of
-two tokens at one expert ("pair", whose mean is the centroid's squared norm over n). Laws: H1 and H2 for token choice, N1
-for what a capacity drops; for resonance E[δ 1(kept)] over the exact law of a candidate's affinity (N4, G4) at finite s.
+two tokens at one expert ("pair", whose mean is the centroid's squared norm over n). Laws: for token choice the closed
+form times the share that a capacity keeps; for resonance E[δ 1(kept)] over the exact law of a candidate's affinity.
 At scale, up to d = 8192 and 256 experts, the tokens are affinities drawn at a cost free of d, and the top fraction f of
-candidates is kept by a threshold (H3).
+candidates is kept by a threshold.
 
 Wrong laws that the same numbers must reject: losing gates at -e/n; √d in place of E R; kept at random; a fixed threshold
 in place of a finite sample's best; centroids without their losing components; selection by inner product.
@@ -14,10 +14,11 @@ in place of a finite sample's best; centroids without their losing components; s
 from __future__ import annotations
 
 import math
+from collections import Counter
+from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
 
 from proofs._isotropic import coin
 from resonance_theory import homogenization
@@ -25,18 +26,17 @@ from resonance_theory.evidence.studies.study import Case
 from resonance_theory.gates import affinity
 from resonance_theory.rules import resonance, token_choice
 from resonance_theory.rules.select import Assignment
-from resonance_theory.tokens import candidates, planted, samplers
+from resonance_theory.tokens import Rates, samplers
+from simulations import _coins
+from simulations._sampling import chunks
 
 _CHUNK = 1 << 20  # numbers drawn at a time
-
-
-def _scale(dim: int) -> float:
-    """Factor that spreads cosines over [-1, 1]; what it clips is rarer than 1e-11 even for 256 gates."""
-    return min(1.0, 8 / math.sqrt(dim))
+DEVIATIONS = 8  # of a cosine; what that clips is rarer than 1e-11 even for 256 gates
+_heads = partial(_coins.heads, deviations=DEVIATIONS)
 
 
 def _toss(rng: np.random.Generator, cosine: np.ndarray, dim: int) -> int:
-    return coin(rng, np.clip(cosine / _scale(dim), -1, 1))
+    return coin(rng, np.clip(cosine / _coins.scale(dim, DEVIATIONS), -1, 1))
 
 
 def _kept(routed: Assignment, position: np.ndarray, experts: int) -> np.ndarray:
@@ -49,24 +49,15 @@ def _kept(routed: Assignment, position: np.ndarray, experts: int) -> np.ndarray:
 
 
 def routed(
-    rng: np.random.Generator,
-    trials: int,
-    *,
-    sampler: str,
-    tokens_per_sample: int,
-    dim: int,
-    experts: int,
-    capacities: list[int],
+    rng: np.random.Generator, trials: int, *, sampler: str, tokens: int, dim: int, experts: int, capacities: list[int]
 ) -> dict[str, int]:
     """One token of each sample, at a random position, by rule and capacity; pairs only where there are vectors."""
-    s, counts = tokens_per_sample, dict[str, int]()
+    s, counts = tokens, dict[str, int]()
 
     def add(key: str, cosine: np.ndarray) -> None:
         counts[key] = counts.get(key, 0) + _toss(rng, cosine, dim)
 
-    step = max(1, _CHUNK // (s * (dim if sampler == "vectors" else experts)))
-    for start in range(0, trials, step):
-        count = min(step, trials - start)
+    for count in chunks(trials, s * (dim if sampler == "vectors" else experts), _CHUNK):
         if sampler == "vectors":
             x = samplers.isotropic(rng, count, s, dim)
             scores = affinity(x, experts)
@@ -76,8 +67,8 @@ def routed(
         position = rng.integers(s, size=count)
         mine = np.concatenate([scores[rows, position], np.zeros((count, 1))], axis=1)  # no expert: cosine 0
         for capacity in capacities:
-            for rule, route in (("token choice", token_choice.route), ("resonance", resonance.route)):
-                expert = _kept(route(scores, capacity), position, experts)
+            for rule, of in (("token choice", token_choice), ("resonance", resonance)):
+                expert = _kept(of.route(scores, capacity), position, experts)
                 add(f"{rule} C={capacity} winning", mine[rows, expert])
                 if rule == "token choice":
                     other = np.where(expert < experts, (expert + rng.integers(1, experts, count)) % experts, experts)
@@ -95,40 +86,28 @@ def scaled(
     rng: np.random.Generator, trials: int, *, dim: int, experts: int, thresholds: dict[str, float]
 ) -> dict[str, int]:
     """Independent tokens: all of them, and the candidates above each threshold of affinity."""
-    counts = dict[str, int]()
-    step = max(1, _CHUNK // experts)
-    for start in range(0, trials, step):
-        count = min(step, trials - start)
+    counts = Counter[str]()
+    for count in chunks(trials, experts, _CHUNK):
         scores = samplers.isotropic_affinity(rng, 1, count, dim, experts)[0]
         routed = token_choice.route(scores, count)
-        top = scores[routed.token, routed.expert]
-        # one losing gate's mean is lost in its noise when there are many: all of them together, at their own size
-        rest = (scores[routed.token].sum(axis=1) - top) / math.sqrt(experts - 1)
-        for name, threshold in thresholds.items():
-            for key, cosine in ((f"winning {name}", top), (f"losing {name}", rest)):
-                tossed = _toss(rng, np.where(top >= threshold, cosine, 0.0), dim)
-                counts[key] = counts.get(key, 0) + tossed
-    return counts
-
-
-def _heads(cosine: float, dim: int) -> float:
-    return (1 + cosine / _scale(dim)) / 2
+        counts.update(_coins.winning_and_losing(scores, routed, thresholds, lambda cosine: _toss(rng, cosine, dim)))
+    return dict(counts)
 
 
 def _routed_laws(s: int, d: int, n: int, capacities: list[int], vectors: bool) -> tuple[dict, dict]:
     e = float(homogenization.expected_max(n))
     radius = e / float(homogenization.kept_means(d, n, 1.0, select="cosine")[0])
     winner = e / radius
-    law = planted.planted(0.0, d, n)
+    background = Rates.planted(0.0, d, n)  # a token that bears no class
     right: dict[str, float] = {}
     wrong: dict[str, dict[str, float]] = {
         name: {}
         for name in ("losing gates at -e/n", "√d in place of E R", "resonance keeps at random", "a fixed threshold")
     }
     for c in capacities:
-        kept = float(token_choice.success(s, n, c))
-        place = resonance.success(s, c, hit=1.0, candidate_tail=law.candidate_tail)
-        best = n * float((law.weight * law.affinity * law.hit * place).sum())
+        kept = float(token_choice.success(s, c, Rates(experts=n)))
+        place = resonance.success(s, c, Rates(candidate_tail=background.tail))
+        best = n * float(background.mean(background.rate("affinity") * background.rate("hit") * place))
         fraction = min(1.0, c * n / s)
         fixed = fraction * float(homogenization.kept_means(d, n, fraction, select="cosine")[0])
         winning, losing, resonant = (
@@ -151,39 +130,20 @@ def _routed_laws(s: int, d: int, n: int, capacities: list[int], vectors: bool) -
     return right, wrong
 
 
-def _scaled_laws(d: int, n: int, fractions: list[float]) -> tuple[dict, dict, dict]:
-    thresholds, right, wrong = {}, {}, {}
-    for f in fractions:
-        name = f"f={f:g}"
-        # affinities are at least -1; h(a) = f/n is the threshold that keeps the fraction f
-        thresholds[name] = (
-            -1.0
-            if f == 1
-            else float(brentq(lambda a, f=f: float(candidates.candidate_tail(a, d, n)) * n - f, -0.99, 0.9999))
-        )
-        winner, loser = homogenization.kept_means(d, n, f, select="cosine")
-        inner = float(homogenization.kept_means(d, n, f, select="inner")[0]) / math.sqrt(d)
-        right[f"winning {name}"] = _heads(f * float(winner), d)
-        right[f"losing {name}"] = _heads(f * float(loser) * math.sqrt(n - 1), d)
-        if f < 1:
-            wrong[f"winning {name}"] = _heads(f * inner, d)
-    return thresholds, right, {"selection by inner product": wrong}
-
-
 def cases(settings: dict[str, Any]) -> list[Case]:
     result = []
     for row in settings.get("grid", []):
         s, d, n, capacities = row["tokens"], row["dim"], row["experts"], row["capacities"]
         for sampler in row["samplers"]:
-            parameters = {
-                "sampler": sampler, "tokens_per_sample": s, "dim": d, "experts": n, "capacities": capacities,
-            }  # fmt: skip
+            parameters = {"sampler": sampler, "tokens": s, "dim": d, "experts": n, "capacities": capacities}
             right, wrong = _routed_laws(s, d, n, capacities, sampler == "vectors")
             result.append(Case(f"s={s} n={n} d={d} {sampler}", routed, parameters, right, wrong))
     for row in settings.get("scale", []):
         d, n = row["dim"], row["experts"]
-        thresholds, right, wrong = _scaled_laws(d, n, row["kept"])
-        result.append(
-            Case(f"n={n} d={d} scale", scaled, {"dim": d, "experts": n, "thresholds": thresholds}, right, wrong)
-        )
+        thresholds, right = _coins.laws(d, n, row["kept"], DEVIATIONS)
+        inner = {f: float(homogenization.kept_means(d, n, f, select="inner")[0]) / math.sqrt(d) for f in row["kept"]}
+        wrong = {f"winning f={f:g}": _heads(f * mean, d) for f, mean in inner.items() if f < 1}
+        parameters = {"dim": d, "experts": n, "thresholds": thresholds}
+        label = f"n={n} d={d} scale"
+        result.append(Case(label, scaled, parameters, right, {"selection by inner product": wrong}))
     return result

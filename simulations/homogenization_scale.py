@@ -1,8 +1,8 @@
-"""Homogenization at scale (H1-H3): token vectors of up to 8192 features, routed among up to 256 experts on any device.
+"""Homogenization at scale: token vectors of up to 8192 features, routed among up to 256 experts on any device.
 
 A trial is one token, through the real gates, by its cosine with the gate of its own expert ("winning") or with all
 others together ("losing"), 0 unless that cosine is among the top fraction f; or two tokens of one expert by their cosine
-("pair"), whose mean is the squared norm of the expert's centroid (H2). Each number becomes a coin. In `homogenization`
+("pair"), whose mean is the squared norm of the expert's centroid. Each number becomes a coin. In `homogenization`
 tokens of that size are affinities drawn by their law; here the features themselves are drawn and read.
 
 Wrong laws that the same numbers must reject: √d in place of E R; kept at random; no common direction; centroids without
@@ -12,34 +12,32 @@ their losing components.
 from __future__ import annotations
 
 import math
+from collections import Counter
+from functools import partial
 from typing import Any
 
 import array_api_compat
 import numpy as np
-from scipy.optimize import brentq
 
 from resonance_theory import homogenization
 from resonance_theory.evidence.studies.study import Case
 from resonance_theory.gates import affinity
 from resonance_theory.rules import token_choice
-from resonance_theory.tokens import candidates
-from simulations.router_scale import BACKENDS, draw
+from simulations import _coins
+from simulations._sampling import BACKENDS, chunks, draw
 
 __all__ = ["BACKENDS", "cases", "pairs", "tokens"]
 
 _CHUNK = {"cpu": 1 << 23, "cuda": 1 << 29}  # features drawn at a time
-
-
-def _scale(dim: int) -> float:
-    """Factor that spreads cosines over [-1, 1]; what it clips is rarer than 1e-6 even for 256 gates."""
-    return min(1.0, 6 / math.sqrt(dim))
+DEVIATIONS = 6  # of a cosine; what that clips is rarer than 1e-6 even for 256 gates
+_heads = partial(_coins.heads, deviations=DEVIATIONS)
 
 
 def _toss(integers: Any, cosine: Any, dim: int) -> int:
     """Heads among coins of probability (1 + cosine/scale)/2, to 2^-24."""
     xp = array_api_compat.array_namespace(cosine)
     uniform = xp.astype(integers(1 << 24, cosine.shape[0]), cosine.dtype) * 2.0**-23 - 1
-    return int(xp.count_nonzero(uniform < xp.clip(cosine / _scale(dim), -1.0, 1.0)))
+    return int(xp.count_nonzero(uniform < xp.clip(cosine / _coins.scale(dim, DEVIATIONS), -1.0, 1.0)))
 
 
 def _routed(normal: Any, count: int, dim: int, experts: int) -> tuple[Any, Any, Any]:
@@ -61,19 +59,13 @@ def tokens(
 ) -> dict[str, int]:
     """Winning and losing cosines of independent tokens, 0 below each threshold of the winning one."""
     normal, integers, _ = draw(backend, device, int(rng.integers(2**63)))
-    counts: dict[str, int] = {}
-    step = max(1, _CHUNK[device] // dim)
-    for start in range(0, trials, step):
-        _, scores, routed = _routed(normal, min(step, trials - start), dim, experts)
-        xp = array_api_compat.array_namespace(scores)
-        top = scores[routed.token, routed.expert]
-        # one losing gate's mean is lost in its noise when there are many: all of them together, at their own size
-        rest = (xp.sum(scores[routed.token, :], axis=1) - top) / math.sqrt(experts - 1)
-        for name, threshold in thresholds.items():
-            for key, cosine in ((f"winning {name}", top), (f"losing {name}", rest)):
-                heads = _toss(integers, xp.where(top >= threshold, cosine, xp.zeros_like(top)), dim)
-                counts[key] = counts.get(key, 0) + heads
-    return counts
+    counts = Counter[str]()
+    for count in chunks(trials, dim, _CHUNK[device]):
+        _, scores, routed = _routed(normal, count, dim, experts)
+        counts.update(
+            _coins.winning_and_losing(scores, routed, thresholds, lambda cosine: _toss(integers, cosine, dim))
+        )
+    return dict(counts)
 
 
 def pairs(
@@ -90,7 +82,7 @@ def pairs(
     if trials % pairs_per_sample:
         raise ValueError(f"{trials} pairs in a block must be a multiple of pairs_per_sample = {pairs_per_sample}")
     normal, integers, _ = draw(backend, device, int(rng.integers(2**63)))
-    heads = 0
+    count = 0
     for _ in range(trials // pairs_per_sample):
         x, _, routed = _routed(normal, 2 * pairs_per_sample, dim, experts)
         xp = array_api_compat.array_namespace(x)
@@ -98,12 +90,8 @@ def pairs(
         length = xp.sqrt(xp.sum(first * first, axis=1) * xp.sum(second * second, axis=1))
         cosine = xp.sum(first * second, axis=1) / length
         same = routed.expert[0::2] == routed.expert[1::2]
-        heads += _toss(integers, xp.where(same, cosine, xp.zeros_like(cosine)), dim)
-    return {"pair": heads}
-
-
-def _heads(cosine: float, dim: int) -> float:
-    return (1 + cosine / _scale(dim)) / 2
+        count += _toss(integers, xp.where(same, cosine, xp.zeros_like(cosine)), dim)
+    return {"pair": count}
 
 
 def _split(count: int, experts: int) -> float:
@@ -117,22 +105,13 @@ def _split(count: int, experts: int) -> float:
 
 
 def _token_case(d: int, n: int, fractions: list[float]) -> Case:
-    e, thresholds = float(homogenization.expected_max(n)), dict[str, float]()
-    right, by_root, at_random = dict[str, float](), dict[str, float](), dict[str, float]()
-    everyone = float(homogenization.kept_means(d, n, 1.0, select="cosine")[0])
-    for f in fractions:
-        name, threshold = f"f={f:g}", -1.0  # which no affinity is below
-        if f < 1:
-            # h(a) = f/n is the threshold that keeps the fraction f
-            threshold = float(brentq(lambda a, f=f: float(candidates.candidate_tail(a, d, n)) * n - f, -0.99, 0.9999))
-            at_random[f"winning {name}"] = _heads(f * everyone, d)
-        else:
-            by_root[f"winning {name}"] = _heads(e / math.sqrt(d), d)
-        thresholds[name] = threshold
-        winner, loser = homogenization.kept_means(d, n, f, select="cosine")
-        right[f"winning {name}"] = _heads(f * float(winner), d)
-        right[f"losing {name}"] = _heads(f * float(loser) * math.sqrt(n - 1), d)
-    wrong = {"√d in place of E R": by_root, "kept at random": at_random}
+    thresholds, right = _coins.laws(d, n, fractions, DEVIATIONS)
+    mean = float(homogenization.kept_means(d, n, 1.0, select="cosine")[0])
+    by_root = float(homogenization.expected_max(n)) / math.sqrt(d)
+    wrong = {
+        "√d in place of E R": {f"winning f={f:g}": _heads(by_root, d) for f in fractions if f == 1},
+        "kept at random": {f"winning f={f:g}": _heads(f * mean, d) for f in fractions if f < 1},
+    }
     return Case(f"n={n} d={d}", tokens, {"dim": d, "experts": n, "thresholds": thresholds}, right, wrong)
 
 
@@ -144,7 +123,7 @@ def _pair_case(d: int, n: int, pairs_per_sample: int) -> Case:
         "centroids without losing components": {"pair": _heads(whole * winner**2, d)},
     }
     parameters = {"dim": d, "experts": n, "pairs_per_sample": pairs_per_sample}
-    right = {"pair": _heads(whole * winner**2 * n / (n - 1), d)}  # H2: B/(E R)²
+    right = {"pair": _heads(whole * winner**2 * n / (n - 1), d)}  # B/(E R)²
     return Case(f"n={n} d={d} pairs", pairs, parameters, right, wrong)
 
 

@@ -1,19 +1,20 @@
 """Training: do rules and gates keep the experts of the language model apart while it is trained?
 
-Network, text and training are those of `language_model` (one loop, `language_model.fit`); here a copy of the network is
+Network, text and training are those of `_language`; here a copy of the network is
 measured on test windows at the start, at checkpoints and at the end. Tokens are routed as in training: each rule selects
 among all tokens of a window, and centred gates take the mean of the batch. A layer's tokens are those in front of its
 router. Measurements are means over the layers.
 
 "all tokens" ones give every token to its best expert, without capacity, so that what gates and tokens do is told apart from
-what keeping does. For them there are closed forms: tokens uniform on the sphere (H2; behind the normalisation they lie in
-the hyperplane across the vector of ones), and Gaussian tokens with the covariance measured (H5). "Gaussian" draws such
-tokens: they meet the hypotheses of H5, and text does not.
+what keeping does. For them there are closed forms: tokens uniform on the sphere (behind the normalisation they lie in
+the hyperplane across the vector of ones), and Gaussian tokens with the covariance measured. "Gaussian" draws such
+tokens: they meet the hypotheses, and text does not.
 """
 
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -21,13 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resonance_theory import grap_gates, homogenization
-from resonance_theory.evidence.studies.study import settings_of
 from resonance_theory.evidence.studies.training import Arm
-from simulations import language_model
-from simulations.digits_mosaics import one_thread
-from simulations.homogenization_training import distances, laws, spread
+from simulations import _language
+from simulations._metrics import balance, distances, information, laws, means, spread
+from simulations._training import Counts, at, counts, one_thread, parameters, takes
 
-PACKAGES = ("torch",)
+PACKAGES = _language.PACKAGES
 PER = 10_000  # every measurement is stored as a whole number of these parts
 CLASSES = (b"\n", b" ", b"0123456789", b"abcdefghijklmnopqrstuvwxyz", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")  # and the rest
 
@@ -39,13 +39,6 @@ def byte_class() -> NDArray[np.int64]:
     for number, members in enumerate(CLASSES):
         found[list(members)] = number
     return found
-
-
-def information(group: NDArray[Any], groups: int, expert: NDArray[np.int64], experts: int) -> float:
-    """Mutual information of the kept tokens' group and expert, in nats."""
-    table = np.zeros((groups, experts))
-    np.add.at(table, (group, expert), 1)
-    return homogenization.dispatch_information(table)
 
 
 def gates_of(gate: Any, dim: int, experts: int) -> NDArray[np.float64]:
@@ -63,21 +56,19 @@ def routed(x: NDArray[np.float64], text: NDArray[np.uint8], routing: Any) -> dic
     best, experts = routing.expert[..., 0].numpy().ravel(), filled.shape[1]
     load = np.bincount(best, minlength=experts)
     kept, every = spread(x[sample, place], expert), spread(x.reshape(-1, x.shape[-1]), best)
-    byte, far = text[sample, place], distances(x, token, filled)
+    byte = text[sample, place]
     return {
         "kept": len(place) / text.size,
         **kept,
         **{f"{name}, all tokens": every[name] for name in ("calinski-harabasz", "centroid distance")},
         "byte information": information(byte, 256, expert, experts),
         "class information": information(byte_class()[byte], len(CLASSES) + 1, expert, experts),
-        "entropy": float(homogenization.dispatch_entropy(load)),
-        "load cv": float(homogenization.load_cv(load)),
-        "heaviest share": load.max() / load.sum(),
-        **{name: float(values.mean()) if len(values) else 0.0 for name, values in far.items()},
+        **balance(load),
+        **means(distances(x, token, filled)),
     }
 
 
-def foretold(
+def predicted(
     rng: np.random.Generator, x: NDArray[np.float64], gates: NDArray[np.float64], count: int
 ) -> dict[str, float]:
     """Closed forms for tokens of the mean 0 and the covariance of x (tokens, dim), and `count` such Gaussian tokens."""
@@ -99,18 +90,18 @@ def measure(model: Any, test: NDArray[np.uint8], rng: np.random.Generator, drawn
     import torch
 
     model = copy.deepcopy(model).train()
-    routers = language_model.routers_of(model)
+    routers = _language.routers_of(model)
     for router in routers:
         router.seen = []
     with torch.random.fork_rng(), torch.no_grad():
-        loss = float(language_model.loss_of(model, torch.from_numpy(test.astype(np.int64))))
+        loss = float(_language.loss_of(model, torch.from_numpy(test.astype(np.int64))))
     each = []
     for router in routers:
         x = router.seen[0][0].double().numpy()
-        one = routed(x, test[:, :-1], router.seen[0][1]) | language_model.alignment(model, router)
+        one = routed(x, test[:, :-1], router.seen[0][1]) | _language.alignment(model, router)
         if drawn:
             flat = x.reshape(-1, x.shape[-1])
-            one |= foretold(rng, flat, gates_of(router.inner.gate, x.shape[-1], router.inner.experts), drawn)
+            one |= predicted(rng, flat, gates_of(router.inner.gate, x.shape[-1], router.inner.experts), drawn)
         each.append(one)
     return {"loss selected": loss} | {name: float(np.mean([one[name] for one in each])) for name in each[0]}
 
@@ -120,71 +111,57 @@ def copied(model: Any, jitter: float) -> None:
     import torch
 
     with torch.no_grad():
-        for router in language_model.routers_of(model):
-            layer = next(m for m in model.modules() if getattr(m, "router", None) is router)
-            for weight in layer.experts.parameters():
+        for router in _language.routers_of(model):
+            for weight in _language.experts_of(model, router).parameters():
                 weight.copy_(weight[:1] + jitter * weight)
 
 
-def train(
-    rng: np.random.Generator,
-    trials: int,
-    *,
-    arm: dict[str, Any],
-    jitter: float,
-    text: dict[str, Any],
-    size: dict[str, Any],
-    rate: float,
-    alpha: float,
-    checkpoints: list[int],
-    drawn: int,
-) -> dict[str, int]:
-    """Train `trials` networks one after the other and measure them at the checkpoints, of which the last ends the training.
+@dataclass(frozen=True, kw_only=True)
+class Training(_language.Sizes):
+    """jitter: share of their own weights in which experts differ at the start, 0 for independent ones."""
 
-    jitter: share of their own weights in which experts differ at the start, 0 for independent ones.
-    """
+    jitter: float
+    checkpoints: list[int]
+    drawn: int
+
+
+@takes(Training)
+def train(rng: np.random.Generator, runs: int, s: Training) -> Counts:
+    """Train networks one after the other and measure them at the checkpoints, of which the last ends the training."""
     import torch
 
-    counts: dict[str, int] = {}
+    every = []
     with torch.random.fork_rng(), one_thread():
-        for run in range(trials):
+        for _ in range(runs):
             data_rng, weight_rng, keep_rng = rng.spawn(3)  # as in language_model.train
             law_rng = keep_rng.spawn(1)[0]
-            data, calibration, test = language_model.draw(data_rng, **text)
-            model = language_model.build(arm, size, int(weight_rng.integers(2**31)))
-            if jitter:
-                copied(model, jitter)
+            data, calibration, test = _language.draw(data_rng, **s.text)
+            model = _language.build(s.arm, s.size, int(weight_rng.integers(2**31)))
+            if s.jitter:
+                copied(model, s.jitter)
             torch.manual_seed(int(keep_rng.integers(2**31)))
             found: dict[str, float] = {}
 
             def watch(step: int) -> None:
-                if step in checkpoints:
-                    name = "end" if step == checkpoints[-1] else str(step)
-                    ends = step in (0, checkpoints[-1])
-                    measured = measure(model, test, law_rng, drawn if ends else 0)  # noqa: B023
-                    found.update({f"{key} @{name}": value for key, value in measured.items()})  # noqa: B023
+                if step in s.checkpoints:
+                    ends = step in (0, s.checkpoints[-1])
+                    found.update(at(step, s.checkpoints, measure(model, test, law_rng, s.drawn if ends else 0)))  # noqa: B023
 
-            seen = language_model.fit(model, data, rate, alpha, "cpu", watch)
-            found["processed"] = language_model.processed(seen, model, data)["processed"]
-            found["loss"] = language_model.measure(model, calibration, test, text["batch"], "cpu")["loss"]
-            counts |= {f"{name}/{run}": round(value * PER) for name, value in found.items()}
-    return counts
+            seen = _language.fit(model, data, s.rate, s.alpha, "cpu", watch)
+            found["processed"] = _language.processed(seen, model, data)["processed"]
+            found["loss"] = _language.measure(model, calibration, test, s.text["batch"], "cpu")["loss"]
+            every.append(found)
+    return counts(every, PER)
 
 
 def arms(settings: dict[str, Any]) -> list[Arm]:
-    settings = settings_of("language_model", full=True) | settings
-    text = {key: settings[key] for key in ("corpora", "tokens", "batch", "calibration_windows", "test_windows")}
-    text["steps"] = settings["checkpoints"][-1]
-    size = {key: settings[key] for key in ("dim", "hidden", "layers", "heads", "experts", "tokens", "grams", "table")}
-    common = {key: settings[key] for key in ("rate", "alpha", "checkpoints", "drawn")} | {"text": text, "size": size}
-    own = language_model.routed(settings)
-    result = [
-        Arm(label, train, common | {"arm": own[label], "jitter": 0.0}, PER)
-        for label in ("LocMoE", "expert choice", "resonance", "random keep", "centred", "orthogonal map")
-    ]
-    for label, change in {
-        "resonance, no balance loss": {"alpha": 0.0, "jitter": 0.0},
-        "resonance, copies": {"jitter": settings["jitter"]},
-    }.items():
-        result.append(Arm(label, train, common | {"arm": own["resonance"]} | change, PER))
-    return result
+    settings = settings | _language.shared(settings, settings["checkpoints"][-1])
+    routed = _language.routed(settings)
+
+    def arm(label: str, of: str, **own: Any) -> Arm:
+        return Arm(label, train, parameters(Training, settings, **{"arm": routed[of], "jitter": 0.0} | own), PER)
+
+    same = ("LocMoE", "expert choice", "resonance", "random keep", "centred", "orthogonal map")
+    result = [arm(label, label) for label in same]
+    result.append(arm("resonance, no balance loss", "resonance", alpha=0.0))
+    return [*result, arm("resonance, copies", "resonance", jitter=settings["jitter"])]

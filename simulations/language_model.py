@@ -1,10 +1,9 @@
 """Training: a byte-level language model with mixtures of experts; loss against the tokens actually processed, by routing.
 
-A decoder-only transformer is trained on the text of `corpus.py`. Its blocks' feed-forward layers are the package's own
-`rt.nn.ResonanceMoE` under one arm's router, or one dense network of the size of an expert (equal active parameters).
-Run by run all arms share text, test windows, the weights of all parts they have in common, rate and steps.
+Text, network and training are those of `_language`. Run by run all arms share text, test windows, the weights of all parts
+they have in common, rate and steps.
 
-"loss" is causal: at evaluation tokens are kept by per-expert thresholds (`causal.py`). "loss selected" lets each rule
+"loss" is causal: at evaluation tokens are kept by per-expert thresholds (`_causal`). "loss selected" lets each rule
 select among all tokens of the window, as in training: what it gains is the leak from later tokens. "loss all" drops no
 token. The n-gram lines have read the same training bytes as the networks; "4-gram, all text" has read every training file.
 The premises of the TOML say when a comparison means anything; where one fails the study is a smoke test and claims nothing.
@@ -12,348 +11,89 @@ The premises of the TOML say when a comparison means anything; where one fails t
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from resonance_theory import homogenization
 from resonance_theory.evidence.studies.training import Arm
-from resonance_theory.rules import token_choice
-from simulations import corpus, ngram
+from simulations import _corpus, _language, _ngram
+from simulations._language import DEVICES, PACKAGES
+from simulations._training import Counts, counts, parameters, takes
 
-PACKAGES = ("torch",)
-DEVICES = ("cpu", "cuda")
+__all__ = ["DEVICES", "PACKAGES", "arms"]
+
 MILLION = 1_000_000
-EPOCHS = 4
-
-Windows = NDArray[np.uint8]
 
 
-def windows(text: NDArray[np.uint8], tokens: int) -> Windows:
-    """All of a split as windows of tokens + 1 bytes, each of which begins with the last byte of the one before."""
-    count = (len(text) - 1) // tokens
-    return np.lib.stride_tricks.sliding_window_view(text, tokens + 1)[: count * tokens : tokens]
+@dataclass(frozen=True, kw_only=True)
+class Training(_language.Sizes):
+    device: str = "cpu"
 
 
-def draw(
-    rng: np.random.Generator,
-    *,
-    corpora: Sequence[str],
-    tokens: int,
-    batch: int,
-    steps: int,
-    calibration_windows: int,
-    test_windows: int,
-) -> tuple[Windows, Windows, Windows]:
-    """(training windows (steps, batch, tokens + 1), calibration windows, test windows): the same for every arm of a run.
-
-    Each pass over the training text shows every window once, in random order. Raises ValueError beyond EPOCHS passes.
-    """
-    text = corpus.load(tuple(corpora))
-    training, calibration, test = (windows(text[name], tokens) for name in ("training", "calibration", "test"))
-    epochs = math.ceil(steps * batch / len(training))
-    if epochs > EPOCHS:
-        raise ValueError(f"steps = {steps} reads the text {epochs} times but must read it at most {EPOCHS} times")
-    order = np.concatenate([rng.permutation(len(training)) for _ in range(epochs)])[: steps * batch]
-    chosen = [
-        rng.choice(len(w), n, replace=False) for w, n in ((calibration, calibration_windows), (test, test_windows))
-    ]
-    return training[order].reshape(steps, batch, -1), calibration[chosen[0]], test[chosen[1]]
-
-
-def feed_forward(
-    *, gates: str, rule: str, keep: str, capacity: dict[str, Any], dim: int, hidden: int, experts: int, tokens: int
-) -> Any:
-    """A mixture of experts under one arm's router; the experts draw their weights before the gates do."""
-    from resonance_theory.nn import FeedForwardExperts, ResonanceMoE, ResonanceRouter
-    from simulations.causal import CausalRouter, PositionTable
-
-    body = FeedForwardExperts(experts, dim, hidden)
-    # Cosines with unit vectors are about 1/sqrt(dim) in size, logits of a learned gate about 1: equal gate scales.
-    scale = dim**-0.5 if gates not in ("linear", "positions") else 1.0
-    gate: Any = PositionTable(tokens, experts) if gates == "positions" else gates
-    router = ResonanceRouter(dim, experts, rule=rule, gates=gate, temperature=scale, statistics=False, **capacity)
-    return ResonanceMoE(CausalRouter(router, keep), body)
-
-
-def build(arm: dict[str, Any], size: dict[str, Any], seed: int) -> Any:
-    """The transformer of one arm; arm: the arguments of `feed_forward` that are its own, empty for the dense network."""
-    from simulations.transformer import Dense, Transformer
-
-    dim, hidden, tokens = size["dim"], size["hidden"], size["tokens"]
-
-    def feed(_: int) -> Any:
-        if not arm:
-            return Dense(dim, hidden)
-        return feed_forward(**arm, dim=dim, hidden=hidden, experts=size["experts"], tokens=tokens)
-
-    shape = {key: size[key] for key in ("dim", "layers", "heads", "tokens", "grams", "table")}
-    return Transformer(feed, **shape, seed=seed)
-
-
-def operations(arm: dict[str, Any], size: dict[str, Any], slots: float) -> float:
-    """Multiply-adds of one forward pass per token; slots: slots computed per token in each layer, empty ones included."""
-    dim, hidden, tokens = size["dim"], size["hidden"], size["tokens"]
-    gate = {"linear": dim * size["experts"], "orthogonal": dim * dim, "positions": 0}.get(arm.get("gates", ""), dim)
-    layer = 4 * dim * dim + 2 * tokens * dim + 2 * dim * hidden * slots + (gate if arm else 0)
-    return size["layers"] * layer + 256 * dim
-
-
-def train(
-    rng: np.random.Generator,
-    trials: int,
-    *,
-    arm: dict[str, Any],
-    text: dict[str, Any],
-    size: dict[str, Any],
-    rate: float,
-    alpha: float,
-    device: str = "cpu",
-) -> dict[str, int]:
-    """Train `trials` networks of one arm one after the other; every metric in millionths."""
+@takes(Training)
+def train(rng: np.random.Generator, runs: int, s: Training) -> Counts:
+    """Train networks of one arm one after the other; every metric in millionths."""
     import torch
 
     threads = torch.get_num_threads()
-    if device == "cpu":
+    if s.device == "cpu":
         torch.set_num_threads(1)
-    counts: dict[str, int] = {}
+    found = []
     with torch.random.fork_rng():
-        for run in range(trials):
+        for _ in range(runs):
             data_rng, weight_rng, keep_rng = rng.spawn(3)
-            data = draw(data_rng, **text)
-            model = build(arm, size, int(weight_rng.integers(2**31))).to(device)
+            data = _language.draw(data_rng, **s.text)
+            model = _language.build(s.arm, s.size, int(weight_rng.integers(2**31))).to(s.device)
             torch.manual_seed(int(keep_rng.integers(2**31)))
-            measured = processed(fit(model, data[0], rate, alpha, device), model, data[0])
-            measured |= measure(model, data[1], data[2], text["batch"], device)
-            measured["operations"] = operations(arm, size, measured["capacity"])
-            counts |= {f"{name}/{run}": round(value * MILLION) for name, value in measured.items()}
+            seen = _language.fit(model, data[0], s.rate, s.alpha, s.device)
+            measured = _language.processed(seen, model, data[0])
+            measured |= _language.measure(model, data[1], data[2], s.text["batch"], s.device)
+            measured["operations"] = _language.operations(s.arm, s.size, measured["capacity"])
+            found.append(measured)
     torch.set_num_threads(threads)
-    return counts
-
-
-def batches(data: Windows, batch: int, device: str) -> Iterator[Any]:
-    """Windows as tensors (batch, tokens + 1) of whole numbers."""
-    import torch
-
-    for first in range(0, len(data), batch):
-        yield torch.from_numpy(data[first : first + batch].astype(np.int64)).to(device)
-
-
-def routers_of(model: Any) -> list[Any]:
-    from simulations.causal import CausalRouter
-
-    return [module for module in model.modules() if isinstance(module, CausalRouter)]
-
-
-def fit(
-    model: Any,
-    data: Windows,
-    rate: float,
-    alpha: float,
-    device: str,
-    watch: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
-    """Train on data (steps, batch, tokens + 1); returns counts, still on the device, of tokens kept and dropped and of
-    slots over all layers. Nothing waits for the device but a capacity that follows measurements, every 50 steps.
-
-    watch: called with the number of steps done, from 0 to all of them; it must leave the model and torch's generators alone.
-    """
-    import torch
-
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.01, fused=device in DEVICES
-    )
-    steps, warm = len(data), max(1, len(data) // 20)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * step / steps))
-    )
-    routers = routers_of(model)
-    kept, slots, dropped = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(3))
-    model.train()
-    for step, x in enumerate(batches(data.reshape(-1, data.shape[-1]), data.shape[1], device)):
-        if watch is not None:
-            watch(step)
-        for router in routers:
-            router.seen = []
-            if step % 50 == 0:
-                router.inner.refresh()  # a capacity that follows measurements moves here
-        loss = loss_of(model, x)
-        for router in routers:
-            _, routing = router.seen[0]
-            loss = loss + routing.load_balance(alpha=alpha)
-            kept += routing.filled.sum()
-            slots += routing.filled.numel()
-            dropped += routing.dropped.sum()
-            router.seen = None
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-    if watch is not None:
-        watch(steps)
-    return {"kept": kept, "slots": slots, "dropped": dropped}
-
-
-def processed(counted: dict[str, Any], model: Any, data: Windows) -> dict[str, float]:
-    """What the experts took of the training text, per token and layer."""
-    seen = data[..., 1:].size * len(routers_of(model))
-    if not seen:
-        return {"processed": 1.0, "capacity": 1.0, "padding": 0.0, "dropped": 0.0}
-    kept, slots, dropped = (int(counted[key]) for key in ("kept", "slots", "dropped"))
-    return {
-        "processed": kept / seen,
-        "capacity": slots / seen,
-        "padding": 1 - kept / slots,
-        "dropped": dropped / seen,
-    }
-
-
-def loss_of(model: Any, x: Any) -> Any:
-    """Mean loss in nats per byte on windows x (batch, tokens + 1)."""
-    from torch.nn import functional
-
-    return functional.cross_entropy(model(x[:, :-1]).flatten(0, 1), x[:, 1:].flatten())
-
-
-def measure(model: Any, calibration: Windows, test: Windows, batch: int, device: str) -> dict[str, float]:
-    """Losses on the test windows by each way to keep tokens, and what the routers do there."""
-    import torch
-
-    from resonance_theory.nn import RoutingStatistics
-    from simulations.causal import calibrate
-
-    model.eval()
-    routers = routers_of(model)
-
-    @torch.no_grad()
-    def evaluate(data: Windows, mode: str) -> tuple[float, float]:
-        """(loss, tokens processed per token) with all routers in that mode."""
-        for router in routers:
-            router.mode, router.seen = mode, []
-        total, kept = 0.0, 0
-        for x in batches(data, batch, device):
-            total += float(loss_of(model, x)) * len(x)
-        for router in routers:
-            kept += sum(int(routing.filled.sum()) for _, routing in router.seen)
-        return total / len(data), kept / (data[:, 1:].size * max(1, len(routers)))
-
-    if not routers:
-        return {"loss": evaluate(test, "all")[0]}
-    found: dict[str, float] = {}
-    for router in routers:
-        router.inner.statistics = RoutingStatistics(router.inner.dim, router.inner.experts).to(device)
-    evaluate(calibration, "select")
-    shares = [router.inner.statistics.summary()["load"] for router in routers]
-    calibrate(model, routers, [x[:, :-1] for x in batches(calibration, batch, device)])
-    for router in routers:
-        router.inner.statistics.reset()
-    found["loss"], found["kept"] = evaluate(test, "threshold")
-    found["kept calibration"] = evaluate(calibration, "threshold")[1]
-    found["loss all"], _ = evaluate(test, "all")
-    for router in routers:
-        router.inner.statistics.reset()
-    found["loss selected"], found["kept selected"] = evaluate(test, "select")
-    tokens = test.shape[1] - 1
-    each: list[dict[str, float]] = []
-    for router, share in zip(routers, shares):
-        summary = router.inner.statistics.summary()
-        slots = router.seen[0][1].token.shape[-1]
-        one = {
-            "heaviest share": max(summary["load"]),
-            "load cv": float(homogenization.load_cv(np.array(summary["load"]))),
-            "dispatch entropy": float(homogenization.dispatch_entropy(np.array(summary["load_kept"]))),
-            "calinski harabasz": summary["calinski_harabasz"],
-            "dropped selected": summary["drop_rate"],
-        } | {f"load {i}": value for i, value in enumerate(summary["load"])}
-        if router.inner.rule != "expert_choice" and router.inner.mass is None:
-            # N3 and N9: with independent tokens of these shares, this is what the slots cannot hold.
-            held = sum(float(token_choice.kept(tokens, len(share), slots, load=p)) for p in share if p > 0)
-            one["dropped law"] = 1 - held / tokens
-        each.append(one | alignment(model, router))
-    for router in routers:
-        router.seen = None
-    found |= {key: float(np.mean([one[key] for one in each])) for key in each[0]}
-    return {key: value for key, value in found.items() if math.isfinite(value)}
-
-
-def alignment(model: Any, router: Any, rows: int = 512) -> dict[str, float]:
-    """Linear CKA of the experts' outputs on the same tokens, mean over pairs, and its value by chance."""
-    import torch
-
-    layer = next(m for m in model.modules() if getattr(m, "router", None) is router)
-    x = router.seen[0][0].flatten(0, 1)[:rows]
-    with torch.no_grad():
-        out = layer.experts(x.expand(router.inner.experts, *x.shape)).double().cpu().numpy()
-    pairs = list(combinations(out, 2))
-    return {
-        "cka": float(np.mean([homogenization.linear_cka(a, b) for a, b in pairs])),
-        "cka chance": float(np.mean([homogenization.linear_cka_chance(a, b) for a, b in pairs])),
-    }
+    return counts(found, MILLION)
 
 
 @lru_cache(1)
-def all_text(corpora: tuple[str, ...], tokens: int, order: int) -> list[ngram.Table]:
+def all_text(corpora: tuple[str, ...], tokens: int, order: int) -> list[_ngram.Table]:
     """The n-gram tables of every training window."""
-    return ngram.fit(windows(corpus.load(corpora)["training"], tokens), order)
+    return _ngram.fit(_language.windows(_corpus.load(corpora)["training"], tokens), order)
 
 
-def line(
-    rng: np.random.Generator, trials: int, *, order: int, text: dict[str, Any], everything: bool
-) -> dict[str, int]:
-    """The loss of an n-gram model on the test windows of each run, after the training bytes of the run or after all."""
-    counts = {}
-    for run in range(trials):
-        training, _, test = draw(rng.spawn(3)[0], **text)
-        if everything:
-            tables = all_text(tuple(text["corpora"]), text["tokens"], order)
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """An n-gram model of so many bytes, of the training bytes of the run or of everything."""
+
+    order: int
+    text: dict[str, Any]
+    everything: bool
+
+
+@takes(Line)
+def line(rng: np.random.Generator, runs: int, s: Line) -> Counts:
+    """The loss of an n-gram model on the test windows of each run."""
+    found = []
+    for _ in range(runs):
+        training, _, test = _language.draw(rng.spawn(3)[0], **s.text)
+        if s.everything:
+            tables = all_text(tuple(s.text["corpora"]), s.text["tokens"], s.order)
         else:
-            tables = ngram.fit(training.reshape(-1, training.shape[-1]), order)
-        counts[f"loss/{run}"] = round(ngram.loss(tables, test) * MILLION)
-    return counts
-
-
-def routed(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What is each arm's own, by its label."""
-    published = {"capacity_factor": settings["capacity_factor"]}
-    less = {"capacity_factor": settings["less_capacity_factor"]}
-    by_mass = published | {"mass": settings["mass"]}
-    by_theory = {key: settings[key] for key in ("target", "discriminative")}
-    token = {"gates": "grap", "rule": "token_choice", "keep": "position", "capacity": published}
-    best = {"gates": "grap", "rule": "resonance", "keep": "affinity", "capacity": less}
-    return {
-        "dense": {},
-        "linear top-1": token | {"gates": "linear"},
-        "LocMoE": token,
-        "expert choice": best | {"rule": "expert_choice"},
-        "resonance": best,
-        "resonance, adaptive": best | {"capacity": by_mass},
-        "resonance, by theory": best | {"capacity": by_theory},
-        "random keep": token | {"keep": "chance", "capacity": less},
-        "position keep": token | {"capacity": less},
-        "random routing": token | {"gates": "positions"},
-        "learned gate": best | {"gates": "linear"},
-        "centred": best | {"gates": "grap-centred"},
-        "orthogonal map": best | {"gates": "orthogonal"},
-    }
+            tables = _ngram.fit(training.reshape(-1, training.shape[-1]), s.order)
+        found.append({"loss": _ngram.loss(tables, test)})
+    return counts(found, MILLION)
 
 
 def arms(settings: dict[str, Any]) -> list[Arm]:
-    text = {
-        key: settings[key] for key in ("corpora", "tokens", "batch", "steps", "calibration_windows", "test_windows")
-    }
-    size = {key: settings[key] for key in ("dim", "hidden", "layers", "heads", "experts", "tokens", "grams", "table")}
-    common = {"text": text, "size": size, "rate": settings["rate"], "alpha": settings["alpha"]}
-    if "device" in settings:
-        common["device"] = settings["device"]
-    result = [Arm(label, train, common | {"arm": own}, MILLION) for label, own in routed(settings).items()]
-    names = {2: "bigram", 3: "trigram", 4: "4-gram", 5: "5-gram"}
-    result += [
-        Arm(name, line, {"order": order, "text": text, "everything": False}, MILLION) for order, name in names.items()
+    shared = _language.shared(settings, settings["steps"])
+
+    def ngram(label: str, order: int, everything: bool = False) -> Arm:
+        return Arm(label, line, parameters(Line, shared, order=order, everything=everything), MILLION)
+
+    result = [
+        Arm(label, train, parameters(Training, settings | shared, arm=own), MILLION)
+        for label, own in _language.routed(settings).items()
     ]
-    return [*result, Arm("4-gram, all text", line, {"order": 4, "text": text, "everything": True}, MILLION)]
+    result += [ngram(label, order) for order, label in ((2, "bigram"), (3, "trigram"), (4, "4-gram"), (5, "5-gram"))]
+    return [*result, ngram("4-gram, all text", 4, everything=True)]

@@ -1,23 +1,24 @@
 """Training: do rules, gates and the balance loss keep experts apart where one token in many bears the class?
 
-Samples, networks and training of `planted_phases`, measured as `homogenization_training` measures mosaics: before
-training, at checkpoints and at the end. An expert is one linear detector; "copies" start as near copies of one. The
-balance loss acts on softmax(scale * cosine). Groups of tokens, for the information: the classes, and the background.
+Samples and networks are those of `_planted`, measured before training, at checkpoints and at the end. An expert is one
+linear detector; "copies" start as near copies of one. The balance loss acts on softmax(scale * cosine). Groups of tokens,
+for the information: the classes, and the background.
 
 At the start and at the end some arms also route samples that are all background, isotropic and Gaussian: there closed
 forms hold for the gates as they are, learned or not. As length and direction are independent, kept tokens have
 E|x|² = d under any rule that looks at cosines; with their centroids m_i and shares π_i, between = Σ π_i |m_i|² - |Σ π_i m_i|²
 and within = d - Σ π_i |m_i|². The centroids:
 
-    token choice, random keep   those of the gates' cells (H5; H1, H2 if orthonormal), for any gates
+    token choice, random keep   those of the gates' cells, for any gates
     expert choice               w_i times the mean projection of the best C of s tokens, for any unit gates
-    resonance                   orthonormal gates only: H3 with a finite sample. A candidate that the share f of its
-                                expert's candidates exceeds is kept with φ(f) = P(Bin(s-1, f/n) < C), so the kept are a
-                                mixture of the top fractions f of H3, with density f (-φ'(f)) and the mass φ(1) at f = 1
+    resonance                   orthonormal gates only. A candidate that the share f of its expert's candidates exceeds is
+                                kept with φ(f) = P(Bin(s-1, f/n) < C), so the kept are a mixture of the top fractions f,
+                                with density f (-φ'(f)) and the mass φ(1) at f = 1
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -25,15 +26,15 @@ import numpy as np
 from scipy.special import entr, gammaln
 from scipy.stats import binom
 
-from resonance_theory import homogenization
+from resonance_theory import homogenization, losses
 from resonance_theory.evidence.studies.training import Arm
 from resonance_theory.homogenization import cells
 from resonance_theory.rules import expert_choice, token_choice
-from resonance_theory.tokens import planted
-from simulations.digits_mosaics import descend, keep
-from simulations.homogenization_training import SAME_TOKENS, auxiliary, distances, routing, spread
-from simulations.planted_phases import background_of, each_run, network, pushed
-from simulations.planted_training import draw, weigh
+from resonance_theory.tokens import Rates
+from simulations._metrics import SAME_TOKENS, balance, distances, information, mean_of_pairs, means, routing, spread
+from simulations._planted import Gated, background_of, draw, start, weigh
+from simulations._rules import dispatch
+from simulations._training import Counts, at, descend, each_run, parameters, takes
 
 PACKAGES = ("torch",)
 PER = 100_000  # every measurement is stored as a whole number of these parts
@@ -43,26 +44,19 @@ NODES = 24  # of the mixture
 
 def likeness(outputs: np.ndarray) -> dict[str, float]:
     """Mean linear CKA of two experts, each with one output (tokens, experts) per token, and what chance gives of it."""
-    pairs = list(zip(*np.triu_indices(outputs.shape[1], 1)))
     found = {"cka": homogenization.linear_cka, "cka chance": homogenization.linear_cka_chance}
-    return {
-        name: float(np.mean([float(value(outputs[:, [i]], outputs[:, [j]])) for i, j in pairs]))
-        for name, value in found.items()
-    }
+    return {name: mean_of_pairs(measure, outputs.T[..., None]) for name, measure in found.items()}
 
 
 def apart(x: np.ndarray, token: np.ndarray, used: np.ndarray) -> dict[str, float]:
     """Mean of 1 - cosine over pairs of tokens of a sample, and over those that some expert keeps both of; 0 for none."""
-    found = distances(x[:PAIRS], token[:PAIRS], used[:PAIRS])
-    return {name: float(far.mean()) if len(far) else 0.0 for name, far in found.items()}
+    return means(distances(x[:PAIRS], token[:PAIRS], used[:PAIRS]))
 
 
 def class_information(label: np.ndarray, place: np.ndarray, token: np.ndarray, used: np.ndarray, experts: int) -> float:
     """Mutual information in nats of the class and the expert that keeps the planted token, over those kept; 0 for none."""
     sample, expert, _ = np.nonzero(used & (token == place[:, None, None]))
-    table = np.zeros((experts, experts))
-    np.add.at(table, (label[sample], expert), 1)
-    return homogenization.dispatch_information(table) if len(sample) else 0.0
+    return information(label[sample], experts, expert, experts)
 
 
 @cache
@@ -87,14 +81,14 @@ def centroids(gates: np.ndarray, rule: str, tokens: int, capacity: int) -> tuple
     experts, dim = gates.shape
     even = np.full(experts, 1 / experts)
     if rule == "expert_choice":
-        law = planted.planted(0.0, dim, experts)  # a background token's affinity with one gate
-        kept = law.weight * expert_choice.success(tokens, capacity, false_positive=law.false_positive)
-        return mean_length(dim) * float(kept @ law.affinity / kept.sum()) * gates, even
+        token = Rates.planted(0.0, dim, experts)  # a background token's affinity with one gate
+        kept = token.rate("weight") * expert_choice.success(tokens, capacity, token.replace(weight=None))
+        return mean_length(dim) * float(kept @ token.rate("affinity") / kept.sum()) * gates, even
     if rule == "resonance":
         own, other = resonance_means(tokens, dim, experts, capacity)
         return mean_length(dim) * ((own - other) * gates + other * gates.sum(axis=0)), even
     cell = cells.cells(gates)
-    kept = cell.share * token_choice.success(tokens, experts, capacity, hit=1.0, load=cell.share)
+    kept = cell.share * token_choice.success(tokens, capacity, Rates(load=cell.share))
     return cell.mean / cell.share[:, None], kept / kept.sum()
 
 
@@ -133,13 +127,12 @@ def on_background(
     gates, detectors: unit vectors (experts, dim).
     """
     experts = len(gates)
-    token, used = keep(affinity, rule, capacity, rng)
+    token, used = dispatch(affinity, rule, capacity, rng)
     sample, expert, slot = np.nonzero(used)
     load = np.bincount(affinity.argmax(axis=-1).ravel(), minlength=experts)
     found = {
         **spread(x[sample, token[sample, expert, slot]], expert),
-        "heaviest share": load.max() / load.sum(),
-        "entropy": float(homogenization.dispatch_entropy(load)),
+        **{name: value for name, value in balance(load).items() if name != "load cv"},
         "token distance at one expert": apart(x, token, used)["token distance at one expert"],
         "cka": likeness(x.reshape(-1, x.shape[-1]) @ detectors.T)["cka"],
         "cka law": float(((detectors @ detectors.T)[np.triu_indices(experts, 1)] ** 2).mean()),
@@ -154,123 +147,90 @@ def on_background(
     return {f"background {name}": value for name, value in found.items()}
 
 
-def train(
-    rng: np.random.Generator,
-    trials: int,
-    *,
-    gate: str,
-    rule: str,
-    shared: float,
-    mean: float,
-    copies: bool,
-    balance: float,
-    jitter: float,
-    checkpoints: list[int],
-    tokens: int,
-    dim: int,
-    experts: int,
-    signal: float,
-    capacity: int,
-    batch: int,
-    rate: float,
-    scale: float,
-    samples: int,
-    blank: int,
-) -> dict[str, int]:
-    """Train `trials` networks, one after the other, and measure them at the checkpoints, of which the last is the end.
+@dataclass(frozen=True, kw_only=True)
+class Training(Gated):
+    """copies: experts start as the first one's weights and the share `jitter` of their own; balance: weight of the loss;
+    blank: number of samples of background alone, 0 for none."""
 
-    blank: number of samples of background alone, 0 for none.
-    """
+    copies: bool
+    jitter: float
+    balance: float
+    blank: int
+
+
+@takes(Training)
+def train(rng: np.random.Generator, runs: int, s: Training) -> Counts:
+    """Train networks, one after the other, and measure them at the checkpoints, of which the last is the end."""
     import torch
-
-    shape = (tokens, dim, experts, signal, shared)
 
     def one(stream: np.random.Generator) -> dict[str, float]:
         weight_rng, data_rng, test_rng, keep_rng = stream.spawn(4)
-        direction = weight_rng.standard_normal(dim, dtype=np.float32)
-        push = mean * direction / np.linalg.norm(direction)
-        net = network(gate, dim, experts, scale, int(weight_rng.integers(2**62)))
-        if copies:
+        push, net = start(weight_rng, s)
+        if s.copies:
             with torch.no_grad():
-                net.detectors.copy_(net.detectors[:, :1] + jitter * net.detectors)
+                net.detectors.copy_(net.detectors[:, :1] + s.jitter * net.detectors)
 
         def route(x: np.ndarray) -> tuple[Any, Any, Any, np.ndarray, np.ndarray]:
             """Detections, affinities, logits, and who is kept."""
             seen, affinity = net.gate(torch.from_numpy(x))
             detected = seen @ net.detectors
-            summed, token, used = weigh(affinity, detected, rule, capacity, net.scale, keep_rng)
+            summed, token, used = weigh(affinity, detected, s.rule, s.capacity, net.scale, keep_rng)
             return detected, affinity, summed + net.offset, token, used
 
         def loss() -> Any:
-            x, _, label = pushed(data_rng, batch, push, *shape)
+            x, _, label = draw(data_rng, s.batch, *s.shape, push)
             _, affinity, logits, *_ = route(x)
             total = torch.nn.functional.cross_entropy(logits, torch.from_numpy(label))
-            return total + auxiliary(affinity[None], net.scale, balance, 0.0, 0.1) if balance else total
+            if s.balance:
+                probability = torch.softmax(net.scale * affinity, dim=-1).flatten(0, 1)
+                total = total + losses.load_balance(probability, probability.argmax(dim=-1), alpha=s.balance)
+            return total
 
-        test = pushed(test_rng, samples, push, *shape)
-        alone = draw(test_rng, blank, tokens, dim, experts, 0.0, 0.0)[0]
+        x, place, label = draw(test_rng, s.samples, *s.shape, push)
+        alone = draw(test_rng, s.blank, s.tokens, s.dim, s.experts, 0.0, 0.0)[0]
+        group = np.full(x.shape[:2], s.experts)
+        group[np.arange(s.samples), place] = label
 
         def measure(edge: bool) -> dict[str, float]:
-            x, place, label = test
             with torch.no_grad():
                 detected, affinity, logits, token, used = route(x)
-                gates = net.gate(torch.eye(dim)[None])[1][0].T.double().numpy()  # cosines of the unit vectors
-                scores = net.gate(torch.from_numpy(alone))[1].numpy() if blank and edge else None
-            group = np.full(x.shape[:2], experts)
-            group[np.arange(samples), place] = label
-            choice = affinity.argmax(dim=-1).numpy()
-            found = routing(x, group, choice, token, used)
-            del found["off node"]  # there are no nodes here
+                gates = net.gate(torch.eye(s.dim)[None])[1][0].T.double().numpy()  # cosines of the unit vectors
+                scores = net.gate(torch.from_numpy(alone))[1].numpy() if s.blank and edge else None
+            found = routing(x, group, s.experts + 1, affinity.argmax(dim=-1).numpy(), token, used)
             if scores is not None:
                 detectors = net.detectors.detach().T.double().numpy()
                 detectors /= np.linalg.norm(detectors, axis=1, keepdims=True)
-                found |= on_background(alone, scores, gates, detectors, rule, capacity, keep_rng)
+                found |= on_background(alone, scores, gates, detectors, s.rule, s.capacity, keep_rng)
             return {
                 "accuracy": float((logits.argmax(dim=-1).numpy() == label).mean()),
                 "label processed": float((used & (token == place[:, None, None])).any(axis=(1, 2)).mean()),
                 **found,
-                "class information": class_information(label, place, token, used, experts),
+                "class information": class_information(label, place, token, used, s.experts),
                 **likeness(detected.flatten(0, 1)[:SAME_TOKENS].numpy()),
-                "gate distance": 1 - float((gates @ gates.T)[~np.eye(experts, dtype=bool)].mean()),
+                "gate distance": 1 - float((gates @ gates.T)[~np.eye(s.experts, dtype=bool)].mean()),
                 **apart(x, token, used),
             }
 
         values: dict[str, float] = {}
-        for step in descend(net.trained, loss, checkpoints[-1], rate, fall=False):
-            if step in checkpoints:
-                at = "end" if step == checkpoints[-1] else step
-                edge = step in (0, checkpoints[-1])
-                values |= {f"{name} @{at}": value for name, value in measure(edge).items()}
+        for step in descend(net.trained, loss, s.checkpoints[-1], s.rate, fall=False):
+            if step in s.checkpoints:
+                values |= at(step, s.checkpoints, measure(step in (0, s.checkpoints[-1])))
         return values
 
-    return each_run(rng, trials, PER, one)
+    return each_run(rng, runs, PER, one)
 
 
 def arms(settings: dict[str, Any]) -> list[Arm]:
-    common = (
-        "tokens",
-        "dim",
-        "experts",
-        "capacity",
-        "samples",
-        "jitter",
-        "checkpoints",
-        "signal",
-        "batch",
-        "rate",
-        "scale",
-    )
-    fixed = {key: settings[key] for key in common}
     backgrounds = background_of(settings)
     result: list[Arm] = []
     for gate, background, rule, change in settings["arms"]:
-        label = f"{gate}, {background}, {rule}" + (f", {change}" if change else "")
-        parameters = {
+        own = {
             "gate": gate,
             "rule": rule,
             "copies": change == "copies",
             "balance": settings["balance"] if change == "balance" else 0.0,
             "blank": settings["blank"] if background == "independent" and not change else 0,
         }
-        result.append(Arm(label, train, fixed | backgrounds[background] | parameters, PER))
+        label = f"{gate}, {background}, {rule}" + (f", {change}" if change else "")
+        result.append(Arm(label, train, parameters(Training, settings, **backgrounds[background], **own), PER))
     return result

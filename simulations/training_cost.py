@@ -2,7 +2,7 @@
 
     resonance cost [--size full] [--steps 20] [--runs 5] [--out FILE]
 
-A step is the study's own (`language_model.fit`): forward, backward, clipping and AdamW, on windows of random bytes. The arms
+A step is the study's own (`_language.fit`): forward, backward, clipping and AdamW, on windows of random bytes. The arms
 take turns within a run, each after steps of its own that are not counted. Memory is the growth of the resident peak over
 those steps beyond the built model, in a process of its own for each arm, in which freed blocks go back to the system;
 gradients and the optimizer's moments, three times the weights, are part of it.
@@ -22,27 +22,25 @@ import numpy as np
 
 from resonance_theory.cli._terminal import emit
 from resonance_theory.evidence.studies.study import settings_of
-from simulations import language_model, router_benchmark
-
-SIZES = ("dim", "hidden", "layers", "heads", "experts", "tokens", "grams", "table")
+from simulations import _language, router_benchmark
 
 
 def steps_of(settings: dict[str, Any], arm: dict[str, Any], steps: int) -> tuple[Any, Any]:
     """(model, windows (steps, batch, tokens + 1)) of one arm."""
     data = np.random.default_rng(0).integers(0, 256, (steps, settings["batch"], settings["tokens"] + 1), dtype=np.uint8)
-    return language_model.build(arm, {key: settings[key] for key in SIZES}, seed=0), data
+    return _language.build(arm, {key: settings[key] for key in _language.SIZES}, seed=0), data
 
 
 def times(settings: dict[str, Any], steps: int, runs: int) -> dict[str, list[float]]:
     """Milliseconds of a step, by arm: one mean for each run."""
-    arms = language_model.routed(settings)
+    arms = _language.routed(settings)
     built = {label: steps_of(settings, arm, steps) for label, arm in arms.items()}
     found: dict[str, list[float]] = {label: [] for label in arms}
     for _ in range(runs):
         for label, (model, data) in built.items():
-            language_model.fit(model, data[:2], settings["rate"], settings["alpha"], "cpu")
+            _language.fit(model, data[:2], settings["rate"], settings["alpha"], "cpu")
             start = time.perf_counter()
-            language_model.fit(model, data, settings["rate"], settings["alpha"], "cpu")
+            _language.fit(model, data, settings["rate"], settings["alpha"], "cpu")
             found[label].append(round(1e3 * (time.perf_counter() - start) / steps, 3))
     return found
 
@@ -59,13 +57,13 @@ def peak(settings: dict[str, Any], label: str) -> int | None:
 
 
 def _peak_here(settings: dict[str, Any], label: str) -> int:
-    arm = language_model.routed(settings)[label]
+    arm = _language.routed(settings)[label]
     # another model takes the libraries' first steps
-    language_model.fit(*steps_of(settings, arm, 1), settings["rate"], settings["alpha"], "cpu")
+    _language.fit(*steps_of(settings, arm, 1), settings["rate"], settings["alpha"], "cpu")
     model, data = steps_of(settings, arm, 3)
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = router_benchmark._resident("VmRSS")
-    language_model.fit(model, data, settings["rate"], settings["alpha"], "cpu")
+    _language.fit(model, data, settings["rate"], settings["alpha"], "cpu")
     return router_benchmark._resident("VmHWM") - before
 
 

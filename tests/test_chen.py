@@ -8,14 +8,15 @@ import pytest
 from resonance_theory.evidence.sampling import generator
 from resonance_theory.evidence.studies import study as study_module
 from resonance_theory.evidence.studies.study import run_study, settings_of, studies
-from simulations import chen_mixture as chen
+from simulations import _chen as chen
+from simulations import chen_mixture
+from simulations._rules import RULES
 
 torch = pytest.importorskip(
     "torch", reason="networks are trained with PyTorch: pip install 'resonance-theory[training]'"
 )
 
 CODE, TEXT = chen.DETAILS["code"], chen.DETAILS["text"]
-RULES = list(chen.ROUTE)
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -201,7 +202,7 @@ TINY = {
 
 def trained(details=CODE, runs=2, seed=0, **change):
     parameters = TINY | {"rule": "token_choice", "capacity": 240, "cubic": True} | details | change
-    return chen.train(generator(seed, "t", 0), runs, **parameters)
+    return chen_mixture.train(generator(seed, "t", 0), runs, **parameters)
 
 
 def by_name(counts):
@@ -310,13 +311,13 @@ def test_training_finds_the_clusters():
 @pytest.mark.parametrize("full", [False, True])
 def test_the_arms_are_those_of_the_comparisons(full):
     settings = settings_of("chen_mixture", full=full)
-    arms = {arm.label: arm.parameters for arm in chen.arms(settings)}
+    arms = {arm.label: arm.parameters for arm in chen_mixture.arms(settings)}
     assert all(row[side] in arms for row in settings["comparisons"] for side in ("first", "second") if side in row)
     assert arms["resonance, capacity 1"]["capacity"] * settings["experts"] == settings["examples"]
     for kind in ("cubic", "linear"):
         code, text = (arms[f"{kind}, as in the {source}"] for source in ("code", "text"))
         assert {key for key in code if code[key] != text[key]} == set(CODE)
-        assert code["capacity"] == code["examples"]  # nobody is turned away
+        assert code["capacity"] == code["examples"]  # nobody is dropped
 
 
 def test_the_study_is_found_and_runs(monkeypatch):
@@ -325,5 +326,5 @@ def test_the_study_is_found_and_runs(monkeypatch):
     monkeypatch.setattr(study_module, "settings_of", lambda *_, **__: tiny)
     result = run_study("chen_mixture", progress=None)
     assert "torch" in result.provenance
-    assert [row["arm"] for row in result.rows if "arm" in row] == [arm.label for arm in chen.arms(tiny)]
+    assert [row["arm"] for row in result.rows if "arm" in row] == [arm.label for arm in chen_mixture.arms(tiny)]
     assert "(published)" in result.table()

@@ -15,8 +15,10 @@ torch = pytest.importorskip(
     "torch", reason="networks are trained with PyTorch: pip install 'resonance-theory[training]'"
 )
 
+from simulations import _chen as chen  # noqa: E402
 from simulations import chen_homogenization as study  # noqa: E402
-from simulations import chen_mixture as chen  # noqa: E402
+from simulations._rules import WITH_RANDOM  # noqa: E402
+from tests.trainings import assert_measured, assert_repeats, of_run, train  # noqa: E402
 
 # --- measurements -----------------------------------------------------------------------------------------------------
 
@@ -104,7 +106,7 @@ def test_chance_of_the_index_by_all_dispatches():
 SOURCE = {"data_seed": 0, "examples": 600, "clusters": 4, "dim": 12, "experts": 4}
 
 
-@pytest.mark.parametrize("rule", study.RULES)
+@pytest.mark.parametrize("rule", WITH_RANDOM)
 @pytest.mark.parametrize("capacity", [60, 150])
 def test_a_router_of_noise_alone_meets_its_laws(rule, capacity):
     counts = study.chance(generator(0, "t", 0), 2, rule=rule, capacity=capacity, draws=80, **SOURCE)
@@ -130,11 +132,7 @@ TINY = SOURCE | {"filters": 4, "checkpoints": [0, 3, 25], "draws": 5}
 def counts():
     """One tiny run of every arm."""
     arms = study.arms(settings_of("chen_homogenization", full=True) | TINY)
-    return arms, {arm.label: arm.train(generator(0, "t", 0), 2, **arm.parameters) for arm in arms}
-
-
-def values(counts, run):
-    return {key.rpartition("/")[0]: count / study.PER for key, count in counts.items() if key.endswith(f"/{run}")}
+    return arms, {arm.label: train(arm) for arm in arms}
 
 
 def test_tiny_trainings(counts):
@@ -144,7 +142,7 @@ def test_tiny_trainings(counts):
     clusters = -(share * np.log(share)).sum()
     for arm in (arm for arm in arms if arm.train is study.follow):
         for run in range(2):
-            v = values(found[arm.label], run)
+            v = of_run(found[arm.label], study.PER, run)
             for at in ("@0", "@3", "@end"):
                 assert v[f"accuracy {at}"] <= v[f"processed {at}"] <= 1
                 assert 0.25 <= v[f"heaviest share {at}"] <= 1
@@ -173,11 +171,10 @@ def test_tiny_trainings(counts):
 def test_a_run_is_a_function_of_its_stream_and_arms_share_what_they_should(counts):
     arms, found = counts
     arm = next(arm for arm in arms if arm.label == "random_keep")
-    assert arm.train(generator(0, "t", 0), 2, **arm.parameters) == found[arm.label]
-    assert arm.train(generator(1, "t", 0), 2, **arm.parameters) != found[arm.label]
+    assert_repeats(arm, found[arm.label])
     for key in ("load cv @0/1", "cka @0/1", "heaviest share @0/0"):  # same weights, same noise
-        assert len({found[rule][key] for rule in ("published", *study.RULES)}) == 1
-    for rule in study.RULES:  # the swapped router of the untrained network is the arm's own
+        assert len({found[rule][key] for rule in ("published", *WITH_RANDOM)}) == 1
+    for rule in WITH_RANDOM:  # the swapped router of the untrained network is the arm's own
         assert found["published"][f"calinski-harabasz, {rule} @0/1"] == found[rule]["calinski-harabasz @0/1"]
     assert found["published"]["load cv @end/1"] != found["resonance"]["load cv @end/1"]
 
@@ -185,7 +182,7 @@ def test_a_run_is_a_function_of_its_stream_and_arms_share_what_they_should(count
 def test_measuring_leaves_the_training_alone(counts):
     arms, found = counts
     for arm in arms[:1]:
-        once = arm.train(generator(0, "t", 0), 2, **(arm.parameters | {"checkpoints": [25]}))
+        once = train(arm, checkpoints=[25])
         assert once == {key: found[arm.label][key] for key in once}
 
 
@@ -198,7 +195,7 @@ def test_a_stopped_run_keeps_its_network(monkeypatch):
 
     monkeypatch.setattr(chen, "losses", stop_the_first)
     arm = study.arms(settings_of("chen_homogenization", full=True) | TINY)[0]
-    counts = arm.train(generator(0, "t", 0), 2, **(arm.parameters | {"checkpoints": [0, 3, 10, 20]}))
+    counts = train(arm, checkpoints=[0, 3, 10, 20])
     assert counts["steps/0"] == round(3 / 20 * study.PER)
     assert counts["steps/1"] == study.PER
     names = {key.partition(" @")[0] for key in counts if " @0/" in key}
@@ -210,13 +207,5 @@ def test_a_stopped_run_keeps_its_network(monkeypatch):
 def test_what_is_compared_is_measured(counts):
     arms, found = counts
     assert "chen_homogenization" in studies()
-    assert len({arm.label for arm in arms}) == len(arms)
-    for full in (False, True):
-        settings = settings_of("chen_homogenization", full=full)
-        assert settings["checkpoints"] == sorted({0, *settings["checkpoints"]})
-        at = {f"@{step}" for step in settings["checkpoints"][:-1]} | {"@end"}
-        for row in settings["comparisons"]:
-            for arm, metric in ((row["first"], row["metric"]), (row["second"], row.get("against", row["metric"]))):
-                name, _, when = metric.partition(" @")
-                assert not when or f"@{when}" in at
-                assert f"{name} @end/0" in found[arm] if when else f"{name}/0" in found[arm]
+    assert len(found) == len(arms)
+    assert_measured("chen_homogenization", found)

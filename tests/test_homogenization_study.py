@@ -28,7 +28,7 @@ def test_laws_meet_the_closed_forms(cases):
         p = case.parameters
         if "capacities" not in p:
             continue
-        s, d, n = p["tokens_per_sample"], p["dim"], p["experts"]
+        s, d, n = p["tokens"], p["dim"], p["experts"]
         radius = math.sqrt(2) * math.gamma((d + 1) / 2) / math.gamma(d / 2)
         winner = {2: 1 / math.sqrt(math.pi), 4: 1.0293753730, 8: 1.42360030604528}[n] / radius
         scale = min(1.0, 8 / math.sqrt(d))
@@ -44,7 +44,7 @@ def test_the_sampler_sees_what_the_rules_keep(monkeypatch):
     s, d, n, trials = 6, 6, 3, 30
     tossed = {"values": []}
     monkeypatch.setattr(study, "coin", lambda rng, value: tossed["values"].append(value.copy()) or 0)
-    parameters = {"sampler": "vectors", "tokens_per_sample": s, "dim": d, "experts": n, "capacities": [1, 2]}
+    parameters = {"sampler": "vectors", "tokens": s, "dim": d, "experts": n, "capacities": [1, 2]}
     study.routed(np.random.default_rng(4), trials, **parameters)
     rng = np.random.default_rng(4)
     x = rng.standard_normal((trials, s, d))

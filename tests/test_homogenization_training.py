@@ -9,10 +9,11 @@ torch = pytest.importorskip("torch", reason="networks are trained: pip install '
 pytest.importorskip("sklearn", reason="the digits come with scikit-learn: pip install 'resonance-theory[training]'")
 
 from resonance_theory import affinity, homogenization  # noqa: E402
-from resonance_theory.evidence.sampling import generator  # noqa: E402
 from resonance_theory.evidence.studies.study import settings_of  # noqa: E402
-from simulations import digits_mosaics, digits_scaling  # noqa: E402
+from simulations import _digits, _metrics  # noqa: E402
 from simulations import homogenization_training as study  # noqa: E402
+from simulations._rules import dispatch  # noqa: E402
+from tests.trainings import assert_measured, assert_repeats, of_run, train  # noqa: E402
 
 
 @pytest.fixture
@@ -20,17 +21,17 @@ def routed():
     """Six samples of five tokens at three experts with two slots, by resonance."""
     rng = np.random.default_rng(0)
     x, score = rng.normal(size=(6, 5, 4)), rng.normal(size=(6, 5, 3)).astype(np.float32)
-    token, used = digits_mosaics.keep(score, "resonance", 2, rng)
+    token, used = dispatch(score, "resonance", 2, rng)
     pairs = [(b, token[b, i, c], i) for b, i, c in np.argwhere(used)]
     return x, rng.integers(0, 10, (6, 5)), score.argmax(axis=-1), token, used, pairs
 
 
 def test_measurements_of_routing_by_hand(routed):
     x, digit, choice, token, used, pairs = routed
-    found = study.routing(x, digit, choice, token, used)
+    found = _metrics.routing(x, digit, 10, choice, token, used)
     assert found["processed"] == pytest.approx(len(pairs) / 6)
     # nodes: experts 0, 1 and places 0, 1, 2 on the first
-    assert found["off node"] == pytest.approx(np.mean([(i >= 2) != (t >= 3) for _, t, i in pairs]))
+    assert study.off_node(token, used, 5) == pytest.approx(np.mean([(i >= 2) != (t >= 3) for _, t, i in pairs]))
     assert found["heaviest share"] == pytest.approx(max((choice == i).sum() for i in range(3)) / 30)
     kept = [np.array([x[b, t] for b, t, j in pairs if j == i]) for i in range(3)]
     mean = np.concatenate(kept).mean(axis=0)
@@ -52,7 +53,7 @@ def test_measurements_of_routing_by_hand(routed):
 
 def test_pairs_of_tokens_by_hand(routed):
     x, _, _, token, used, pairs = routed
-    found = study.distances(x, token, used)
+    found = _metrics.distances(x, token, used)
     everyone, together = [], []
     for b in range(6):
         for s in range(5):
@@ -68,7 +69,7 @@ def test_pairs_of_tokens_by_hand(routed):
 
 def test_distributions_by_hand(routed):
     x, _, choice, token, used, _ = routed
-    found = study.distributions(choice, 3, study.distances(x, token, used))
+    found = study.distributions(choice, 3, _metrics.distances(x, token, used))
     loads = [[(row == i).sum() for i in range(3)] for row in choice]
     total = np.sort(np.sum(loads, axis=0))
     assert [found[f"load share {i}"] for i in (1, 2, 3)] == pytest.approx(total / 30)
@@ -81,12 +82,12 @@ def test_distributions_by_hand(routed):
 
 def test_one_expert_with_every_token_is_homogenized():
     rng = np.random.default_rng(1)
-    found = study.spread(rng.normal(size=(20, 4)), np.zeros(20, dtype=int))
+    found = _metrics.spread(rng.normal(size=(20, 4)), np.zeros(20, dtype=int))
     assert set(found.values()) == {0.0}
 
 
 def test_experts_of_equal_weights_are_equal():
-    network = digits_mosaics.start(np.random.default_rng(2), 2, 3, 8)
+    network = _digits.start(np.random.default_rng(2), 2, 3, 8)
     x = torch.randn(50, 64)
     with torch.no_grad():
         assert study.expert_similarity(network, x, 1) < 0.7
@@ -119,14 +120,14 @@ def test_losses_by_hand():
 @pytest.mark.parametrize("size", [1e-4, 1.0])
 def test_gates(size):
     weights = size * torch.randn(2, 64, 4, dtype=torch.float64)
-    assert digits_mosaics.gates_of(weights, "free") is weights
-    frame = digits_mosaics.gates_of(weights, "orthogonal")
+    assert _digits.gates_of(weights, "free") is weights
+    frame = _digits.gates_of(weights, "orthogonal")
     assert torch.allclose(frame.mT @ frame, torch.eye(4, dtype=torch.float64).expand(2, 4, 4))
     assert torch.allclose(frame[:, :, 0], weights[:, :, 0] / weights[:, :, 0].norm(dim=1, keepdim=True))
-    near = digits_mosaics.gates_of(weights * (1 + 1e-9 * torch.randn_like(weights)), "orthogonal")
+    near = _digits.gates_of(weights * (1 + 1e-9 * torch.randn_like(weights)), "orthogonal")
     assert torch.allclose(near, frame, atol=1e-7)
     x = torch.randn(2, 3, 5, 64, dtype=torch.float64)
-    grap = digits_mosaics.affinities(digits_mosaics.gates_of(weights, "grap"), x)
+    grap = _digits.affinities(_digits.gates_of(weights, "grap"), x)
     assert grap.numpy() == pytest.approx(affinity(x.numpy(), 4))
 
 
@@ -138,14 +139,14 @@ def test_laws_for_two_gates_and_for_isotropic_tokens():
     gates /= np.linalg.norm(gates, axis=1, keepdims=True)
     across = gates[0] - gates[1]
     centre = covariance @ across / np.sqrt(across @ covariance @ across) * math.sqrt(2 / math.pi)  # half-normal mean
-    found = study.laws(gates, covariance)
+    found = _metrics.laws(gates, covariance)
     between = centre @ centre
     assert found["calinski-harabasz law"] == pytest.approx(between / (np.trace(covariance) - between))
     assert found["centroid distance law"] == pytest.approx(2)
     assert found["heaviest share law"] == pytest.approx(0.5)
     assert found["winning projection law"] == pytest.approx(across @ centre / 2)
     frame = np.linalg.qr(rng.normal(size=(16, 4)))[0].T
-    found = study.laws(frame, np.eye(16))
+    found = _metrics.laws(frame, np.eye(16))
     assert found["calinski-harabasz law"] == pytest.approx(float(homogenization.token_choice_scatter(16, 4)))
     assert found["centroid distance law"] == pytest.approx(4 / 3)
     assert found["winning projection law"] == pytest.approx(1.0293753730039641)
@@ -156,7 +157,7 @@ def counts():
     """One tiny run of every arm."""
     change = {"checkpoints": [0, 2], "batch": 4, "test_mosaics": 30, "hidden": 4, "count": 2000}
     arms = study.arms(settings_of("homogenization_training", full=True) | change)
-    return arms, {arm.label: arm.train(generator(0, "t", 0), 2, **arm.parameters) for arm in arms}
+    return arms, {arm.label: train(arm) for arm in arms}
 
 
 def test_tiny_runs(counts):
@@ -167,7 +168,7 @@ def test_tiny_runs(counts):
             continue
         assert mine.keys() == found[arms[0].label].keys()
         for run in range(2):
-            v = {key.rpartition("/")[0]: c / arm.per for key, c in mine.items() if key.endswith(f"/{run}")}
+            v = of_run(mine, arm.per, run)
             for step in ("@0", "@end"):
                 assert 0 <= v[f"off node {step}"] <= 1
                 assert 0.25 <= v[f"heaviest share {step}"] <= 1
@@ -186,8 +187,7 @@ def test_tiny_runs(counts):
 def test_a_run_is_a_function_of_its_stream_and_arms_share_what_they_should(counts):
     arms, found = counts
     arm = next(arm for arm in arms if arm.label == "resonance, free, placed, both")
-    assert arm.train(generator(0, "t", 0), 2, **arm.parameters) == found[arm.label]
-    assert arm.train(generator(1, "t", 0), 2, **arm.parameters) != found[arm.label]
+    assert_repeats(arm, found[arm.label])
     for key in (
         "load cv @0/1",
         "cka @0/1",
@@ -199,20 +199,9 @@ def test_a_run_is_a_function_of_its_stream_and_arms_share_what_they_should(count
 
 
 def test_what_is_compared_is_measured(counts):
-    """A typing error in the TOML is found here, not after the runs; and every checkpoint but the last has its own name."""
     arms, found = counts
-    for full in (False, True):
-        settings = settings_of("homogenization_training", full=full)
-        assert settings["checkpoints"][0] == 0
-        assert settings["checkpoints"] == sorted(set(settings["checkpoints"]))
-        for row in settings["comparisons"]:
-            assert f"{row['metric']}/0" in found[row["first"]]
-            assert f"{row.get('against', row['metric'])}/0" in found[row["second"]]
-        scaling = settings_of("digits_scaling", full=full)
-        labels = [arm.label for arm in digits_scaling.arms(scaling)]
-        assert len(set(labels)) == len(labels)
-        assert all(row[side] in labels for row in scaling["comparisons"] for side in ("first", "second"))
-    assert len({arm.label for arm in arms}) == len(arms)
+    assert len(found) == len(arms)
+    assert_measured("homogenization_training", found)
 
 
 def test_untrained_gates_meet_the_closed_forms(counts):
@@ -221,8 +210,5 @@ def test_untrained_gates_meet_the_closed_forms(counts):
     for arm in arms:
         if arm.label.startswith("untrained isotropic") and arm.parameters["kept"] == 1:
             for run in range(2):
-                v = {
-                    key: found[arm.label][f"{key}/{run}"] / arm.per
-                    for key in ("calinski-harabasz", "calinski-harabasz law")
-                }
+                v = of_run(found[arm.label], arm.per, run)
                 assert abs(v["calinski-harabasz"] - v["calinski-harabasz law"] - 0.0015) < 0.006

@@ -11,8 +11,9 @@ from resonance_theory import affinity, homogenization
 from resonance_theory.evidence.sampling import generator
 from resonance_theory.evidence.studies import study as study_module
 from resonance_theory.evidence.studies.study import run_study, settings_of
-from simulations import corpus, language_model
+from simulations import _corpus, _language, _metrics, language_model
 from simulations import language_homogenization as study
+from tests.trainings import assert_measured, assert_repeats, of_run, train
 
 torch = pytest.importorskip(
     "torch", reason="networks are trained with PyTorch: pip install 'resonance-theory[training]'"
@@ -33,16 +34,10 @@ def runs():
     text = b"".join(LINE[: int(rng.integers(1, len(LINE)))] for _ in range(400))
     splits = dict.fromkeys(("training", "calibration", "test"), np.frombuffer(text, np.uint8))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, "load", lambda accepted: splits)
+        patch.setattr(_corpus, "load", lambda accepted: splits)
         arms = study.arms(settings_of("language_homogenization", full=True) | SMALL)
-        counts = {arm.label: arm.train(generator(0, "t", 0), 2, **arm.parameters) for arm in arms}
-        found = {
-            label: [
-                {key.rpartition("/")[0]: c / study.PER for key, c in mine.items() if key.endswith(f"/{run}")}
-                for run in range(2)
-            ]
-            for label, mine in counts.items()
-        }
+        counts = {arm.label: train(arm) for arm in arms}
+        found = {label: [of_run(mine, study.PER, run) for run in range(2)] for label, mine in counts.items()}
         yield {arm.label: arm for arm in arms}, found, counts
 
 
@@ -56,13 +51,13 @@ def test_bytes_and_what_an_expert_tells_of_them():
     # three tokens of a at expert 0, one at 1; four of b at 1
     group, expert = np.array([0] * 4 + [1] * 4), np.array([0, 0, 0, 1, 1, 1, 1, 1])
     by_hand = (3 / 8) * math.log(2) + (1 / 8) * math.log((1 / 8) / (1 / 2 * 5 / 8)) + (1 / 2) * math.log(8 / 5)
-    assert study.information(group, 2, expert, 2) == pytest.approx(by_hand)
+    assert _metrics.information(group, 2, expert, 2) == pytest.approx(by_hand)
 
 
 @pytest.mark.parametrize("label", ["resonance", "orthogonal map"])
 def test_unit_gates_have_the_cosines_of_the_router(runs, label):
     arm = runs[0][label].parameters
-    router = language_model.routers_of(language_model.build(arm["arm"], arm["size"], 0))[0]
+    router = _language.routers_of(_language.build(arm["arm"], arm["size"], 0))[0]
     x = torch.randn(3, 32, 16, generator=torch.Generator().manual_seed(1))
     routing, gates = router(x), study.gates_of(router.inner.gate, 16, 4)
     assert gates @ gates.T == pytest.approx(np.eye(4), abs=1e-6)
@@ -71,7 +66,7 @@ def test_unit_gates_have_the_cosines_of_the_router(runs, label):
 
 def test_measurements_of_a_layer_by_hand(runs):
     arm = runs[0]["resonance"].parameters
-    router = language_model.routers_of(language_model.build(arm["arm"], arm["size"], 0))[0]
+    router = _language.routers_of(_language.build(arm["arm"], arm["size"], 0))[0]
     x = torch.randn(5, 32, 16, generator=torch.Generator().manual_seed(2)) + 0.3
     text = np.random.default_rng(3).choice(np.frombuffer(b"ab \n", np.uint8), (5, 32))
     routing = router(x)
@@ -104,7 +99,7 @@ def test_normalised_isotropic_tokens_have_one_dimension_less():
     x *= 4 / np.linalg.norm(x, axis=1, keepdims=True)
     best = affinity(x, 4).argmax(axis=1)
     index = float(homogenization.calinski_harabasz(x, best, normalized=False))
-    found = study.foretold(np.random.default_rng(5), x, study.gates_of(None, 16, 4), 100)
+    found = study.predicted(np.random.default_rng(5), x, study.gates_of(None, 16, 4), 100)
     assert found["isotropic law"] == pytest.approx(index, abs=0.002)
     assert abs(float(homogenization.token_choice_scatter(16, 4, sphere=True)) - index) > 0.004  # with all 16 it fails
 
@@ -112,7 +107,7 @@ def test_normalised_isotropic_tokens_have_one_dimension_less():
 def test_gaussian_tokens_meet_the_law_of_their_covariance():
     rng = np.random.default_rng(6)
     x = rng.normal(size=(5000, 16)) @ rng.normal(size=(16, 16)) + 3.0
-    found = study.foretold(rng, x, study.gates_of(None, 16, 4), 50_000)
+    found = study.predicted(rng, x, study.gates_of(None, 16, 4), 50_000)
     assert found["calinski-harabasz, Gaussian"] == pytest.approx(found["calinski-harabasz law"], rel=0.05)
     assert abs(found["calinski-harabasz law"] - found["isotropic law"]) > 0.1 * found["isotropic law"]
 
@@ -169,11 +164,11 @@ def test_watching_with_the_generator_of_the_training_would_be_seen(runs):
     arm = runs[0]["random keep"].parameters
 
     def kept(watch):
-        data = language_model.draw(np.random.default_rng(0), **arm["text"])[0]
-        model = language_model.build(arm["arm"], arm["size"], 0)
+        data = _language.draw(np.random.default_rng(0), **arm["text"])[0]
+        model = _language.build(arm["arm"], arm["size"], 0)
         torch.manual_seed(0)
-        language_model.fit(model, data, 0.01, 0.01, "cpu", watch)
-        return float(language_model.loss_of(model.eval(), torch.from_numpy(data[0].astype(np.int64))).detach())
+        _language.fit(model, data, 0.01, 0.01, "cpu", watch)
+        return float(_language.loss_of(model.eval(), torch.from_numpy(data[0].astype(np.int64))).detach())
 
     steps = []
     assert kept(None) == kept(steps.append)
@@ -185,24 +180,18 @@ def test_a_run_is_a_function_of_its_stream(runs):
     arms, _, counts = runs
     arm = arms["random keep"]
     first = {key: value for key, value in counts["random keep"].items() if key.endswith("/0")}
-    assert arm.train(generator(0, "t", 0), 1, **arm.parameters) == first
-    assert arm.train(generator(1, "t", 0), 1, **arm.parameters) != first
+    assert_repeats(arm, first, runs=1)
 
 
 # --- the study --------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_compared_is_measured(runs):
-    """A typing error in the TOML is found here, not after the runs."""
     _, _, counts = runs
+    assert_measured("language_homogenization", counts)
     for full in (False, True):
-        settings = settings_of("language_homogenization", full=full)
-        assert settings["checkpoints"][0] == 0
-        assert settings["checkpoints"] == sorted(set(settings["checkpoints"]))
-        assert all(f"{column}/0" in counts["resonance"] for column in settings["columns"])
-        for row in settings["comparisons"] + settings["premises"]:
-            assert f"{row['metric']}/0" in counts[row["first"]], row
-            assert f"{row.get('against', row['metric'])}/0" in counts[row["second"]], row
+        columns = settings_of("language_homogenization", full=full)["columns"]
+        assert all(f"{column}/0" in counts["resonance"] for column in columns)
 
 
 def test_a_quick_run_claims_nothing(runs, monkeypatch):

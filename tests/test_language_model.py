@@ -11,7 +11,7 @@ import pytest
 from resonance_theory.evidence.sampling import generator
 from resonance_theory.evidence.studies import study as study_module
 from resonance_theory.evidence.studies.study import run_study, settings_of
-from simulations import corpus, language_model, ngram, training_cost
+from simulations import _corpus, _language, _ngram, language_model, training_cost
 
 torch = pytest.importorskip(
     "torch", reason="networks are trained with PyTorch: pip install 'resonance-theory[training]'"
@@ -33,7 +33,7 @@ def settings(monkeypatch):
         return np.frombuffer(b"".join(lines), np.uint8)
 
     splits = {"training": text(400), "calibration": text(60), "test": text(60)}
-    monkeypatch.setattr(corpus, "load", lambda accepted: splits)
+    monkeypatch.setattr(_corpus, "load", lambda accepted: splits)
     return settings_of("language_model", full=False) | SMALL
 
 
@@ -49,7 +49,7 @@ def arm_of(settings, label):
 
 def model_of(settings, label, seed=0):
     parameters = arm_of(settings, label)
-    return language_model.build(parameters["arm"], parameters["size"], seed)
+    return _language.build(parameters["arm"], parameters["size"], seed)
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
@@ -66,42 +66,42 @@ def test_files_are_read_once_and_split_without_overlap(tmp_path):
     }.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(content)
-    files = corpus.collect(tmp_path)
+    files = _corpus.collect(tmp_path)
     assert len(files) == len(set(files.values())) == 60
-    parts = corpus.split(files)
+    parts = _corpus.split(files)
     assert sorted(path for paths in parts.values() for path in paths) == sorted(files)
     assert len(parts["training"]) > 35
     assert all(parts.values())
     fewer = {path: content for path, content in files.items() if path != "m7.py"}
-    for name, paths in corpus.split(fewer).items():
+    for name, paths in _corpus.split(fewer).items():
         assert set(paths) == set(parts[name]) - {"m7.py"}
 
 
 def test_another_text_is_refused_until_its_hash_is_written_down(tmp_path):
     (tmp_path / "a.py").write_text("x = 1\n")
-    key = corpus.digest(corpus.collect(tmp_path))
+    key = _corpus.digest(_corpus.collect(tmp_path))
     assert key == hashlib.sha256(b"a.py\0" + b"6\0" + b"x = 1\n").hexdigest()
-    corpus.check(key, [key], "3.9.9")
+    _corpus.check(key, [key], "3.9.9")
     (tmp_path / "a.py").write_text("x = 2\n")
-    other = corpus.digest(corpus.collect(tmp_path))
+    other = _corpus.digest(_corpus.collect(tmp_path))
     with pytest.raises(ValueError, match=f"Python 3.9.9 is a corpus of SHA-256 {other}.*write it there"):
-        corpus.check(other, [key], "3.9.9")
+        _corpus.check(other, [key], "3.9.9")
 
 
 def test_the_library_of_this_python_is_checked():
     with pytest.raises(ValueError, match="corpora"):
-        corpus.load(("0" * 64,))
+        _corpus.load(("0" * 64,))
 
 
 def test_every_arm_of_a_run_sees_the_same_windows(settings, monkeypatch):
     seen = {}
     for label in LABELS:
-        monkeypatch.setattr(language_model, "fit", lambda model, data, *_: seen[label].append(data.copy()))  # noqa: B023
-        monkeypatch.setattr(language_model, "processed", lambda *_: {"capacity": 1.0})
-        monkeypatch.setattr(language_model, "measure", lambda _, c, t, *__: seen[label].extend([c, t]) or {})  # noqa: B023
+        monkeypatch.setattr(_language, "fit", lambda model, data, *_: seen[label].append(data.copy()))  # noqa: B023
+        monkeypatch.setattr(_language, "processed", lambda *_: {"capacity": 1.0})
+        monkeypatch.setattr(_language, "measure", lambda _, c, t, *__: seen[label].extend([c, t]) or {})  # noqa: B023
         seen[label] = []
         language_model.train(generator(0, "t", 0), 1, **arm_of(settings, label))
-    monkeypatch.setattr(ngram, "loss", lambda tables, test: seen["bigram"].append(test) or 1.0)
+    monkeypatch.setattr(_ngram, "loss", lambda tables, test: seen["bigram"].append(test) or 1.0)
     seen["bigram"] = []
     language_model.line(generator(0, "t", 0), 1, **arm_of(settings, "bigram"))
     for one, two in pairwise(seen[label] for label in LABELS):
@@ -111,15 +111,15 @@ def test_every_arm_of_a_run_sees_the_same_windows(settings, monkeypatch):
 
 def test_a_pass_shows_every_window_once_and_four_passes_are_the_most(settings):
     text = arm_of(settings, "dense")["text"]
-    everything = language_model.windows(corpus.load(())["training"], text["tokens"])
+    everything = _language.windows(_corpus.load(())["training"], text["tokens"])
     steps = 2 * len(everything) // text["batch"]
-    drawn = language_model.draw(np.random.default_rng(0), **text | {"steps": steps})[0].reshape(-1, 33)
+    drawn = _language.draw(np.random.default_rng(0), **text | {"steps": steps})[0].reshape(-1, 33)
     _, count = np.unique(drawn, axis=0, return_counts=True)
     _, there = np.unique(everything, axis=0, return_counts=True)
     assert (count <= 2 * there).all()
     assert (everything[1:, 0] == everything[:-1, -1]).all()  # no byte goes unpredicted
     with pytest.raises(ValueError, match="at most 4 times"):
-        language_model.draw(np.random.default_rng(0), **text | {"steps": 3 * steps})
+        _language.draw(np.random.default_rng(0), **text | {"steps": 3 * steps})
 
 
 # --- n-grams ----------------------------------------------------------------------------------------------------------
@@ -132,33 +132,33 @@ def bytes_of(rows, width, seed):
 
 @pytest.mark.parametrize("order", [1, 2, 4])
 def test_probabilities_sum_to_one_and_beat_the_uniform_law(order):
-    tables = ngram.fit(bytes_of(50, 9, 0), order)
+    tables = _ngram.fit(bytes_of(50, 9, 0), order)
     context = bytes_of(5, 6, 1)
     every = [np.column_stack([context, np.full(5, b, np.uint8)]) for b in range(256)]
-    total = sum(ngram.probability(tables, w)[:, -1] for w in every)
+    total = sum(_ngram.probability(tables, w)[:, -1] for w in every)
     assert total == pytest.approx([1.0] * 5, abs=1e-12)
-    assert ngram.loss(tables, bytes_of(20, 9, 2)) < np.log(256) / 2
+    assert _ngram.loss(tables, bytes_of(20, 9, 2)) < np.log(256) / 2
 
 
 def test_witten_bell_by_hand():
     """Windows abab and abac: a follows b twice, c... by counting."""
     windows = np.frombuffer(b"ababaabc", np.uint8).reshape(2, 4)
-    tables = ngram.fit(windows, 2)
+    tables = _ngram.fit(windows, 2)
     # unigrams: a 4, b 3, c 1, three different bytes; after b: a 1, c 1
     p_a = (4 + 3 / 256) / 11
-    assert ngram.probability(tables, np.frombuffer(b"ba", np.uint8)[None])[0, 0] == pytest.approx(
+    assert _ngram.probability(tables, np.frombuffer(b"ba", np.uint8)[None])[0, 0] == pytest.approx(
         (1 + 2 * p_a) / 4, rel=1e-12
     )
     # nothing follows c, so what follows it is as frequent as anywhere
-    assert ngram.probability(tables, np.frombuffer(b"ca", np.uint8)[None])[0, 0] == pytest.approx(p_a, rel=1e-12)
+    assert _ngram.probability(tables, np.frombuffer(b"ca", np.uint8)[None])[0, 0] == pytest.approx(p_a, rel=1e-12)
 
 
 def test_a_context_ends_where_its_window_begins():
     windows = np.frombuffer(b"abcdabcd", np.uint8).reshape(2, 4)
-    assert not (ngram.fit(windows, 2)[1].gram == ord("d") * 256 + ord("a")).any()
-    tables = ngram.fit(windows, 4)
-    short = ngram.probability(tables[:2], windows)[:, 0]
-    assert ngram.probability(tables, windows)[:, 0] == pytest.approx(short, rel=1e-12)
+    assert not (_ngram.fit(windows, 2)[1].gram == ord("d") * 256 + ord("a")).any()
+    tables = _ngram.fit(windows, 4)
+    short = _ngram.probability(tables[:2], windows)[:, 0]
+    assert _ngram.probability(tables, windows)[:, 0] == pytest.approx(short, rel=1e-12)
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
@@ -168,8 +168,8 @@ def test_a_context_ends_where_its_window_begins():
 def test_one_step_reaches_every_parameter(settings, label):
     torch.manual_seed(0)
     model = model_of(settings, label)
-    x = torch.from_numpy(language_model.windows(corpus.load(())["training"], 32)[:8].astype(np.int64))
-    loss = language_model.loss_of(model, x)
+    x = torch.from_numpy(_language.windows(_corpus.load(())["training"], 32)[:8].astype(np.int64))
+    loss = _language.loss_of(model, x)
     loss.backward()
     assert torch.isfinite(loss)
     assert abs(float(loss.detach()) - np.log(256)) < 1.5
@@ -197,18 +197,18 @@ def test_gates_of_all_arms_have_one_scale(settings):
     """Logits before the softmax: spread of about 1 for learned and for GrAP gates."""
     x = torch.nn.functional.layer_norm(torch.randn(4, 32, 16, generator=torch.Generator().manual_seed(1)), (16,))
     for label in ("linear top-1", "LocMoE", "centred", "orthogonal map"):
-        router = language_model.routers_of(model_of(settings, label))[0]
+        router = _language.routers_of(model_of(settings, label))[0]
         log = router(x).probability.log()
         spread = (log - log.mean(-1, keepdim=True)).detach().std() / 0.75**0.5
         assert 0.6 < float(spread) < 1.5, label
 
 
 def calibrated(settings, label):
-    from simulations.causal import calibrate
+    from simulations._causal import calibrate
 
     model = model_of(settings, label).eval()
-    routers = language_model.routers_of(model)
-    text = torch.from_numpy(language_model.windows(corpus.load(())["calibration"], 32)[:24].astype(np.int64))[:, :-1]
+    routers = _language.routers_of(model)
+    text = torch.from_numpy(_language.windows(_corpus.load(())["calibration"], 32)[:24].astype(np.int64))[:, :-1]
     torch.manual_seed(5)
     calibrate(model, routers, [text[:12], text[12:]])
     return model, routers, text
@@ -306,7 +306,7 @@ def _attention(block, x):
 
 
 def test_random_keep_takes_candidates_of_its_expert_without_regard_to_place(settings):
-    routers = language_model.routers_of(model_of(settings, "random keep"))
+    routers = _language.routers_of(model_of(settings, "random keep"))
     x = torch.randn(1, 32, 16, generator=torch.Generator().manual_seed(2)).expand(2000, -1, -1)
     torch.manual_seed(0)
     routing = routers[0](x)
@@ -326,7 +326,7 @@ def test_random_keep_takes_candidates_of_its_expert_without_regard_to_place(sett
 def test_no_step_waits_for_the_device(settings, label):
     """On torch's meta device there are no values, so whatever looks at one raises."""
     model = model_of(settings | {"layers": 1}, label).to("meta")
-    counted = language_model.fit(model, np.zeros((1, 4, 33), np.uint8), 0.01, 0.01, "meta")
+    counted = _language.fit(model, np.zeros((1, 4, 33), np.uint8), 0.01, 0.01, "meta")
     assert {value.device.type for value in counted.values()} == {"meta"}
 
 
@@ -334,7 +334,7 @@ def test_the_test_of_waiting_can_fail(settings):
     """A capacity that follows measurements looks at them, every 50 steps."""
     model = model_of(settings | {"layers": 1}, "resonance, by theory").to("meta")
     with pytest.raises(RuntimeError, match="meta"):
-        language_model.fit(model, np.zeros((1, 4, 33), np.uint8), 0.01, 0.01, "meta")
+        _language.fit(model, np.zeros((1, 4, 33), np.uint8), 0.01, 0.01, "meta")
 
 
 @pytest.mark.parametrize("label", LABELS)

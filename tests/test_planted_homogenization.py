@@ -8,13 +8,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="networks are trained: pip install 'resonance-theory[training]'")
 
 from resonance_theory import homogenization  # noqa: E402
-from resonance_theory.evidence.sampling import generator  # noqa: E402
 from resonance_theory.evidence.studies.study import settings_of  # noqa: E402
 from resonance_theory.homogenization import cells  # noqa: E402
-from simulations import digits_mosaics, planted_homogenization, planted_training  # noqa: E402
-from simulations import homogenization_training as homogenization_study  # noqa: E402
-
-RULES = ("token_choice", "random_keep", "expert_choice", "resonance")
+from simulations import _metrics, _planted, planted_homogenization  # noqa: E402
+from simulations._rules import WITH_RANDOM, dispatch  # noqa: E402
+from tests.trainings import assert_measured, assert_repeats, of_run, train  # noqa: E402
 
 
 def unit(rng, experts, dim, orthonormal):
@@ -23,7 +21,7 @@ def unit(rng, experts, dim, orthonormal):
 
 
 @pytest.mark.parametrize("orthonormal", [True, False])
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", WITH_RANDOM)
 def test_laws_against_samples(rule, orthonormal):
     """Few tokens in few dimensions, where a threshold for all samples or a wrong share would be far off."""
     if rule == "resonance" and not orthonormal:
@@ -32,10 +30,10 @@ def test_laws_against_samples(rule, orthonormal):
     tokens, dim, experts, capacity = 12, 6, 3, 2
     gates = unit(rng, experts, dim, orthonormal)
     x = rng.normal(size=(8000, tokens, dim))
-    affinity = planted_training.cosine(x, gates.T)
-    token, used = digits_mosaics.keep(affinity, rule, capacity, rng)
+    affinity = _planted.cosine(x, gates.T)
+    token, used = dispatch(affinity, rule, capacity, rng)
     sample, expert, slot = np.nonzero(used)
-    measured = homogenization_study.spread(x[sample, token[sample, expert, slot]], expert)
+    measured = _metrics.spread(x[sample, token[sample, expert, slot]], expert)
     law = planted_homogenization.laws(gates, rule, tokens, capacity)
     assert measured["calinski-harabasz"] == pytest.approx(law["calinski-harabasz law"], rel=0.03)
     assert measured["centroid distance"] == pytest.approx(law["centroid distance law"], abs=0.01)
@@ -43,7 +41,7 @@ def test_laws_against_samples(rule, orthonormal):
     assert load.max() / load.sum() == pytest.approx(law["heaviest share law"], abs=0.004)
     assert float(homogenization.dispatch_entropy(load)) == pytest.approx(law["entropy law"], abs=0.003)
     if rule in ("token_choice", "random_keep"):
-        far = homogenization_study.distances(x, token, used)["token distance at one expert"]
+        far = _metrics.distances(x, token, used)["token distance at one expert"]
         assert far.mean() == pytest.approx(law["token distance at one expert law"], abs=0.012)
         assert law["token distance at one expert law"] < 0.85  # and 1 before routing
     if rule == "resonance":  # H3 with one threshold for all samples is another number
@@ -105,14 +103,14 @@ def counts():
     """One tiny run of every arm, twice."""
     change = {"checkpoints": [0, 3], "batch": 4, "samples": 60, "blank": 40, "tokens": 16, "dim": 8, "capacity": 3}
     arms = planted_homogenization.arms(settings_of("planted_homogenization", full=True) | change)
-    return {arm.label: (arm, arm.train(generator(0, "t", 0), 2, **arm.parameters)) for arm in arms}
+    return {arm.label: (arm, train(arm)) for arm in arms}
 
 
 def test_every_arm_in_small(counts):
     starts = {}
     for arm, found in counts.values():
         for run in range(2):
-            v = {key.rpartition("/")[0]: c / arm.per for key, c in found.items() if key.endswith(f"/{run}")}
+            v = of_run(found, arm.per, run)
             for at in ("@0", "@end"):
                 assert 0.25 <= v[f"heaviest share {at}"] <= 1
                 assert 0 <= v[f"entropy {at}"] <= math.log(4) + 1e-5
@@ -142,20 +140,8 @@ def test_every_arm_in_small(counts):
 
 def test_a_run_is_a_function_of_its_stream(counts):
     arm, found = counts["free, skewed, resonance, balance"]
-    assert arm.train(generator(0, "t", 0), 2, **arm.parameters) == found
-    assert arm.train(generator(1, "t", 0), 2, **arm.parameters) != found
+    assert_repeats(arm, found)
 
 
-@pytest.mark.parametrize("full", [False, True])
-def test_what_is_compared_is_measured(counts, full):
-    settings = settings_of("planted_homogenization", full=full)
-    steps = [f"@{step}" for step in settings["checkpoints"][:-1]] + ["@end"]
-    assert steps[0] == "@0"
-    assert len(counts) >= len(settings["arms"])
-    for row in settings["comparisons"]:
-        for side, metric in (("first", row["metric"]), ("second", row.get("against", row["metric"]))):
-            name, _, step = metric.rpartition(" @")
-            assert f"@{step}" in steps
-            if side in row:
-                known = counts[row[side]][1]
-                assert f"{name} @{step if step == 'end' else 0}/0" in known
+def test_what_is_compared_is_measured(counts):
+    assert_measured("planted_homogenization", {label: found for label, (_, found) in counts.items()})

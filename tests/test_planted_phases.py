@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-from resonance_theory.evidence.sampling import generator
 from resonance_theory.evidence.studies.study import settings_of
-from resonance_theory.rules import expert_choice, resonance, token_choice
-from resonance_theory.rules.dependence import BetaBinomial
-from resonance_theory.tokens import planted as planted_
+from resonance_theory.rules import Rates, token_choice
 from resonance_theory.tokens.samplers import Dependent
-from simulations import planted_laws, planted_phases, planted_training
-from simulations.planted_laws import RULES, binomial, foretell, least, observe, repaired
+from simulations import _planted, _planted_laws, planted_phases, planted_training
+from simulations._planted_laws import binomial, least, observe, predict, repaired
+from simulations._rules import RULES, success
+from tests.trainings import assert_repeats, of_run, train
 
 # --- the measurements -------------------------------------------------------------------------------------------------
 
@@ -20,14 +19,14 @@ def test_counts_at_the_nodes_by_hand():
     value, counted = rng.integers(0, 6, (30, 7)).astype(float), rng.random((30, 7)) < 0.6
     nodes = np.array([0.0, 1.0, 2.5, 3.0, 3.0, 5.0, 9.0])
     expected = [[sum(v >= a and c for v, c in zip(row, mine)) for a in nodes] for row, mine in zip(value, counted)]
-    number = planted_laws.reach(value, counted, nodes)
+    number = _planted_laws.reach(value, counted, nodes)
     assert number.tolist() == expected
-    p, correlation = planted_laws.moments(number, 7)
+    p, correlation = _planted_laws.moments(number, 7)
     assert p == pytest.approx(np.mean(expected, axis=0) / 7)
     for column, share, kappa in zip(np.transpose(expected), p, correlation):
         variance = 7 * share * (1 - share) * (1 + 6 * kappa)
         assert kappa == 0 or variance == pytest.approx(column.var(ddof=1))
-    found = planted_laws.distribution(number, 7)
+    found = _planted_laws.distribution(number, 7)
     assert found == pytest.approx([np.mean([n <= c for row in expected for n in row]) for c in range(8)])
 
 
@@ -37,8 +36,8 @@ def planted_tokens():
     gates = np.eye(8, 3, dtype=np.float32)
 
     def sample(seed, size, shared):
-        x, place, label = planted_training.draw(np.random.default_rng(seed), size, 16, 8, 3, 2.0, shared)
-        return planted_training.cosine(x, gates), place, label
+        x, place, label = _planted.draw(np.random.default_rng(seed), size, 16, 8, 3, 2.0, shared)
+        return _planted.cosine(x, gates), place, label
 
     return sample
 
@@ -53,13 +52,13 @@ def test_ranks_succeed_where_the_routers_do(planted_tokens):
     assert table[1, 2] == pytest.approx((routed[label == 1] == 2).mean())
 
 
-def test_foretold_laws_by_hand():
+def test_predicted_laws_by_hand():
     """Few enough tokens of a class that each is a node: the laws are plain averages over tokens and samples."""
     rng = np.random.default_rng(2)
     samples, tokens, capacity = 40, 5, 2
     affinity, place = rng.normal(size=(samples, tokens, 2)), rng.integers(0, tokens, samples)
     label = np.arange(samples) % 2
-    found = foretell(affinity, place, label)
+    found = predict(affinity, place, label)
     background = [[affinity[b, t] for t in range(tokens) if t != place[b]] for b in range(samples)]
     success = dict.fromkeys(RULES, 0.0)
     for i in range(2):
@@ -71,10 +70,10 @@ def test_foretold_laws_by_hand():
         success["token_choice"] += 0.5 * found.hit[i] * np.mean([min(1, capacity / (n + 1)) for n in number])
         ahead = [
             [sum(r[i] >= a for r in row) < capacity for row in background]
-            for a in planted_laws.spread([a[i] for a in own])
+            for a in _planted_laws.quantiles([a[i] for a in own])
         ]
         success["expert_choice"] += 0.5 * np.mean(ahead)
-        nodes = planted_laws.spread([a[i] for a in hit])
+        nodes = _planted_laws.quantiles([a[i] for a in hit])
         ahead = [[sum(r[i] >= a and r.argmax() == i for r in row) for row in background] for a in nodes]
         success["resonance"] += 0.5 * found.hit[i] * np.mean(np.array(ahead) < capacity)
         assert found.rho[i] == pytest.approx(np.mean(ahead) / 4 / found.load[i])
@@ -84,33 +83,33 @@ def test_foretold_laws_by_hand():
 @pytest.fixture(scope="module")
 def exact():
     """Planted isotropic tokens, whose laws are known without samples."""
-    law = planted_.planted(2.0, 8, 3)
-    return {
-        "token_choice": token_choice.success(16, 3, 3, hit=float(law.weight @ law.hit)),
-        "expert_choice": expert_choice.success(16, 3, false_positive=law.false_positive, weight=law.weight),
-        "resonance": resonance.success(16, 3, hit=law.hit, candidate_tail=law.candidate_tail, weight=law.weight),
-    }
+    return success(16, 3, Rates.planted(2.0, 8, 3))
+
+
+def rate(made, rule, law, tokens, capacity):
+    read, rates = made(rule, law)
+    return read.success(tokens, capacity, rates)
 
 
 def test_independent_background_obeys_all_three_laws(planted_tokens, exact):
-    found = foretell(*planted_tokens(3, 6000, 0.0))
+    found = predict(*planted_tokens(3, 6000, 0.0))
     assert found.dispersion == pytest.approx(1, abs=0.06)
     assert np.isfinite(found.rho).all()
-    for rule, rate in exact.items():
+    for rule, expected in exact.items():
         law = found.laws[rule]
         assert law.weight.sum() == pytest.approx(1)
-        for value in (binomial(rule, law, "success", 16, 3, capacity=3), law.curve[2],
-                      repaired(rule, law, "success", 16, 3, capacity=3)):  # fmt: skip
-            assert value == pytest.approx(rate, abs=0.025)  # four standard deviations of the hit rate and a little
+        for value in (rate(binomial, rule, law, 16, 3), law.curve[2],
+                      rate(repaired, rule, law, 16, 3)):  # fmt: skip
+            assert value == pytest.approx(expected, abs=0.025)  # four standard deviations of the hit rate and a little
 
 
 def test_correlated_background_breaks_the_binomial_law_alone(planted_tokens):
-    found = foretell(*planted_tokens(4, 6000, 0.5))
+    found = predict(*planted_tokens(4, 6000, 0.5))
     curves = observe(*planted_tokens(5, 6000, 0.5))[1]
     assert found.dispersion > 2
     for rule, law in found.laws.items():
-        values = [binomial(rule, law, "success", 16, 3, capacity=3), law.curve[2],
-                  repaired(rule, law, "success", 16, 3, capacity=3)]  # fmt: skip
+        values = [rate(binomial, rule, law, 16, 3), law.curve[2],
+                  rate(repaired, rule, law, 16, 3)]  # fmt: skip
         wrong, mixture, beta_binomial = (abs(value - curves[rule][2]) for value in values)
         assert mixture < 0.03
         assert beta_binomial < 0.03
@@ -121,22 +120,22 @@ def test_beta_binomial_tokens_are_recognised():
     """Counts drawn from the repair's own model: the known correlation is found, and its law comes out."""
     model = Dependent(2.0, 16, 4, correlation=0.2)
     drawn = model.affinity(np.random.default_rng(6), 5000, 24)
-    law = foretell(drawn.values, drawn.position, drawn.expert).laws
+    law = predict(drawn.values, drawn.position, drawn.expert).laws
     assert law["token_choice"].correlation == pytest.approx([0.2] * 4, abs=0.03)
-    planted = model.law()
-    rate = BetaBinomial(0.2).success(24, 4, 4, hit=float(planted.weight @ planted.hit))
-    assert repaired("token_choice", law["token_choice"], "success", 24, 4, capacity=4) == pytest.approx(rate, abs=0.025)
-    assert binomial("token_choice", law["token_choice"], "success", 24, 4, capacity=4) < rate - 0.03
+    exact = token_choice.success(24, 4, model.rates())
+    assert rate(repaired, "token_choice", law["token_choice"], 24, 4) == pytest.approx(exact, abs=0.025)
+    assert rate(binomial, "token_choice", law["token_choice"], 24, 4) < exact - 0.03
 
 
 @pytest.mark.parametrize("rule", list(RULES))
 @pytest.mark.parametrize("function", [binomial, repaired])
 def test_least_capacities_are_least(planted_tokens, rule, function):
-    found = foretell(*planted_tokens(7, 500, 0.3))
+    found = predict(*planted_tokens(7, 500, 0.3))
     law, target = found.laws[rule], 0.8 * float(found.share @ found.hit)
-    c = function(rule, law, "least_capacity", 16, 3, target=target)
-    assert function(rule, law, "success", 16, 3, capacity=int(c)) >= target
-    assert c == 1 or function(rule, law, "success", 16, 3, capacity=int(c) - 1) < target
+    read, rates = function(rule, law)
+    c = int(read.least_capacity(target, 16, rates))
+    assert rate(function, rule, law, 16, c) >= target
+    assert c == 1 or rate(function, rule, law, 16, c - 1) < target
     assert least(np.array([0.1, 0.4, 0.4, 0.5]), 0.4) == 2
     assert least(np.array([0.1, 0.4]), 0.5) == 2
 
@@ -145,15 +144,15 @@ def test_a_class_that_is_never_hit_leaves_no_percentile():
     rng = np.random.default_rng(8)
     affinity, place, label = rng.normal(size=(60, 6, 3)), rng.integers(0, 6, 60), np.arange(60) % 3
     affinity[..., 2] -= 100
-    found = foretell(affinity, place, label)
+    found = predict(affinity, place, label)
     assert np.isnan(found.rho).tolist() == [False, False, True]
     assert (found.hit[2], found.load[2]) == (0, 0)
     for rule, law in found.laws.items():
         for function in (binomial, repaired):
-            assert 0 < function(rule, law, "success", 6, 3, capacity=2) < 1
-    assert binomial("resonance", planted_laws.at_mean(found, found.rho * found.load), "success", 6, 3, capacity=2) > 0
+            assert 0 < rate(function, rule, law, 6, 2) < 1
+    assert rate(binomial, "resonance", _planted_laws.at_mean(found, found.rho * found.load), 6, 2) > 0
     affinity[np.arange(60), place] = -np.eye(3)[label]  # nobody is ever hit
-    assert np.isnan(foretell(affinity, place, label).rho).all()
+    assert np.isnan(predict(affinity, place, label).rho).all()
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -178,7 +177,7 @@ def needs_torch():
 @pytest.mark.parametrize("kind", ["free", "dense", "orthogonal", "embedding"])
 def test_gates_and_logits_by_hand(needs_torch, kind):
     dim, experts, scale = 6, 3, 2.0
-    net = planted_phases.network(kind, dim, experts, scale, seed=3)
+    net = _planted.network(kind, dim, experts, scale, seed=3)
     x = np.random.default_rng(9).normal(size=(4, 5, dim)).astype(np.float32)
     for _ in range(2):  # as it starts, and after a step of training
         logits, affinity = planted_phases.forward(net, x, "resonance", 2)
@@ -194,7 +193,7 @@ def test_gates_and_logits_by_hand(needs_torch, kind):
             basis = net.gate(needs_torch.eye(dim)[None])[1][0].detach().numpy()
             assert basis.T @ basis == pytest.approx(np.eye(experts), abs=1e-5)  # still orthonormal
             gates = basis
-        expected = seen @ gates if kind == "dense" else planted_training.cosine(seen, gates)
+        expected = seen @ gates if kind == "dense" else _planted.cosine(seen, gates)
         assert affinity == pytest.approx(expected, abs=1e-5)
         detectors, offset = net.detectors.detach().numpy(), net.offset.detach().numpy()
         factor = 1.0 if kind == "dense" else scale
@@ -220,8 +219,8 @@ def tiny():
 def test_every_arm_in_small(needs_torch, tiny):
     starts = {}
     for arm in planted_phases.arms(tiny):
-        counts = arm.train(generator(0, "t", 0), 1, **arm.parameters)
-        value = {name.rpartition("/")[0]: count / arm.per for name, count in counts.items()}
+        counts = train(arm, 1)
+        value = of_run(counts, arm.per)
         for at in ("@0", "@25"):
             assert value[f"resonance {at}"] <= value[f"hit {at}"] + 1e-9
             for rule in RULES:
@@ -232,8 +231,7 @@ def test_every_arm_in_small(needs_torch, tiny):
         key = (arm.parameters["gate"], arm.parameters["shared"], arm.parameters["mean"])
         assert starts.setdefault(key, routing) == routing  # arms that train by another rule start from the same place
         assert (value["resonance @25"], value["hit @25"]) != (value["resonance @0"], value["hit @0"])
-    again = arm.train(generator(0, "t", 0), 1, **arm.parameters)
-    assert again == counts
+    assert_repeats(arm, counts, 1)
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -243,8 +241,7 @@ def test_comparisons_speak_of_what_is_measured(needs_torch, full):
     assert len(arms) == len(settings["arms"])
     short = {"tokens": 8, "dim": 8, "capacity": 2, "batch": 2, "samples": 30}
     checkpoints = settings["checkpoints"]
-    parameters = next(iter(arms.values())).parameters | short | {"checkpoints": [0, 20]}
-    counts = next(iter(arms.values())).train(generator(0, "t", 0), 1, **parameters)
+    counts = train(next(iter(arms.values())), 1, **short, checkpoints=[0, 20])
     names = {name.rpartition("/")[0].replace(" @20", f" @{checkpoints[-1]}") for name in counts}
     for row in settings["comparisons"]:
         assert {row["first"], row["second"]} <= set(arms)

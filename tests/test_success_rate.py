@@ -43,7 +43,7 @@ def test_the_sampler_counts_what_the_router_keeps(seed, sampler, s, n, width, si
     """One routing at the largest capacity says the same as routing at each capacity on its own."""
     top, d, trials, capacities = min(top, n), n * width, 7, list(range(1, s + 1))
     counts = success_rate.sample(
-        np.random.default_rng(seed), trials, sampler=sampler, tokens_per_sample=s, dim=d, experts=n, signal=signal,
+        np.random.default_rng(seed), trials, sampler=sampler, tokens=s, dim=d, experts=n, signal=signal,
         capacities=capacities, top=top,
     )  # fmt: skip
     scores, position, expert = drawn(seed, sampler, trials, s, d, n, signal)
@@ -59,7 +59,7 @@ def test_the_sampler_counts_what_the_router_keeps(seed, sampler, s, n, width, si
 def test_success_by_hand():
     """A sampler's counts against the definition, token by token, with no router at all."""
     s, n, d, trials = 6, 3, 6, 40
-    parameters = {"sampler": "vectors", "tokens_per_sample": s, "dim": d, "experts": n, "signal": 1.5}
+    parameters = {"sampler": "vectors", "tokens": s, "dim": d, "experts": n, "signal": 1.5}
     counts = success_rate.sample(np.random.default_rng(3), trials, capacities=[1, 2, 3], **parameters)
     batch = planted(np.random.default_rng(3), trials, s, d, n, 1.5)
     expected = dict.fromkeys(counts, 0)
@@ -142,7 +142,7 @@ def test_the_study_passes_and_rejects_every_wrong_law(small):
 
 @pytest.mark.parametrize("rule", ["token_choice", "expert_choice", "resonance"])
 def test_a_router_that_loses_a_slot_is_found(small, monkeypatch, rule):
-    module = getattr(success_rate, rule)
+    module = success_rate.RULES[rule]
     route = module.route
     monkeypatch.setattr(module, "route", lambda a, c, **top: without_first_slot(route(a, c, **top)))
     result = run_study("success_rate", seed=11, progress=None)

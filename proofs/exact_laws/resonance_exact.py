@@ -47,7 +47,7 @@ claim = Claim(
     source="ETR Definition 2 for the rule of ETR eq. 5-6 (arXiv 2406.00023); new (N4): no theorem for it is published",
     kind="equality",
     expected=Verdict.PROVED,
-    studies=("success_rate", "router_scale", "planted_training"),
+    studies=_skewed.STUDIES,
     truth=side(joint=True),
     mutant=side(joint=False),
     mutation="hit and affinity treated as independent",

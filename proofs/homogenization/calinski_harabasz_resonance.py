@@ -15,7 +15,7 @@ import mpmath
 import numpy as np
 import sympy as sp
 
-from proofs._isotropic import chunks, coin
+from proofs._isotropic import STUDIES, chunks, coin
 from resonance_theory import homogenization
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
@@ -43,13 +43,7 @@ claim = Claim(
     source="ETR eq. 13 evaluated for resonance; new (H3)",
     kind="equality",
     expected=Verdict.PROVED,
-    studies=(
-        "homogenization",
-        "homogenization_scale",
-        "homogenization_training",
-        "planted_homogenization",
-        "language_homogenization",
-    ),
+    studies=STUDIES,
     truth=side(-PHI / BELOW),
     mutant=side(-u / (n - 1)),
     mutation="losing gates at -u/(n-1), as if the projections of a kept token still summed to 0",

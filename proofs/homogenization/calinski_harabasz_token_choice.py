@@ -14,7 +14,7 @@ import mpmath
 import numpy as np
 import sympy as sp
 
-from proofs._isotropic import chunks, coin, unit_tokens
+from proofs._isotropic import STUDIES, chunks, coin, unit_tokens
 from resonance_theory import homogenization
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
@@ -35,13 +35,7 @@ claim = Claim(
     source="ETR eq. 13 evaluated; new (H2)",
     kind="equality",
     expected=Verdict.PROVED,
-    studies=(
-        "homogenization",
-        "homogenization_scale",
-        "homogenization_training",
-        "planted_homogenization",
-        "language_homogenization",
-    ),
+    studies=STUDIES,
     truth=side(n / (n - 1)),
     mutant=side(sp.Integer(1)),
     mutation="B = e_n², the centroid without its components along the losing gates",

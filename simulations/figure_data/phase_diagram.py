@@ -1,4 +1,4 @@
-"""Success of the three rules over the false-positive rate and the capacity, and where the order of two rules changes (N6).
+"""Success of the three rules over the false-positive rate and the capacity, and where the order of two rules changes.
 
 A discriminative token of one fixed affinity a, among isotropic tokens and orthonormal gates: q = q(a) and h = h(a), so
 one coordinate stands for both; it hits its expert with one probability. Crossovers with token choice are quantiles of
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, special
 
-from resonance_theory.rules import expert_choice, resonance, token_choice
+from resonance_theory.rules import Rates, expert_choice, resonance, token_choice
 from resonance_theory.tokens import candidates, caps, signals
 
 TOKENS, EXPERTS, DIM, SIGNAL = 256, 8, 64, 2.0
@@ -26,8 +26,9 @@ def compute() -> dict[str, Any]:
     hit = float(signals.hit_rate(SIGNAL, EXPERTS))
     q = np.geomspace(1e-3, 0.5, 49)
     capacity = np.unique(np.geomspace(1, TOKENS // 2, 56).round().astype(int))
-    others = token_choice.success(TOKENS, EXPERTS, capacity, hit=hit)
-    lost = {p: token_choice.failure(TOKENS, EXPERTS, capacity, hit=p) for p in (1.0, hit)}
+    at = Rates(hit=hit, false_positive=q, candidate_tail=tail(q))
+    others = token_choice.success(TOKENS, capacity, Rates(experts=EXPERTS, hit=hit))
+    lost = {p: token_choice.failure(TOKENS, capacity, Rates(experts=EXPERTS, hit=p)) for p in (1.0, hit)}
     with_expert_choice = special.betaincinv(capacity, TOKENS - capacity, lost[hit])
     quantile = special.betaincinv(capacity, TOKENS - capacity, lost[1.0])  # of h
     return {
@@ -38,8 +39,8 @@ def compute() -> dict[str, Any]:
         "false_positive": q,
         "capacity": capacity,
         "token_choice": others,
-        "expert_choice": expert_choice.success(TOKENS, capacity[:, None], false_positive=q),
-        "resonance": resonance.success(TOKENS, capacity[:, None], hit=hit, candidate_tail=tail(q)),
+        "expert_choice": expert_choice.success(TOKENS, capacity[:, None], at),
+        "resonance": resonance.success(TOKENS, capacity[:, None], at),
         "expert_choice_over_token_choice": with_expert_choice,
         "resonance_over_token_choice": [_invert(h) for h in quantile],
         "resonance_over_expert_choice": [_level(int(c), hit) for c in capacity],
@@ -58,8 +59,8 @@ def _level(capacity: int, hit: float) -> float | None:
 
     def lead(x: float) -> float:
         q = float(np.exp(x))
-        rate = resonance.success(TOKENS, capacity, hit=hit, candidate_tail=tail(q))
-        return float(rate - expert_choice.success(TOKENS, capacity, false_positive=q))
+        at = Rates(hit=hit, false_positive=q, candidate_tail=tail(q))
+        return float(resonance.success(TOKENS, capacity, at) - expert_choice.success(TOKENS, capacity, at))
 
     low, high = np.log(1e-6), np.log(0.5)
     return float(np.exp(optimize.brentq(lead, low, high, xtol=1e-14))) if lead(low) < 0 < lead(high) else None

@@ -1,4 +1,4 @@
-"""The audit of the embedded hidden states, cut to what its figure shows: drops measured and predicted, by layer (N11)."""
+"""The audit of the embedded hidden states, cut to what its figure shows: drops measured and predicted, by layer."""
 
 from __future__ import annotations
 

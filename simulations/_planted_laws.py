@@ -1,9 +1,9 @@
-"""What single tokens, and counts over whole samples, foretell of the three rules; and what the rules then do.
+"""What single tokens, and counts over whole samples, predict of the three rules; and what the rules then do.
 
-`foretell` looks at one set of samples, token by token: for each class the hit rate and the planted affinity's law given a
+`predict` looks at one set of samples, token by token: for each class the hit rate and the planted affinity's law given a
 hit (`NODES` quantiles), and how many of a sample's background tokens reach each of these affinities. The mean of those
-counts is the tail h (for expert choice q, for token choice the share π) of the binomial laws (N1, section 3, N4). Their
-variance gives the beta-binomial repair for dependent tokens (N11), their whole distribution the exact mixture over
+counts is the tail h (for expert choice q, for token choice the share π) of the binomial laws. Their variance gives the
+beta-binomial repair for dependent tokens (claim: dependent_counts), their whole distribution the exact mixture over
 whatever a sample's tokens share, as the planted token is independent of them.
 
 `observe` ranks the planted tokens of another set: a rule succeeds at capacity C where fewer than C go before.
@@ -11,14 +11,14 @@ whatever a sample's tokens share, as the planted token is independent of them.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resonance_theory.rules import dependence, expert_choice, resonance, token_choice
+from resonance_theory.rules import BetaBinomial, Rates, Rule, resonance, token_choice
+from simulations._rules import RULES
 
-RULES = {"token_choice": token_choice, "expert_choice": expert_choice, "resonance": resonance}
 NODES = 48  # of each class
 
 Floats = NDArray[np.float64]
@@ -43,7 +43,7 @@ class Law(NamedTuple):
         return Law(joined[0], joined[1], joined[2], joined[3], np.sum(curve, axis=0))
 
 
-class Foretold(NamedTuple):
+class Prediction(NamedTuple):
     """Laws by rule, and what they are made of by class: hit, load π, means of q and h, and of h/π given a hit (NaN
     without a hit). `percentile`: h/π at the nodes of all classes that have a hit, with weights."""
 
@@ -58,7 +58,7 @@ class Foretold(NamedTuple):
     dispersion: float
 
 
-def spread(values: Floats) -> Floats:
+def quantiles(values: Floats) -> Floats:
     """Its `NODES` middle quantiles, each with the same weight."""
     return np.quantile(values, (np.arange(NODES) + 0.5) / NODES, method="inverted_cdf")
 
@@ -85,7 +85,7 @@ def distribution(number: Whole, trials: int) -> Floats:
     return np.bincount(number.ravel(), minlength=trials + 1).cumsum() / number.size
 
 
-def foretell(affinity: Floats, place: Whole, label: Whole) -> Foretold:
+def predict(affinity: Floats, place: Whole, label: Whole) -> Prediction:
     samples, tokens, experts = affinity.shape
     everyone = np.ones((samples, tokens), dtype=bool)
     everyone[np.arange(samples), place] = False
@@ -107,14 +107,14 @@ def foretell(affinity: Floats, place: Whole, label: Whole) -> Foretold:
         alone = (hit[[i]], load[[i]], correlation[[i]], share[[i]], share[i] * hit[i] * kept)
         parts["token_choice"].append(Law(*alone))
 
-        nodes = spread(value)
+        nodes = quantiles(value)
         number = reach(background[..., i], np.ones_like(chosen, dtype=bool), nodes)
         before = moments(number, tokens - 1)
         parts["expert_choice"].append(Law(one, *before, each, share[i] * distribution(number, tokens - 1)))
         q[i] = before[0].mean()
         h[i] = reach(background[..., i], chosen == i, nodes).mean() / (tokens - 1)
 
-        nodes = spread(value[found]) if found.any() else nodes  # never hit: the nodes have no say
+        nodes = quantiles(value[found]) if found.any() else nodes  # never hit: the nodes have no say
         number = reach(background[..., i], chosen == i, nodes)
         before = moments(number, tokens - 1)
         curve = share[i] * hit[i] * distribution(number, tokens - 1)
@@ -125,7 +125,7 @@ def foretell(affinity: Floats, place: Whole, label: Whole) -> Foretold:
             percentile.append((at, hit[i] * each))
     laws = {rule: Law.join(mine) for rule, mine in parts.items()}
     values, weights = (np.concatenate(both) for both in zip(*percentile)) if percentile else (np.zeros(0), np.zeros(0))
-    return Foretold(laws, share, hit, load, q, h, rho, (values, weights), dispersion(loads, tokens - 1))
+    return Prediction(laws, share, hit, load, q, h, rho, (values, weights), dispersion(loads, tokens - 1))
 
 
 def dispersion(loads: Whole, trials: int) -> float:
@@ -135,25 +135,22 @@ def dispersion(loads: Whole, trials: int) -> float:
     return float(loads.var(axis=0, ddof=1).sum() / binomial) if binomial else 1.0
 
 
-def binomial(rule: str, law: Law, verb: str, tokens: int, experts: int, **at: Any) -> float:
-    """`verb` ("success" or "least_capacity") of the rule's law for independent tokens."""
+def binomial(rule: str, law: Law) -> tuple[Rule, Rates]:
+    """The rule and its rates for independent tokens."""
     tail = {"token_choice": "load", "expert_choice": "false_positive", "resonance": "candidate_tail"}[rule]
-    values: dict[str, Any] = {tail: law.tail, "weight": law.weight}
-    values |= {} if rule == "expert_choice" else {"hit": law.hit}
-    values |= {"experts": experts} if rule == "token_choice" else {}
-    return float(getattr(RULES[rule], verb)(tokens=tokens, **at, **values))
+    return RULES[rule], Rates(hit=law.hit, weight=law.weight).replace(**{tail: law.tail})
 
 
-def repaired(rule: str, law: Law, verb: str, tokens: int, experts: int, **at: Any) -> float:
-    """The same where the counts are beta-binomial with the measured correlation (N11)."""
-    ahead = {} if rule == "token_choice" else {"percentile": 1.0}  # its tail counts only the tokens that go before
-    values: dict[str, Any] = {"hit": law.hit, "load": law.tail, "weight": law.weight, **ahead}
-    return float(
-        getattr(dependence.BetaBinomial(law.correlation), verb)(tokens=tokens, experts=experts, **at, **values)
-    )
+def repaired(rule: str, law: Law) -> tuple[Rule, Rates]:
+    """The same where the counts are beta-binomial with the measured correlation (claim: dependent_counts).
+
+    Where affinity decides, only tokens that go before are counted, so resonance reads them as candidates that all do.
+    """
+    rates = Rates(hit=law.hit, load=law.tail, weight=law.weight, counts=BetaBinomial(law.correlation))
+    return (token_choice, rates) if rule == "token_choice" else (resonance, rates.replace(percentile=1.0))
 
 
-def at_mean(found: Foretold, tail: Floats) -> Law:
+def at_mean(found: Prediction, tail: Floats) -> Law:
     """Resonance's law with one tail for each class in place of its distribution."""
     known = np.where(np.isnan(tail), 0.0, tail)  # a class that is never hit has no say
     return Law(found.hit, known, np.zeros_like(known), found.share, np.zeros(0))

@@ -63,8 +63,8 @@ def check(found: str, accepted: Sequence[str], python: str) -> None:
     """Raises Unavailable, a ValueError, unless the corpus is one whose hash the study's settings hold."""
     if found not in accepted:
         raise Unavailable(
-            f"the library of Python {python} is a corpus of SHA-256 {found}, which `corpora` in language_model.toml does "
-            "not hold: write it there to train on this text, or use a Python whose hash stands there"
+            f"the library of Python {python} is a corpus of SHA-256 {found}, which `corpora` in the study's TOML does not "
+            "hold: write it there to train on this text, or use a Python whose hash stands there"
         )
 
 
