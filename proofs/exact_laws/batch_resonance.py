@@ -119,9 +119,9 @@ def _(side: SimpleNamespace) -> Outcome:
         mean = (total - 1) * tail + outranks
         for samples in (1, 2, 3, 8, 20):
             exact = side.value(samples, total, tail, outranks, capacity)
-            given = {"hit": 1.0, "candidate_tail": float(tail), "rival": float(outranks)}
-            ours = float(Pooled(resonance, samples).success(total, capacity, Rates(**given)))
-            short = float(Pooled(resonance, samples).failure(total, capacity, Rates(**given)))
+            rates = Rates(candidate_tail=float(tail), rival=float(outranks))
+            ours = float(Pooled(resonance, samples).success(total, capacity, rates))
+            short = float(Pooled(resonance, samples).failure(total, capacity, rates))
             worst = max(worst, abs(ours / float(exact) - 1), abs(short / float(1 - exact) - 1) if exact < 1 else short)
             if worst > 1e-12:
                 return fails(
@@ -150,7 +150,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @cache
-def planted(top: int) -> tuple[planted_.Planted, np.ndarray]:
+def planted(top: int) -> tuple[Rates, np.ndarray]:
     joint = planted_.planted(3.0, 16, 4, top=top)
     return joint, rivals.rival(joint.affinity, 3.0, 16, 4, top=top)
 

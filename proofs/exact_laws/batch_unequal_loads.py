@@ -132,13 +132,13 @@ def _(side: SimpleNamespace) -> Outcome:
             ratio = (alike - direct) / (own - share)
             if not 0 <= ratio <= Fraction(samples - 1, samples) / (share * total):
                 return fails(f"B={samples}, s={total}, π={share}, r={own}: {float(ratio):.6f} from r = π")
-            given = {"load": float(share), "rival": float(own)}
-            ours = float(Pooled(token_choice, samples).success(total, capacity, Rates(experts=2, **given)))
-            short = float(Pooled(token_choice, samples).failure(total, capacity, Rates(experts=2, **given)))
+            rates = Rates(load=float(share), rival=float(own))
+            ours = float(Pooled(token_choice, samples).success(total, capacity, rates))
+            short = float(Pooled(token_choice, samples).failure(total, capacity, rates))
             worst = max(worst, abs(ours / float(direct) - 1), abs(short - float(1 - direct)))
             count += 1
         limit = min(1.0, capacity / float((total - 1) * share + own))
-        far = float(Pooled(token_choice, 200).success(total, capacity, Rates(experts=2, **given)))
+        far = float(Pooled(token_choice, 200).success(total, capacity, rates))
         if worst > 1e-12 or abs(far - limit) > 1e-3:
             return fails(f"the package errs by {worst:.1e}; 200 samples give {far}, the limit is {limit}")
     one, two = (float(side.value(b, 2, Fraction(1, 20), Fraction(9, 10), 1)) for b in (1, 2))

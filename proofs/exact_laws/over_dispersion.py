@@ -127,7 +127,8 @@ def sample(rng: np.random.Generator, trials: int, *, correlation: float, capacit
 
 def law(side: SimpleNamespace, *, correlation: float, capacity: int) -> dict[str, float]:
     kind = dependence.BetaBinomial(correlation if side.dispersed else 0.0)
-    return {"success": float(kind.success(64, 8, capacity, hit=signals.hit_rate(3.0, 8)))}
+    rates = Rates(experts=8, hit=signals.hit_rate(3.0, 8), counts=kind)
+    return {"success": float(token_choice.success(64, capacity, rates))}
 
 
 claim.simulate(
