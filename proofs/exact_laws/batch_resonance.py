@@ -119,9 +119,9 @@ def _(side: SimpleNamespace) -> Outcome:
         mean = (total - 1) * tail + outranks
         for samples in (1, 2, 3, 8, 20):
             exact = side.value(samples, total, tail, outranks, capacity)
-            rates = Rates(candidate_tail=float(tail), rival=float(outranks))
-            ours = float(Pooled(resonance, samples).success(total, capacity, rates))
-            short = float(Pooled(resonance, samples).failure(total, capacity, rates))
+            both = Rates(candidate_tail=float(tail), rival=float(outranks))
+            ours = float(Pooled(resonance, samples).success(total, capacity, both))
+            short = float(Pooled(resonance, samples).failure(total, capacity, both))
             worst = max(worst, abs(ours / float(exact) - 1), abs(short / float(1 - exact) - 1) if exact < 1 else short)
             if worst > 1e-12:
                 return fails(
