@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from resonance_theory.rules import Rates, _beta, _law, expert_choice, resonance, token_choice
+from resonance_theory.rules import BetaBinomial, Rates, _beta, _law, bounds, expert_choice, resonance, token_choice
 
 LARGEST = 2**52
 
@@ -634,3 +634,75 @@ def test_quadrature_range_and_nodes_reach_full_accuracy():
         for value, reference in ((t.log_mass, mass), (t.log_mean, mean)):
             worst = max(worst, abs(float((reference.log() - flint.arb(float(value))).mid())))
     assert worst < 4e-13
+
+
+# --- rates and bounds -------------------------------------------------------------------------------------------------
+
+
+def kullback_leibler(m, k, p):
+    """m KL(k/m || p) in 60 digits."""
+    with mp.workdps(60):
+        m, k, p = mp.mpf(int(m)), mp.mpf(int(k)), mp.mpf(float(p))
+        parts = [(k, p), (m - k, 1 - p)]
+        return sum((a * mp.log(a / m / b) if b else mp.inf) for a, b in parts if a)
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 17, 100, 10**6, 10**9, 10**12, 2**52])
+def test_rates_against_60_digits(m):
+    """Near the mean, where the two terms of the divergence nearly cancel, and at the ends."""
+    rng = np.random.default_rng(m % 1000)
+    for p in (0.0, 1.0, 0.5, 0.21 / 3, 1 / 27, 1e-9, 1 - 2**-53, *rng.random(4)):
+        spread = max(1.0, (m * p * (1 - p)) ** 0.5)
+        near = {int(min(max(m * p + z * spread, 0), m)) for z in (-9, -1, -0.01, 0, 0.01, 1, 9)}
+        for k in sorted(near | {0, 1, m // 2, m - 1, m}):
+            value, shift = bounds.rate(m, k, p)
+            wanted = kullback_leibler(m, k, p)
+            with mp.workdps(60):
+                side = mp.mpf(m) * mp.mpf(float(p)) - k
+            assert float(shift) == pytest.approx(float(side), rel=1e-12, abs=1e-300)
+            if wanted == mp.inf:
+                assert value == np.inf
+            else:
+                # relative to (shift)²/m, the size of the rate, whatever cancels in it
+                assert float(value) == pytest.approx(float(wanted), rel=1e-11, abs=1e-300), (m, k, p)
+
+
+def test_sharp_bounds_hold_at_every_size():
+    """The value lies between, from a few tokens to 2^52; no NaN near the mean (101 tokens, h = 0.07, 7 slots was one)."""
+    assert resonance.bounds(101, 7, Rates(candidate_tail=0.21 / 3)).upper == pytest.approx(0.5, abs=1e-15)
+    rng = np.random.default_rng(8)
+    s = np.floor(10 ** rng.uniform(0.4, 15, 4000)).astype(np.int64)
+    h = np.where(rng.random(4000) < 0.5, np.round(rng.random(4000), 2), rng.random(4000))
+    c = np.clip(np.rint((s - 1) * h + rng.normal(size=4000) * 2 * np.sqrt(s * h * (1 - h))), 1, s).astype(np.int64)
+    for kind in ("sharp", "chernoff"):
+        rates = Rates(false_positive=h, candidate_tail=h)
+        value = expert_choice.success(s, c, rates)
+        for rule in (expert_choice, resonance):
+            low, high = rule.bounds(s, c, rates, kind=kind)
+            assert np.all(low <= value * (1 + 1e-11))
+            assert np.all(value <= high * (1 + 1e-11))
+        assert np.all((low >= 0) & (high <= 1))
+    # Chernoff speaks on its side of the mean only, and meets the exact ends
+    assert expert_choice.bounds(101, 51, Rates(false_positive=0.5), kind="chernoff").upper == 1
+    below = expert_choice.bounds(101, 50, Rates(false_positive=0.5), kind="chernoff")
+    assert below.lower == 0
+    assert below.upper == pytest.approx(float(mp.exp(-kullback_leibler(100, 49, 0.5))), rel=1e-14)
+    one = expert_choice.bounds(11, 1, Rates(false_positive=[0.0, 1.0]), kind="chernoff")
+    np.testing.assert_allclose(one.lower, [1.0, 0.0])
+    np.testing.assert_allclose(one.upper, [1.0, 0.0])
+
+
+def test_ties_at_loads_of_none_and_all():
+    """A target equal to the rate, where an expert gets every token or none; weights and dependence are left to floats."""
+    assert token_choice.least_capacity(3 / 7, 7, Rates(load=1.0)) == 3
+    assert token_choice.least_capacity(np.nextafter(3 / 7, 1), 7, Rates(load=1.0)) == 4
+    assert token_choice.least_capacity(0.3, 7, Rates(load=0.0, hit=0.3)) == 1
+    assert token_choice.least_capacity(0.375, 2, Rates(experts=2, hit=0.5)) == 1
+    assert token_choice.least_capacity(0.75, 2, Rates(experts=2, top=1, counts=BetaBinomial(0.0))) == 1
+    assert expert_choice.least_capacity(0.75, 3, Rates(false_positive=0.5)) == 2
+    assert resonance.least_capacity(0.375, 3, Rates(candidate_tail=0.5, hit=0.5)) == 2
+    both = Rates(load=[0.5, 1.0], weight=[0.5, 0.5])
+    assert token_choice.least_capacity(float(token_choice.success(9, 4, both)) - 1e-9, 9, both) == 4
+    with pytest.raises(ValueError, match=r"tokens = 9007199254740992 must be"):
+        token_choice.least_capacity(0.5, 2**53, Rates(experts=2))
+    assert token_choice.least_capacity(0.5, 2**52, Rates(experts=2)) > 0

@@ -22,18 +22,16 @@ def rate(trials: ArrayLike, count: ArrayLike, p: ArrayLike) -> tuple[Floats, Flo
         count: whole numbers k, 0..m.
         p: probabilities, taken as exact doubles; the rate is infinite where p is 0 or 1 and excludes the count.
     """
+    from scipy.special import xlog1py, xlogy
+
     m, k, p = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (trials, count, p)))
     rest, q = m - k, 1.0 - p
     shift = -difference(k, m, p, 0.0)
-    inner = (k > 0) & (rest > 0) & (p > 0) & (q > 0)
-    safe_k, safe_rest = np.where(inner, k, 1.0), np.where(inner, rest, 1.0)
-    mean, other = np.where(inner, m * p, 1.0), np.where(inner, m * q, 1.0)
-    size = np.where(inner, shift, 0.0)
-    value = np.maximum(deviance(safe_k, mean, size) + deviance(safe_rest, other, -size), 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ends = np.where(k <= 0, -rest * np.log1p(-p), 0.0) + np.where(rest <= 0, -k * np.log(p), 0.0)
-    ends = np.where((k > 0) & (rest > 0), np.inf, np.where(((k <= 0) & (p <= 0)) | ((rest <= 0) & (q <= 0)), 0.0, ends))
-    return np.where(inner, value, ends), shift
+    inner = (k > 0) & (rest > 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = deviance(np.where(inner, k, 1.0), m * p, shift) + deviance(np.where(inner, rest, 1.0), m * q, -shift)
+    ends = np.where(k > 0, -xlogy(m, p), -xlog1py(m, -p))
+    return np.where(inner, np.maximum(value, 0.0), ends), shift
 
 
 def chernoff(s: Whole, c: Whole, h: Floats) -> tuple[Floats, Floats]:
