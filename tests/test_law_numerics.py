@@ -14,7 +14,17 @@ import numpy as np
 import pytest
 from scipy import special
 
-from resonance_theory.rules import BetaBinomial, Rates, _beta, _law, bounds, expert_choice, resonance, token_choice
+from resonance_theory.rules import (
+    BetaBinomial,
+    Rates,
+    _beta,
+    _law,
+    _ties,
+    bounds,
+    expert_choice,
+    resonance,
+    token_choice,
+)
 
 LARGEST = 2**52
 
@@ -706,3 +716,61 @@ def test_ties_at_loads_of_none_and_all():
     with pytest.raises(ValueError, match=r"tokens = 9007199254740992 must be"):
         token_choice.least_capacity(0.5, 2**53, Rates(experts=2))
     assert token_choice.least_capacity(0.5, 2**52, Rates(experts=2)) > 0
+
+
+def exact_rates(s, c, load, hit):
+    """(first, best): hit E min(1, C/(N+1)) and hit P(N < C), N ~ Bin(s-1, load), as rational numbers."""
+    mass = [comb(s - 1, j) * load**j * (1 - load) ** (s - 1 - j) for j in range(s)]
+    first = sum(m * min(Fraction(1), Fraction(c, j + 1)) for j, m in enumerate(mass))
+    return hit * first, hit * sum(mass[:c])
+
+
+def test_ties_are_decided_exactly():
+    """At, just above and just below the rational rate, by sums and by what is left of the target."""
+    rng = np.random.default_rng(4)
+    tiny = Fraction(1, 10**40)
+    for _ in range(60):
+        s = int(rng.integers(3, 14))
+        c, load = int(rng.integers(1, s)), Fraction(int(rng.integers(1, 8)), 8)
+        hit = Fraction(int(rng.integers(1, 5)), 4)
+        first, best = exact_rates(s, c, load, hit)
+        for goal, wanted in ((0, True), (-tiny, True), (tiny, False)):
+            assert _ties.share(s, c, load, hit, first + goal, None) is wanted
+            assert _ties.place(s, c, load, hit, best + goal) is wanted
+
+
+@pytest.mark.parametrize("load", [Fraction(1, 8), Fraction(1, 3), Fraction(7, 8)])
+def test_ties_beyond_exact_sums(monkeypatch, load):
+    """What is left of the target against the small term, on both sides of the mean; a tie of the two is left open."""
+    hit = Fraction(3, 4)
+    at = _beta.Threshold.ratio(np.array(load.numerator), np.array(load.denominator))
+    monkeypatch.setattr(_ties, "MOST", 0)
+    for s, c in ((12, 2), (40, 4), (40, 14), (40, 30), (40, 37), (200, 20), (200, 80)):
+        first, best = exact_rates(s, c, load, hit)
+        tail = _beta.tail(np.array(s), np.array(c), at)
+
+        def log_mean(tail=tail):
+            return bool(tail.lower), float(tail.log_mean)
+
+        lost = (hit if tail.lower else hit * c / (load * s)) - first
+        assert lost > 0
+        for step, wanted in ((-lost / 10**9, True), (lost / 10**9, False), (-lost / 2, True), (lost * 2, False)):
+            assert _ties.share(s, c, load, hit, first + step, log_mean) is wanted
+        assert _ties.share(s, c, load, hit, first + lost, log_mean) is False  # the bound itself is never attained
+        assert _ties.share(s, c, load, hit, first, log_mean) is None
+        assert _ties.place(s, c, load, hit, best) is None
+    assert _ties.place(10**6, 5 * 10**5, Fraction(1, 2), hit, hit / 2) is True
+    assert _ties.place(10**6, 5 * 10**5, Fraction(1, 2), hit, hit / 2 + Fraction(1, 10**30)) is False
+    assert _ties.place(10**6 + 1, 5 * 10**5, Fraction(1, 2), hit, hit / 2) is None
+
+
+def test_fields_of_one_element():
+    """Broadcasting, entry by entry."""
+    field = np.arange(6).reshape(3, 1, 2)
+    whole = np.broadcast_to(field, (4, 3, 5, 2))
+    for at in np.ndindex(whole.shape):
+        assert _ties.element(field, at) == whole[at]
+    assert _ties.element(7, (1, 2)) == 7
+    # rates 1/4, 3/4, 1 times the hit rate of the row, each attained
+    found = resonance.least_capacity([[0.125, 0.375], [0.25, 0.75]], 3, Rates(candidate_tail=0.5, hit=[[0.5], [1.0]]))
+    assert found.tolist() == [[1, 2], [1, 2]]

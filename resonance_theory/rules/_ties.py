@@ -51,25 +51,23 @@ def least(
             f"at the largest capacity, tokens = {int(s[index])}, the success rate is {float(best[index]):.12g}"
         )
 
-    def reached(c: Whole) -> Booleans:
+    def reached(c: Whole, open_: Booleans) -> Booleans:
         value = logs(c)
-        with np.errstate(invalid="ignore"):
-            loss, gain = np.exp(value.failure), np.exp(value.success)
-            met = np.where(goal >= 0.5, loss <= 1.0 - goal, gain >= goal)
-            close = np.where(
-                goal >= 0.5, np.abs(loss - (1.0 - goal)) <= _CLOSE * loss, np.abs(gain - goal) <= _CLOSE * goal
-            )
-        met = np.where(c >= s, True, met)
+        # from 1/2 on by the failure, whose complement is exact there
+        gain, wanted = np.exp(value.success), goal
+        gain, wanted = np.where(goal >= 0.5, 1.0 - goal, gain), np.where(goal >= 0.5, np.exp(value.failure), wanted)
+        met = np.asarray(gain >= wanted)
         if exact is not None:
-            for at in map(tuple, np.argwhere(close & (c < s)).tolist()):
+            close = open_ & (np.abs(gain - wanted) <= _CLOSE * wanted)
+            for at in map(tuple, np.argwhere(close).tolist()):
                 decided = exact(at, int(s[at]), int(c[at]), Fraction(float(goal[at])))
                 met[at] = met[at] if decided is None else decided
         return met
 
     high, low = s.astype(np.int64), np.zeros(shape, dtype=np.int64)
-    while np.any(high - low > 1):
+    while np.any(open_ := high - low > 1):
         middle = (low + high + 1) // 2
-        met = reached(middle)
+        met = reached(middle, open_)
         # where the bracket is closed, middle == high: nothing moves
         high, low = np.where(met, middle, high), np.where(met, low, np.minimum(middle, high - 1))
     return high
