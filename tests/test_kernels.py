@@ -13,6 +13,7 @@ import pytest
 
 import resonance_theory as rt
 from resonance_theory import kernels
+from resonance_theory.kernels import dispatch
 
 FIELDS = ("expert", "token", "slot", "load")
 
@@ -22,14 +23,15 @@ def library(request, monkeypatch):
     """A function from NumPy arrays to the library under test, with the backend that it names."""
     name = request.param
     if "naive" in name:
-        monkeypatch.setattr(kernels, "_found", lambda _: False)
+        monkeypatch.setattr("resonance_theory.kernels.dispatch.usable", lambda _: False)
     elif name != "array_api_strict":
         pytest.importorskip("numba")
-    monkeypatch.setattr(kernels, "_forked", name == "numba-serial")
+    if name == "numba-serial":
+        monkeypatch.setattr("resonance_theory.kernels.jit.forked", True)
     if name == "lent":  # the way of CuPy's arrays, with arrays of another library on the CPU
         strict = pytest.importorskip("array_api_strict")
         pytest.importorskip("torch")
-        monkeypatch.setattr(kernels, "_lent", lambda x: isinstance(x, type(strict.asarray(0))))
+        monkeypatch.setattr("resonance_theory.kernels.arrays.lent", lambda x: isinstance(x, type(strict.asarray(0))))
         return strict.asarray
     if name.startswith("torch"):
         return pytest.importorskip("torch").asarray
@@ -111,10 +113,10 @@ def test_routes_as_defined(library):
 
 def test_lent_arrays_are_not_copied(monkeypatch):
     strict, torch = pytest.importorskip("array_api_strict"), pytest.importorskip("torch")
-    monkeypatch.setattr(kernels, "_lent", lambda x: isinstance(x, type(strict.asarray(0))))
-    seen, real = [], kernels._route
+    monkeypatch.setattr("resonance_theory.kernels.arrays.lent", lambda x: isinstance(x, type(strict.asarray(0))))
+    seen, real = [], dispatch.route
     monkeypatch.setattr(
-        kernels, "_route", lambda *arguments: seen.append((arguments[0], real(*arguments))) or seen[-1][1]
+        dispatch, "route", lambda *arguments: seen.append((arguments[0], real(*arguments))) or seen[-1][1]
     )
     x = strict.asarray(np.random.default_rng(1).standard_normal((3, 50, 24)).astype(np.float32))
     kept = kernels.route(x, 4, 9)
@@ -155,7 +157,7 @@ def test_same_sets_as_the_rule_on_general_tokens(dtype):
 
 def test_eight_blocks_at_a_time_have_the_bits_of_one():
     numba = pytest.importorskip("numba")
-    from resonance_theory.kernels._vectors import block_sums, block_sums_by_eight
+    from resonance_theory.kernels.vectors import block_sums, block_sums_by_eight
 
     @numba.njit
     def both(x, block, one, eight):
@@ -219,7 +221,7 @@ def layouts():
 
 @pytest.mark.parametrize(("name", "x", "plain"), [pytest.param(*case, id=case[0]) for case in layouts()])
 def test_layouts(name, x, plain, monkeypatch):
-    monkeypatch.setattr(kernels, "_PIECE", 24 * 7)  # so that copies come in several pieces
+    monkeypatch.setattr("resonance_theory.kernels.arrays._PIECE", 24 * 7)  # so that copies come in several pieces
     for top in (1, 2):
         got, wanted = kernels.route(x, 4, 9, top=top), kernels.route(plain, 4, 9, top=top)
         assert all(np.array_equal(getattr(got, f), getattr(wanted, f)) for f in (*FIELDS, "sample"))
