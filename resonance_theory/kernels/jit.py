@@ -67,14 +67,14 @@ def _compiling() -> None:
     _say("compile", "compiling the routing kernels: 3 to 20 s, once for each type of tokens")
 
 
-class _Memory(caching.NullCache):  # type: ignore[misc]
+class _Memory(caching.NullCache):
     """No cache at all."""
 
     def load_overload(self, sig: Any, target_context: Any) -> None:
         _compiling()
 
 
-class _Disk(caching.FunctionCache):  # type: ignore[misc]
+class _Disk(caching.FunctionCache):
     """numba's own cache, of which no failure ends a call."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
