@@ -67,7 +67,9 @@ def by_torch(function: F) -> F:
 
     @functools.wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
-        first = next((value for value in (*arguments, *options.values()) if lent(value)), None)
+        # A compiler that traces this knows no module of a plain number.
+        given = [value for value in (*arguments, *options.values()) if not isinstance(value, int)]
+        first = next((value for value in given if lent(value)), None)
         if first is None:
             return function(*arguments, **options)
         import torch
