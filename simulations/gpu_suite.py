@@ -77,7 +77,10 @@ def check_affinities(device: str, tokens: int) -> dict[str, Any]:
     for dtype in ("float32", "bfloat16", "float16"):
         for dim, experts, top in ((96, 6, 2), (1024, 8, 1), (1024, 64, 1), (165, 5, 5)):
             x = _tokens((tokens, dim), device, dtype)
-            (weight, expert), (wanted, best) = gpu.project(x, experts, top), naive.project(_host(x), experts, top)
+            (weight, expert), (wanted, best) = (
+                gpu.top_affinity(x, experts, top),
+                naive.top_affinity(_host(x), experts, top),
+            )
             differ = int(np.count_nonzero((_host(weight) != wanted) | (_host(expert) != best)))
             error = float(np.abs(_host(weight) - wanted).max())
             result[f"{dtype} {dim}/{experts} top-{top}"] = {"differ": differ, "of": wanted.size, "largest_error": error}
@@ -97,10 +100,10 @@ def check_gradients(device: str, tokens: int) -> dict[str, Any]:
         weight, expert = kernels.top_affinity(x, 5, top=2)
         pull = torch.linspace(-1, 1, weight.numel(), device=device).reshape(weight.shape)
         (weight * pull).sum().backward()
-        wanted = naive.project_backward(_host(x).astype(np.float64), _host(expert), _host(pull), 5)
+        wanted = naive.top_affinity_backward(_host(x).astype(np.float64), _host(expert), _host(pull), 5)
         errors = {
             "autograd": float(np.abs(_host(x.grad) - wanted).max()),
-            "triton": float(np.abs(_host(gpu.project_backward(x.detach(), expert, pull, 5)) - wanted).max()),
+            "triton": float(np.abs(_host(gpu.top_affinity_backward(x.detach(), expert, pull, 5)) - wanted).max()),
         }
         result[dtype] = errors | {"largest_gradient": float(np.abs(wanted).max())}
         result["passed"] &= max(errors.values()) < float(torch.finfo(x.dtype).eps) * float(np.abs(wanted).max())
@@ -117,7 +120,7 @@ def check_assignments(device: str, tokens: int) -> dict[str, Any]:
         x = rng.integers(-3, 4, (2, tokens, experts * 16)).astype(np.float32)
         capacity = max(1, tokens * top // experts)
         got = kernels.route(torch.from_numpy(x).to(device), experts, capacity, top=top)
-        wanted = naive.select(*naive.project(x, experts, top), experts, capacity)
+        wanted = naive.keep_heaviest(*naive.top_affinity(x, experts, top), experts, capacity)
         wrong += [
             f"{top}/{experts} {f}" for f in _FIELDS if not np.array_equal(_host(getattr(got, f)), getattr(wanted, f))
         ]

@@ -31,7 +31,7 @@ import numpy as np
 
 from resonance_theory import kernels
 from resonance_theory.cli._terminal import emit
-from resonance_theory.kernels import _memory
+from resonance_theory.kernels import gradient_memory
 
 __all__ = ["SHAPES", "contenders", "measure", "run"]
 
@@ -59,7 +59,7 @@ def contenders(experts: int, capacity: int) -> dict[str, Callable[[Any], Any]]:
 
     def fresh(x: Any) -> Any:
         """The same where no gradient was dropped before, whose memory could be used again."""
-        _memory.release()
+        gradient_memory.release()
         return with_gradient(x)
 
     def eager(x: Any) -> Any:
@@ -202,7 +202,7 @@ def _memory_here(shapes: dict[str, tuple[int, int, int]]) -> dict[str, dict[str,
         capacity = min(tokens, math.ceil(1.1 * tokens / experts))
         for router, call in contenders(experts, capacity).items():
             call(x[:capacity])  # compiles, and makes what does not grow with the tokens
-            _memory.release()
+            gradient_memory.release()
             growth: list[int] = []
 
             def once(call: Callable[[Any], Any] = call, x: Any = x, growth: list[int] = growth) -> None:

@@ -16,7 +16,7 @@ from tests.test_kernels import by_definition, cases, entries
 
 @pytest.fixture(autouse=True)
 def _as_cuda(monkeypatch):
-    monkeypatch.setattr(kernels, "backend", lambda x: "triton")
+    monkeypatch.setattr("resonance_theory.kernels.dispatch.backend", lambda x: "triton")
 
 
 def test_routes_as_defined():
@@ -44,12 +44,12 @@ def test_like_the_reference(tokens, experts, block, top, dtype):
     x[0, 1] = 0
     x.requires_grad_()
     weight, expert = kernels.top_affinity(x, experts, top=top)
-    wanted = naive.project(x.detach().numpy() if dtype == torch.float32 else x.detach(), experts, top)
+    wanted = naive.top_affinity(x.detach().numpy() if dtype == torch.float32 else x.detach(), experts, top)
     assert np.array_equal(weight.detach(), wanted[0])
     assert np.array_equal(expert, wanted[1])
     pull = torch.randn(weight.shape)
     (weight * pull).sum().backward()
-    gradient = naive.project_backward(x.detach(), expert, pull, experts).double()
+    gradient = naive.top_affinity_backward(x.detach(), expert, pull, experts).double()
     torch.testing.assert_close(x.grad.double(), gradient, rtol=torch.finfo(dtype).eps, atol=1e-7)
     assert not x.grad[0, 1].any()
 

@@ -7,7 +7,7 @@ import pytest
 
 import resonance_theory as rt
 from resonance_theory import kernels
-from resonance_theory.kernels import naive
+from resonance_theory.kernels import dispatch, naive
 
 torch = pytest.importorskip("torch")
 
@@ -19,7 +19,7 @@ def tokens(*shape, seed=0, dtype=torch.float64):
 @pytest.fixture(params=["numba", "naive"])
 def backend(request, monkeypatch):
     if request.param == "naive":
-        monkeypatch.setattr(kernels, "_found", lambda _: False)
+        monkeypatch.setattr("resonance_theory.kernels.dispatch.usable", lambda _: False)
     else:
         pytest.importorskip("numba")
 
@@ -109,7 +109,7 @@ def test_gradient_in_lower_precision(backend, dtype):
     weight.sum().backward()
     assert x.grad.dtype == dtype
     assert not x.grad[3].any()
-    wanted = naive.project_backward(x.detach().double(), expert, torch.ones_like(weight), 4)
+    wanted = naive.top_affinity_backward(x.detach().double(), expert, torch.ones_like(weight), 4)
     bits = torch.finfo(dtype).eps
     torch.testing.assert_close(x.grad.double(), wanted, rtol=bits, atol=bits * 1e-2)
 
@@ -187,20 +187,20 @@ def test_lengths_of_the_forward_pass_change_nothing(monkeypatch):
     for experts, top in ((6, 2), (3, 1), (8, 6)):  # blocks of a multiple of 16 and others; more than four choices
         weight, expert = kernels.top_affinity(x, experts, top=top)
         lengths = torch.empty(40, dtype=torch.float64).numpy()
-        kernels._top_affinity(x, experts, top, lengths)
+        dispatch.top_affinity(x, experts, top, lengths)
         assert 4 <= np.isfinite(lengths).sum() < 40
         pull = tokens(*weight.shape, seed=3)
-        one, other = (kernels._top_affinity_backward(pull, x, expert, experts, *given) for given in ((), (lengths,)))
+        one, other = (dispatch.top_affinity_backward(pull, x, expert, experts, *given) for given in ((), (lengths,)))
         torch.testing.assert_close(one, other, rtol=1e-13, atol=0)
-        torch.testing.assert_close(other, naive.project_backward(x, expert, pull, experts), rtol=1e-9, atol=1e-15)
+        torch.testing.assert_close(other, naive.top_affinity_backward(x, expert, pull, experts), rtol=1e-9, atol=1e-15)
 
 
 def test_memory_of_a_dropped_gradient_is_used_again(monkeypatch):
     pytest.importorskip("numba")
-    from resonance_theory.kernels import _memory
+    from resonance_theory.kernels import gradient_memory
 
-    monkeypatch.setattr(_memory, "_LARGE", 4096)
-    _memory.release()
+    monkeypatch.setattr(gradient_memory, "_LARGE", 4096)
+    gradient_memory.release()
 
     def gradient(x):
         x = x.clone().requires_grad_()
@@ -216,17 +216,17 @@ def test_memory_of_a_dropped_gradient_is_used_again(monkeypatch):
     assert torch.equal(first, wanted)
     row = first[1:2]
     del first
-    assert _memory.held() == 0  # a view is enough to keep it
+    assert gradient_memory.held() == 0  # a view is enough to keep it
     assert torch.equal(row, wanted[1:2])
     del row
-    assert _memory.held() == x.nbytes + 64
+    assert gradient_memory.held() == x.nbytes + 64
     again = gradient(x)
     assert again.data_ptr() == place
     assert torch.equal(again, wanted)
-    assert _memory.held() == 0
+    assert gradient_memory.held() == 0
     del second
-    assert _memory.held() == x.nbytes + 64
+    assert gradient_memory.held() == x.nbytes + 64
     gradient(tokens(50, 32, dtype=torch.float32))  # another size: the old block goes, and this one is held back
-    assert _memory.held() == 50 * 32 * 4 + 64
-    _memory.release()
-    assert _memory.held() == 0
+    assert gradient_memory.held() == 50 * 32 * 4 + 64
+    gradient_memory.release()
+    assert gradient_memory.held() == 0

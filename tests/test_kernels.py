@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import subprocess
 import sys
 import tracemalloc
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
 import resonance_theory as rt
 from resonance_theory import kernels
+from resonance_theory.kernels import dispatch
 
 FIELDS = ("expert", "token", "slot", "load")
 
@@ -22,14 +25,15 @@ def library(request, monkeypatch):
     """A function from NumPy arrays to the library under test, with the backend that it names."""
     name = request.param
     if "naive" in name:
-        monkeypatch.setattr(kernels, "_found", lambda _: False)
+        monkeypatch.setattr("resonance_theory.kernels.dispatch.usable", lambda _: False)
     elif name != "array_api_strict":
         pytest.importorskip("numba")
-    monkeypatch.setattr(kernels, "_forked", name == "numba-serial")
+    if name == "numba-serial":
+        monkeypatch.setattr("resonance_theory.kernels.jit.forked", True)
     if name == "lent":  # the way of CuPy's arrays, with arrays of another library on the CPU
         strict = pytest.importorskip("array_api_strict")
         pytest.importorskip("torch")
-        monkeypatch.setattr(kernels, "_lent", lambda x: isinstance(x, type(strict.asarray(0))))
+        monkeypatch.setattr("resonance_theory.kernels.arrays.lent", lambda x: isinstance(x, type(strict.asarray(0))))
         return strict.asarray
     if name.startswith("torch"):
         return pytest.importorskip("torch").asarray
@@ -111,10 +115,10 @@ def test_routes_as_defined(library):
 
 def test_lent_arrays_are_not_copied(monkeypatch):
     strict, torch = pytest.importorskip("array_api_strict"), pytest.importorskip("torch")
-    monkeypatch.setattr(kernels, "_lent", lambda x: isinstance(x, type(strict.asarray(0))))
-    seen, real = [], kernels._route
+    monkeypatch.setattr("resonance_theory.kernels.arrays.lent", lambda x: isinstance(x, type(strict.asarray(0))))
+    seen, real = [], dispatch.route
     monkeypatch.setattr(
-        kernels, "_route", lambda *arguments: seen.append((arguments[0], real(*arguments))) or seen[-1][1]
+        dispatch, "route", lambda *arguments: seen.append((arguments[0], real(*arguments))) or seen[-1][1]
     )
     x = strict.asarray(np.random.default_rng(1).standard_normal((3, 50, 24)).astype(np.float32))
     kept = kernels.route(x, 4, 9)
@@ -155,7 +159,7 @@ def test_same_sets_as_the_rule_on_general_tokens(dtype):
 
 def test_eight_blocks_at_a_time_have_the_bits_of_one():
     numba = pytest.importorskip("numba")
-    from resonance_theory.kernels._vectors import block_sums, block_sums_by_eight
+    from resonance_theory.kernels.vectors import block_sums, block_sums_by_eight
 
     @numba.njit
     def both(x, block, one, eight):
@@ -219,7 +223,7 @@ def layouts():
 
 @pytest.mark.parametrize(("name", "x", "plain"), [pytest.param(*case, id=case[0]) for case in layouts()])
 def test_layouts(name, x, plain, monkeypatch):
-    monkeypatch.setattr(kernels, "_PIECE", 24 * 7)  # so that copies come in several pieces
+    monkeypatch.setattr("resonance_theory.kernels.arrays._PIECE", 24 * 7)  # so that copies come in several pieces
     for top in (1, 2):
         got, wanted = kernels.route(x, 4, 9, top=top), kernels.route(plain, 4, 9, top=top)
         assert all(np.array_equal(getattr(got, f), getattr(wanted, f)) for f in (*FIELDS, "sample"))
@@ -285,6 +289,48 @@ def test_tokens_of_the_wrong_kind():
     for x, name in (([[1.0]], "list"), (np.ones((2, 4), int), "int64"), (np.ones((2, 4), complex), "complex128")):
         with pytest.raises(TypeError, match=name):
             kernels.route(x, 2, 1)
+
+
+@pytest.mark.parametrize("usable", [True, False])
+def test_every_type_of_numbers(usable, monkeypatch):
+    """The right result for what is allowed, in either order of bytes and any layout; otherwise one sentence."""
+    if not usable:
+        monkeypatch.setattr("resonance_theory.kernels.dispatch.usable", lambda _: False)
+    x = np.random.default_rng(0).integers(-2, 3, (2, 12, 8)).astype(np.float32)
+    weight, expert = kernels.top_affinity(x, 2, top=2)
+    weight = weight.astype(np.float16).astype(np.float32)
+    given, calls = {"x": x, "weight": weight, "expert": expert}, {
+        "x": lambda v: [getattr(kernels.route(v, 2, 4, top=2), field) for field in FIELDS],
+        "weight": lambda v: kernels.slots(weight=v, expert=expert, experts=2, capacity=4),
+        "expert": lambda v: kernels.slots(weight=weight, expert=v, experts=2, capacity=4),
+    }  # fmt: skip
+    floats = ["f2", ">f2", "f4", ">f4", "f8", ">f8"]
+    if find_spec("ml_dtypes"):
+        floats.append(importlib.import_module("ml_dtypes").bfloat16)
+        calls["weight"](weight.astype(floats[-1]))  # its values are rounded
+    integers = ["i1", "i2", ">i2", "i4", ">i4", "i8", ">i8", "u1", "u2", "u4", ">u4", "u8", ">u8"]
+    for name, kinds in (("x", floats), ("weight", floats[:6]), ("expert", integers)):
+        for kind in kinds:
+            value = np.asfortranarray(given[name].astype(kind))
+            value.flags.writeable = False
+            assert all(map(np.array_equal, calls[name](value), calls[name](given[name])))
+        for kind in ["F", "?", "O", "S3", "M8[s]", "V4", *(floats if name == "expert" else integers)]:
+            with pytest.raises(TypeError, match=f"^{name} has dtype .* but must be one of"):
+                calls[name](given[name].astype(kind))
+    with pytest.raises(TypeError, match="x is a masked array"):
+        calls["x"](np.ma.masked_array(x))
+
+
+def test_read_only_arrays_need_no_compilation_of_their_own():
+    pytest.importorskip("numba")
+    from resonance_theory.kernels import cpu
+
+    x = np.ones((6, 8), np.float32)
+    kernels.route(x, 2, 2)
+    before = list(cpu.route.signatures)
+    x.flags.writeable = False
+    assert kernels.route(x, 2, 2).load.tolist() == [6, 0]
+    assert cpu.route.signatures == before
 
 
 def test_indices_beyond_32_bits_are_refused():

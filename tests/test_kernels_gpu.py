@@ -20,7 +20,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from resonance_theory.kernels import gpu
 
-outputs = {"project_kernel": {"weight": "*fp32", "chosen": "*i64"},
+outputs = {"forward_kernel": {"weight": "*fp32", "chosen": "*i64"},
            "backward_kernel": {"chosen": "*i64", "gradient": "*fp32", "result": "*%s"}}
 for dtype in ("fp32", "bf16"):
     for dim, experts, top in ((1024, 8, 1), (2048, 16, 2), (1024, 64, 1)):

@@ -44,7 +44,7 @@ WAYS = {
 def route(request, monkeypatch):
     """(rule, x, capacity, top) -> Assignment, by each implementation; `kernels` know resonance alone."""
     if request.param == "naive":
-        monkeypatch.setattr(kernels, "_found", lambda _: False)
+        monkeypatch.setattr("resonance_theory.kernels.dispatch.usable", lambda _: False)
     elif request.param in ("numba", "fused router"):
         pytest.importorskip("numba")
     return WAYS[request.param]

@@ -172,7 +172,7 @@ def test_scores_are_affinities_at_every_scale():
 @pytest.mark.parametrize("backend", ["numba", "naive"])
 def test_fused_router_keeps_the_same_sets(rule, top, backend, monkeypatch):
     if backend == "naive":
-        monkeypatch.setattr(rt.kernels, "_found", lambda _: False)
+        monkeypatch.setattr("resonance_theory.kernels.dispatch.usable", lambda _: False)
     else:
         pytest.importorskip("numba")
     mask = padding()

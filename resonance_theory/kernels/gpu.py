@@ -1,6 +1,6 @@
 """The CUDA kernels (Triton): block sums, squared norm and the highest affinities in one read of x, and their gradient.
 
-Nothing here checks its arguments; `resonance_theory.kernels` does. The references are in `naive.py`.
+Nothing here checks its arguments; `checks.py` does. The references are in `naive.py`.
 
 A program holds all block sums of a few tokens in registers, in float64 as on the CPU; float64 tokens, whose squares
 may leave the range, are left to the reference. TRITON_INTERPRET=1, set before the import, runs this on the CPU.
@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["LARGEST", "backward_kernel", "constants", "project", "project_backward", "project_kernel"]
+__all__ = ["LARGEST", "backward_kernel", "constants", "forward_kernel", "top_affinity", "top_affinity_backward"]
 
 LARGEST = 4096  # experts whose sums one program can hold
 _TILE = 4096  # entries of x in registers at a time
@@ -46,11 +46,11 @@ def _measure(
 
 
 @triton.jit
-def project_kernel(
+def forward_kernel(
     x, weight, chosen, tokens, TOP: tl.constexpr,
     DIM: tl.constexpr, BLOCK: tl.constexpr, EXPERTS: tl.constexpr, TOKENS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Write the `top` highest affinities of each row of x (tokens, dim) and their experts; see naive.project."""
+    """Write the `top` highest affinities of each row of x (tokens, dim) and their experts; see naive.top_affinity."""
     row = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
     live = row < tokens
     cosine, length = _measure(x, row, live, DIM, BLOCK, EXPERTS, TOKENS, COLUMNS)
@@ -72,7 +72,7 @@ def backward_kernel(
     x, chosen, gradient, result, tokens, TOP: tl.constexpr,
     DIM: tl.constexpr, BLOCK: tl.constexpr, EXPERTS: tl.constexpr, TOKENS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradient with respect to x (tokens, dim); see naive.project_backward."""
+    """Write the gradient with respect to x (tokens, dim); see naive.top_affinity_backward."""
     row = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
     live = row < tokens
     cosine, length = _measure(x, row, live, DIM, BLOCK, EXPERTS, TOKENS, COLUMNS)
@@ -109,17 +109,17 @@ def _launch(kernel: Any, x: Tensor, experts: int, top: int, *tensors: Tensor) ->
     kernel[(triton.cdiv(x.shape[0], sizes["TOKENS"]),)](x, *tensors, x.shape[0], **sizes)
 
 
-def project(x: Tensor, experts: int, top: int) -> tuple[Tensor, Tensor]:
-    """See naive.project; a token that is not finite has weight NaN."""
+def top_affinity(x: Tensor, experts: int, top: int) -> tuple[Tensor, Tensor]:
+    """See naive.top_affinity; a token that is not finite has weight NaN."""
     shape = (*x.shape[:-1], top)
     weight = torch.empty(shape, dtype=torch.float32, device=x.device)
     expert = torch.empty(shape, dtype=torch.int64, device=x.device)
-    _launch(project_kernel, x.reshape(-1, x.shape[-1]).contiguous(), experts, top, weight, expert)
+    _launch(forward_kernel, x.reshape(-1, x.shape[-1]).contiguous(), experts, top, weight, expert)
     return weight, expert
 
 
-def project_backward(x: Tensor, expert: Tensor, gradient: Tensor, experts: int) -> Tensor:
-    """See naive.project_backward."""
+def top_affinity_backward(x: Tensor, expert: Tensor, gradient: Tensor, experts: int) -> Tensor:
+    """See naive.top_affinity_backward."""
     result = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     flat = x.reshape(-1, x.shape[-1]).contiguous()
     _launch(backward_kernel, flat, experts, expert.shape[-1], expert.contiguous(), gradient.contiguous(), result)

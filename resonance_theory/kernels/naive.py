@@ -14,12 +14,12 @@ from resonance_theory.gates import affinity
 from resonance_theory.rules import select as steps
 from resonance_theory.rules.select import Assignment
 
-__all__ = ["project", "project_backward", "select"]
+__all__ = ["keep_heaviest", "slots", "top_affinity", "top_affinity_backward"]
 
 Array = Any  # any array that follows the array API standard
 
 
-def project(x: Array, experts: int, top: int) -> tuple[Array, Array]:
+def top_affinity(x: Array, experts: int, top: int) -> tuple[Array, Array]:
     """(weight, expert), each (..., top): the highest GrAP affinities of each token, and whose they are (ETR eq. 2-3).
 
     Affinities are computed in float64 and rounded to the result's type before they are compared.
@@ -34,7 +34,7 @@ def project(x: Array, experts: int, top: int) -> tuple[Array, Array]:
     return xp.reshape(weight, (*shape, top)), xp.reshape(xp.astype(expert, xp.int64), (*shape, top))
 
 
-def project_backward(x: Array, expert: Array, gradient: Array, experts: int) -> Array:
+def top_affinity_backward(x: Array, expert: Array, gradient: Array, experts: int) -> Array:
     """Gradient with respect to x of sum(gradient * weight): d cos_i = (w_i/|w_i| - cos_i x/|x|)/|x|; 0 where x is 0."""
     xp = array_api_compat.array_namespace(x)
     wide, dim = xp.astype(x, xp.float64), x.shape[-1]
@@ -53,7 +53,7 @@ def project_backward(x: Array, expert: Array, gradient: Array, experts: int) -> 
     return xp.astype(xp.where(zero, xp.zeros_like(result), result), x.dtype)
 
 
-def select(weight: Array, expert: Array, experts: int, capacity: int) -> Assignment:
+def keep_heaviest(weight: Array, expert: Array, experts: int, capacity: int) -> Assignment:
     """Each expert keeps its `capacity` candidates of highest weight; ties go to the earlier token (ETR eq. 5-6).
 
     weight, expert: shape (tokens, top) or (samples, tokens, top).

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resonance_theory import kernels
-from resonance_theory.kernels import naive
+from resonance_theory.kernels import arrays, checks, dispatch, naive
 from resonance_theory.rules.select import Assignment
 
 __all__ = ["eager_top_affinity", "route", "slots", "top_affinity"]
@@ -17,7 +16,7 @@ __all__ = ["eager_top_affinity", "route", "slots", "top_affinity"]
 
 @torch.library.custom_op("resonance_theory::top_affinity", mutates_args=())
 def _top_affinity(x: Tensor, experts: int, top: int) -> tuple[Tensor, Tensor]:
-    return kernels._top_affinity(*kernels._tokens(x, experts, top))
+    return dispatch.top_affinity(*checks.tokens(x, experts, top))
 
 
 @_top_affinity.register_fake
@@ -29,7 +28,7 @@ def _(x: Tensor, experts: int, top: int) -> tuple[Tensor, Tensor]:
 
 @torch.library.custom_op("resonance_theory::top_affinity_backward", mutates_args=())
 def _top_affinity_backward(gradient: Tensor, x: Tensor, expert: Tensor, experts: int) -> Tensor:
-    return kernels._top_affinity_backward(gradient, x, expert, experts)
+    return dispatch.top_affinity_backward(gradient, x, expert, experts)
 
 
 @_top_affinity_backward.register_fake
@@ -78,7 +77,7 @@ class _Transformed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
         x, expert = ctx.saved_tensors
-        return naive.project_backward(x, expert, gradient, ctx.experts), None, None
+        return naive.top_affinity_backward(x, expert, gradient, ctx.experts), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -92,10 +91,10 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, experts: int, top: int) -> tuple[Tensor, Tensor]:
-        x, experts, top = kernels._tokens(x, experts, top)
+        x, experts, top = checks.tokens(x, experts, top)
         # No tensor, which would be one more output to wrap.
-        ctx.lengths = np.empty(x.shape[:-1].numel() if kernels.backend(x) == "numba" else 0)
-        weight, expert = kernels._top_affinity(x, experts, top, ctx.lengths)
+        ctx.lengths = np.empty(x.shape[:-1].numel() if dispatch.backend(x) == "numba" else 0)
+        weight, expert = dispatch.top_affinity(x, experts, top, ctx.lengths)
         ctx.save_for_backward(x, expert)
         ctx.experts = experts
         ctx.mark_non_differentiable(expert)
@@ -108,13 +107,13 @@ class _Eager(torch.autograd.Function):
         if gradient is None:
             return None, None, None
         if torch.is_grad_enabled():  # create_graph: the gradient is to be differentiated again
-            return naive.project_backward(x, expert, gradient, ctx.experts), None, None
-        return kernels._top_affinity_backward(gradient, x, expert, ctx.experts, ctx.lengths), None, None
+            return naive.top_affinity_backward(x, expert, gradient, ctx.experts), None, None
+        return dispatch.top_affinity_backward(gradient, x, expert, ctx.experts, ctx.lengths), None, None
 
 
 @torch.library.custom_op("resonance_theory::slots", mutates_args=())
 def _slots(weight: Tensor, expert: Tensor, experts: int, capacity: int) -> tuple[Tensor, Tensor]:
-    return kernels._slots(*kernels._candidates(weight, expert, experts, capacity))
+    return dispatch.slots(*checks.candidates(weight, expert, experts, capacity))
 
 
 @_slots.register_fake
@@ -137,9 +136,9 @@ def _(
 
 @torch.library.custom_op("resonance_theory::route", mutates_args=())
 def _route(x: Tensor, experts: int, capacity: int, top: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    x, experts, top = kernels._tokens(x, experts, top)
-    capacity = kernels._whole("capacity", capacity, x.shape[-2], "tokens")
-    kept = kernels._route(x, experts, capacity, top)
+    x, experts, top = checks.tokens(x, experts, top)
+    capacity = checks.whole("capacity", capacity, x.shape[-2], "tokens")
+    kept = dispatch.route(x, experts, capacity, top)
     sample = torch.empty(0, dtype=torch.int64, device=x.device) if kept.sample is None else kept.sample
     return sample, kept.expert, kept.token, kept.slot, kept.load
 
@@ -153,7 +152,7 @@ def _(x: Tensor, experts: int, capacity: int, top: int) -> tuple[Tensor, Tensor,
 
 
 def top_affinity(x: Tensor, experts: int, top: int) -> tuple[Tensor, Tensor]:
-    if kernels._transformed() and not torch.compiler.is_compiling():
+    if arrays.transformed() and not torch.compiler.is_compiling():
         return _Transformed.apply(x, experts, top)
     return _top_affinity(x, experts, top)
 
