@@ -150,7 +150,7 @@ def test_a_check_that_raises_is_an_error_and_the_others_go_on():
     claim.simulate(biased, cases=[{"p": 0.3}], law=raising, name="law")
     claim.simulate(biased, cases=[{"p": 0.3}], law=law, trials=400_000, name="sound")
     result = verdict(claim)
-    bad, none, mutant, good, keys, wrong, sound = result.to_json()["checks"]
+    _, none, mutant, good, keys, wrong, sound = result.to_json()["checks"]
     assert result.verdict is Verdict.ERROR
     assert not result.passed
     assert re.fullmatch(r"bad: OSError: the table is gone \(test_claim_framework\.py:\d+ in raising\)", result.problem)
@@ -211,7 +211,7 @@ def test_one_bad_file_or_claim_never_ends_a_run(topic, tmp_path):
 
 def test_a_package_that_is_missing_is_told_as_such(topic):
     (topic / "good.py").write_text("import no_such_package\nclaim = 1\n")
-    with pytest.raises(ModuleNotFoundError, match="no_such_package"), pytest.warns(UserWarning):
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"), pytest.warns(UserWarning, match="helpers"):
         ledger.verify(["good"])
 
 

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from resonance_theory import cli
 from resonance_theory.evidence.sampling import SamplerError, Store, Tally, Task, generator, run
 from resonance_theory.evidence.sampling import store as store_module
 from resonance_theory.evidence.sampling import task as task_module
@@ -237,7 +238,7 @@ def test_samplers_have_one_thread_and_the_process_keeps_its_own(monkeypatch, wor
             assert {pool["num_threads"] for pool in threadpool_info()} == {2}
     finally:
         torch.set_num_threads(before)
-    assert len(counts) > 2
+    assert len(counts) >= 2
     assert set(counts.values()) == {2}  # one in each of two blocks
     assert os.environ["OMP_NUM_THREADS"] == "7"
 
@@ -466,6 +467,37 @@ def test_a_killed_run_resumes_to_the_same_totals(tmp_path, workers):
     stored = (tmp_path / "cut").read_bytes().count(b"\n")
     assert 4 <= stored < 32  # it was killed in the middle
     assert start(tmp_path / "cut").communicate(timeout=60)[0] == undisturbed
+
+
+TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["RANK"], "RANK = '1' comes without WORLD_SIZE"),
+        (["WORLD_SIZE"], "WORLD_SIZE = '2' comes without RANK"),
+        (["RANK", "WORLD_SIZE"], "WORLD_SIZE = 2 comes without MASTER_ADDR and MASTER_PORT"),
+        (["RANK", "WORLD_SIZE", "MASTER_ADDR"], "WORLD_SIZE = 2 comes without MASTER_PORT"),
+        ({"RANK": "2"}, "RANK = 2 must be less than WORLD_SIZE = 2"),
+        ({"RANK": "first"}, "RANK = 'first' must be a whole number of at least 0"),
+        ({"WORLD_SIZE": "0"}, "must be less than WORLD_SIZE = 0"),
+    ],
+)
+def test_half_a_distributed_environment_is_refused_before_anything_is_drawn(
+    monkeypatch, capsys, tmp_path, given, words
+):
+    for name, value in (TORCHRUN | given if isinstance(given, dict) else {k: TORCHRUN[k] for k in given}).items():
+        monkeypatch.setenv(name, value)
+    drawn = tmp_path / "pids"
+    with pytest.raises(ValueError, match=words):
+        run([Task("pids", "tests.test_montecarlo:pid", {"file": str(drawn)}, 10)], 1)
+    for command in (["simulate", "router_scale"], ["simulate", "--all"], ["verify", "exchangeability_identity"]):
+        assert cli.main([*command, "--json", str(tmp_path / "o.json")]) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 1
+        assert words in said[0]
+    assert list(tmp_path.iterdir()) == []
 
 
 STOPPED = {

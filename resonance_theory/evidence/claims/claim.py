@@ -220,7 +220,8 @@ class Claim:
         laws = [self._laws(simulation) for simulation in self.simulations]
         tests = sum(len(true) for pairs in laws if not isinstance(pairs, Outcome) for true, _ in pairs)
         for simulation, pairs in zip(self.simulations, laws):
-            start, rows = time.perf_counter(), []
+            start = time.perf_counter()
+            rows: list[dict[str, Any]] = []
             truth = mutant = pairs if isinstance(pairs, Outcome) else undecided("no case")
             if not isinstance(pairs, Outcome):
                 plan = _Plan(self.id, simulation, pairs, alpha / max(tests, 1), full, seed, workers)

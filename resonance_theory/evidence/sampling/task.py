@@ -63,7 +63,8 @@ def _load(function: str) -> Callable[..., Mapping[str, int]]:
     value: Any = importlib.import_module(module)
     for part in name.split("."):
         value = getattr(value, part)
-    return value
+    sampler: Callable[..., Mapping[str, int]] = value
+    return sampler
 
 
 @cache
