@@ -205,4 +205,5 @@ def log_e_value(successes: ArrayLike, trials: ArrayLike, p0: ArrayLike) -> Float
     n = arguments.integer("trials", trials, 0)
     k = arguments.integer("successes", successes, 0, n, "trials")
     p = arguments.probability("p0", p0)
-    return betaln(0.5 + k, 0.5 + n - k) - betaln(0.5, 0.5) - xlogy(k, p) - xlog1py(n - k, -p)
+    value: Floats = betaln(0.5 + k, 0.5 + n - k) - betaln(0.5, 0.5) - xlogy(k, p) - xlog1py(n - k, -p)
+    return value
