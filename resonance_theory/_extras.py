@@ -12,7 +12,6 @@ _FROM = {
     "flint": ("python-flint", "verify"),
     "jinja2": ("jinja2", "report"),
     "latex2mathml": ("latex2mathml", "report"),
-    "markdown_it": ("markdown-it-py", "report"),
     "numba": ("numba", "speed"),
     "torch": ("torch", "torch"),
     "sklearn": ("scikit-learn", "training"),

@@ -29,8 +29,6 @@ BY_NAME = {f"resonance_theory/cli/{name}.py": {"simulations"} for name in ("benc
 CIRCLES = {
     frozenset({"cli._main", "cli.completion"}),
     frozenset({"audit.figure", "audit.result"}),
-    frozenset({"evidence.studies.study", "evidence.studies.training"}),
-    frozenset({"kernels", "kernels.operators"}),
     frozenset({"nn.router", "nn.statistics"}),
 }
 

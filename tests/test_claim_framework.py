@@ -1,11 +1,18 @@
 """How a claim earns its verdict: every way to go wrong ends in red."""
 
+import re
+import sys
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 
+import proofs
+from proofs import _template
 from resonance_theory.evidence.claims import ledger
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import every, fails, holds, undecided
+from resonance_theory.evidence.pages import report
 
 
 def biased(rng: np.random.Generator, trials: int, *, p: float) -> dict[str, int]:
@@ -125,6 +132,96 @@ def test_rates_do_not_depend_on_workers_and_do_on_the_seed():
     assert rows[0] == rows[1] != rows[2]
 
 
+def raising(side):
+    raise OSError("the table is gone")
+
+
+def fewer(rng, trials):
+    return {}
+
+
+def test_a_check_that_raises_is_an_error_and_the_others_go_on():
+    claim = make()
+    claim.derivation("bad")(raising)
+    claim.certificate("no outcome")(lambda side: True)
+    claim.reference("only on the mutant")(lambda side: holds("y") if side == 0.3 else raising(side))
+    claim.derivation("good")(exact)
+    claim.simulate(fewer, cases=[{}], law=lambda side: {"heads": side}, name="keys")
+    claim.simulate(biased, cases=[{"p": 0.3}], law=raising, name="law")
+    claim.simulate(biased, cases=[{"p": 0.3}], law=law, trials=400_000, name="sound")
+    result = verdict(claim)
+    _, none, mutant, good, keys, wrong, sound = result.to_json()["checks"]
+    assert result.verdict is Verdict.ERROR
+    assert not result.passed
+    assert re.fullmatch(r"bad: OSError: the table is gone \(test_claim_framework\.py:\d+ in raising\)", result.problem)
+    assert "a check returned True but must return an Outcome" in none["truth"]["evidence"]
+    assert [mutant[side]["status"] for side in ("truth", "mutant")] == ["holds", "error"]
+    assert "keys, {}: the law has heads but the sampler counts" in keys["truth"]["evidence"]
+    assert wrong["truth"]["status"] == "error"
+    assert good["passed"]
+    assert sound["passed"]
+    claim.certificate("false")(lambda side: fails("never"))
+    assert verdict(claim).verdict is Verdict.VIOLATED  # what is shown to be false outweighs what broke
+
+
+TOPIC = {
+    "good": "from tests.test_claim_framework import make, exact\nclaim = make()\nclaim.derivation('d')(exact)\n",
+    "raises": "from tests.test_claim_framework import make, raising\nclaim = make()\nclaim.derivation('bad')(raising)\n",
+    "leaves": "from tests.test_claim_framework import make\nclaim = make()\nclaim.derivation('bad')(exit)\n",
+    "syntax": "claim = (\n",
+    "text": "claim = 'a text'\n",
+    "helpers": "x = 1\n",
+}
+
+
+@pytest.fixture
+def topic(tmp_path, monkeypatch):
+    """A folder of proofs with claims good and bad, in place of the checkout's."""
+    folder = tmp_path / "proofs" / "odd_topic"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("")
+    for name, text in TOPIC.items():
+        (folder / f"{name}.py").write_text(text)
+    monkeypatch.setattr(ledger, "folder", lambda name: tmp_path / name)
+    monkeypatch.setattr(proofs, "__path__", [*proofs.__path__, str(tmp_path / "proofs")])
+    yield folder
+    for name in [name for name in sys.modules if name.startswith("proofs.odd_topic")]:
+        del sys.modules[name]
+
+
+def test_one_bad_file_or_claim_never_ends_a_run(topic, tmp_path):
+    assert ledger.strays() == ["odd_topic/helpers.py"]
+    with pytest.warns(UserWarning, match=r"proofs/odd_topic/helpers\.py defines no claim"):
+        book = ledger.verify(ledger.claim_ids())
+    said = {r["id"]: (r["verdict"], r["problem"]) for r in book.results}
+    assert not book.passed
+    assert said.keys() == TOPIC.keys() - {"helpers"}
+    assert said["good"] == ("PROVED", "")
+    assert all(verdict == "ERROR" for id, (verdict, _) in said.items() if id != "good")
+    assert re.fullmatch(r"bad: OSError: .* \(test_claim_framework\.py:\d+ in raising\)", said["raises"][1])
+    assert said["leaves"][1].startswith("bad: SystemExit")
+    assert said["syntax"][1].startswith("loading the file: SyntaxError")
+    assert "must define claim = Claim(...)" in said["text"][1]
+    root = ElementTree.fromstring(report._junit({"claims": book.results}))
+    suites = {suite.get("name"): suite for suite in root}
+    assert (suites["raises"].get("errors"), suites["raises"].get("failures")) == ("2", "0")
+    assert "the table is gone" in suites["raises"].find(".//error").get("message")
+    assert suites["good"].find(".//error") is None
+
+
+def test_a_package_that_is_missing_is_told_as_such(topic):
+    (topic / "good.py").write_text("import no_such_package\nclaim = 1\n")
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"), pytest.warns(UserWarning, match="helpers"):
+        ledger.verify(["good"])
+
+
+def test_claims_do_not_run_under_torchrun(monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="WORLD_SIZE = 2 must be 1 or unset"):
+        ledger.verify([])
+
+
 def test_every():
     assert every([holds("a"), holds("b")]).evidence == "a; b"
     assert every([holds("a"), undecided("b"), fails("c")]).fails
@@ -141,4 +238,4 @@ def test_ledger_finds_claims_and_names_the_choices():
 
 
 def test_the_template_is_a_working_claim():
-    assert ledger.load("_template").evaluate(alpha=1e-8).passed
+    assert _template.claim.evaluate(alpha=1e-8).passed

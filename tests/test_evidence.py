@@ -8,11 +8,13 @@ import pytest
 
 import simulations
 from resonance_theory import cli
+from resonance_theory.evidence.sampling import store as store_module
 from resonance_theory.evidence.sampling import task
 from resonance_theory.evidence.studies import study as study_module
 from resonance_theory.evidence.studies.evidence import Evidence
 from resonance_theory.evidence.studies.study import StudyResult
 from resonance_theory.evidence.studies.training import TrainingResult
+from resonance_theory.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 COIN = '''"""A coin of chance {chance}, claimed to be fair."""
@@ -75,6 +77,11 @@ def test_every_study_runs_and_each_is_judged(stubs, capsys, tmp_path):
     ]
     assert "VIOLATED" in out  # the rates of a study that fails are shown
     assert record[2]["rows"][0]["trials"] == 40_000  # the quick size
+    made = provenance()
+    for study in record:
+        assert study["format"] == "resonance-theory study 1"
+        assert {key: study[key] for key in made if key != "time"} == {key: made[key] for key in made if key != "time"}
+        assert study["time"] <= made["time"]
 
 
 def test_one_pattern_and_a_store_that_resumes(stubs, capsys, tmp_path):
@@ -87,6 +94,25 @@ def test_one_pattern_and_a_store_that_resumes(stubs, capsys, tmp_path):
     assert stubs.read_text() == drawn == "xx"  # both blocks came from the store
     assert cli.main(command) == 1  # without --resume an earlier result is not overwritten
     assert "already holds results" in capsys.readouterr().out
+
+
+def test_a_store_drawn_under_other_versions_says_so(stubs, capsys, monkeypatch, tmp_path):
+    run_study, options = study_module.run_study, {"store": tmp_path / "s", "progress": sys.stderr}
+    now = store_module.versions()
+    monkeypatch.setattr(store_module, "versions", lambda: now | {"numpy": "1.0"})
+    assert "stored blocks drawn under" not in run_study("stub_fair", **options).provenance
+    monkeypatch.setattr(store_module, "versions", lambda: now)
+    resumed = run_study("stub_fair", resume=True, **options)
+    assert resumed.provenance["stored blocks drawn under"] == [now | {"numpy": "1.0"}]
+    assert f"some of them were drawn under numpy 1.0 (now {now['numpy']})" in capsys.readouterr().err
+    assert stubs.read_text() == "xx"
+
+
+def test_more_successes_than_trials_are_refused(stubs):
+    file = study_module.folder("simulations") / "stub_fair.py"
+    file.write_text(COIN.format(chance=0.5, first="return {'heads': trials + 1}", log=str(stubs)))
+    with pytest.raises(ValueError, match="counts heads = 40002 in 40000 trials of coin but a rate is at most 1"):
+        study_module.run_study("stub_fair", progress=None)
 
 
 @pytest.mark.parametrize(

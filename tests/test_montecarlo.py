@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from resonance_theory import cli
 from resonance_theory.evidence.sampling import SamplerError, Store, Tally, Task, generator, run
 from resonance_theory.evidence.sampling import store as store_module
 from resonance_theory.evidence.sampling import task as task_module
@@ -30,7 +32,10 @@ def coin(rng, trials, *, p, slow=0.0):
 
 
 def threads(rng, trials):
-    return {name: int(os.environ[name]) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    """How many threads each library of linear algebra has; the variables are read by those that load later."""
+    pools = {f"{pool['user_api']} {pool['filepath']}": pool["num_threads"] for pool in threadpool_info()}
+    torch = {"torch": sys.modules["torch"].get_num_threads()} if "torch" in sys.modules else {}
+    return {**pools, **torch, "OMP_NUM_THREADS": int(os.environ["OMP_NUM_THREADS"])}
 
 
 def broken(rng, trials, *, kind):
@@ -164,6 +169,11 @@ def test_blocks_can_differ_by_task():
         run([a, a], 1)
 
 
+def test_sizes_beyond_memory_are_one_sentence():
+    with pytest.raises(SamplerError, match=r"coin, block 0: Unable to allocate .* trials a block, .* must be fewer"):
+        run([task(block_size=2**55)], 1)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(
     ("kind", "words"),
@@ -213,13 +223,48 @@ def test_bad_arguments_of_a_run(change, words):
         run([task()], **{"blocks": 1, **change})
 
 
-def test_workers_have_one_thread_and_the_parent_keeps_its_own(monkeypatch):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_samplers_have_one_thread_and_the_process_keeps_its_own(monkeypatch, workers):
+    torch = pytest.importorskip("torch", reason="looks at its threads")
+    before = torch.get_num_threads()
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    probe = Task("probe", "tests.test_montecarlo:threads", {}, 1)
-    assert run([probe], 2, workers=2)[probe.id].counts == {"OMP_NUM_THREADS": 2, "MKL_NUM_THREADS": 2}
+    torch.set_num_threads(2)
+    try:
+        with threadpool_limits(2):
+            counts = (
+                run([Task("probe", "tests.test_montecarlo:threads", {}, 1)], 2, workers=workers).popitem()[1].counts
+            )
+            assert torch.get_num_threads() == 2
+            assert {pool["num_threads"] for pool in threadpool_info()} == {2}
+    finally:
+        torch.set_num_threads(before)
+    assert len(counts) >= 2
+    assert set(counts.values()) == {2}  # one in each of two blocks
     assert os.environ["OMP_NUM_THREADS"] == "7"
-    assert "MKL_NUM_THREADS" not in os.environ
+
+
+def trained(rng, trials):
+    """Rounded sums of a gradient, as a training would count them: the last digits depend on how sums are grouped."""
+    import torch
+
+    x = torch.from_numpy(rng.standard_normal((300_000, 3))).float().requires_grad_()
+    (x.exp().sum() ** 2 * x.cos().sum()).backward()
+    return {"sum": abs(int(x.grad.double().sum().item() * 1e3)), "loss": int(x.exp().sum().item() * 1e6)}
+
+
+def test_training_totals_do_not_depend_on_workers_or_threads():
+    torch = pytest.importorskip("torch", reason="looks at its threads")
+    one, before = Task("trained", "tests.test_montecarlo:trained", {}, 1), torch.get_num_threads()
+    direct = {}
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            direct[threads] = trained(generator(0, "trained", 0), 1)
+            assert one.sample(0).counts == direct[1]
+        assert direct[1] != direct[2]  # the sampler does feel the threads
+    finally:
+        torch.set_num_threads(before)
+    assert run([one], 2) == run([one], 2, workers=2)
 
 
 def test_an_interruption_keeps_the_blocks_under_way(tmp_path):
@@ -272,10 +317,14 @@ def test_every_cut_of_the_file_resumes_to_the_same_totals(tmp_path):
         assert all(json.loads(line) for line in lines)
 
 
-def other_block(content):
-    record = json.loads(content.splitlines()[-1])["record"]
-    record["tally"]["counts"]["heads"] += 1
-    return store_module._line(record)
+def forged(content, line=-1, **changes):
+    """A line of the store with other fields and a fitting checksum."""
+    return store_module._line(json.loads(content.splitlines()[line])["record"] | changes)
+
+
+def one_more(content):
+    tally = json.loads(content.splitlines()[-1])["record"]["tally"]
+    return forged(content, tally=tally | {"counts": {"heads": tally["counts"]["heads"] + 1}})
 
 
 @pytest.mark.parametrize(
@@ -290,7 +339,16 @@ def other_block(content):
         (lambda c: c + b"\n", "line 6"),
         (lambda c: c.replace(b'{"crc"', b"\x00\x00\x00", 1), "line 1"),
         (lambda c: c + c.splitlines(keepends=True)[-1], None),  # the same block twice is no harm
-        (lambda c: c + other_block(c), "block 2 differs"),
+        (lambda c: c + one_more(c), "block 2 differs"),
+        (lambda c: c + forged(c, block=0.5), "block = 0.5"),
+        (lambda c: c + forged(c, block="0"), "block = '0'"),
+        (lambda c: c + forged(c, block=True), "block = True"),
+        (lambda c: c + forged(c, block=-1), "block = -1"),
+        (lambda c: c + forged(c, block=9).replace(b"9", b"Infinity"), "line 6"),
+        (lambda c: c + forged(c, block=9, tally={"trials": 999, "counts": {}}), "999 trials where its task has 1000"),
+        (lambda c: c + forged(c, block=9, task="other"), "before the description"),
+        (lambda c: c + forged(c, 1, block_size=10), "does not belong to its description"),
+        (lambda c: c + forged(c, 0, versions=[]), "line 6"),
         (lambda c: b"\xff\xfe\n" + c, "line 1"),
         (lambda c: c.replace(b"store 1", b"store 9"), "line 1"),
         (lambda c: b'{"crc": 1, "record": []}\n', "line 1"),
@@ -339,6 +397,10 @@ def test_versions_are_recorded_and_a_change_is_noted(tmp_path, monkeypatch):
     go_on()
     go_on()
     assert headers()[1:] == [{"numpy": "99"}]
+    assert {"numpy", "scipy", "torch", "numba", "python", "platform"} < headers()[0].keys()
+    with Store(tmp_path / "s", resume=True) as store:
+        assert store.other_versions([task().id]) == headers()[:1]
+        assert store.other_versions(["another"]) == []
     described = [line for line in (tmp_path / "s").read_bytes().splitlines() if b'"function"' in line]
     assert len(described) == 1
     assert json.loads(described[0])["record"] == {"task": task().id, **task().describe()}
@@ -407,12 +469,54 @@ def test_a_killed_run_resumes_to_the_same_totals(tmp_path, workers):
     assert start(tmp_path / "cut").communicate(timeout=60)[0] == undisturbed
 
 
-ORPHANS = """
-import os, sys
-from resonance_theory.evidence.sampling import Task, run
+TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["RANK"], "RANK = '1' comes without WORLD_SIZE"),
+        (["WORLD_SIZE"], "WORLD_SIZE = '2' comes without RANK"),
+        (["RANK", "WORLD_SIZE"], "WORLD_SIZE = 2 comes without MASTER_ADDR and MASTER_PORT"),
+        (["RANK", "WORLD_SIZE", "MASTER_ADDR"], "WORLD_SIZE = 2 comes without MASTER_PORT"),
+        ({"RANK": "2"}, "RANK = 2 must be less than WORLD_SIZE = 2"),
+        ({"RANK": "first"}, "RANK = 'first' must be a whole number of at least 0"),
+        ({"WORLD_SIZE": "0"}, "must be less than WORLD_SIZE = 0"),
+    ],
+)
+def test_half_a_distributed_environment_is_refused_before_anything_is_drawn(
+    monkeypatch, capsys, tmp_path, given, words
+):
+    for name, value in (TORCHRUN | given if isinstance(given, dict) else {k: TORCHRUN[k] for k in given}).items():
+        monkeypatch.setenv(name, value)
+    drawn = tmp_path / "pids"
+    with pytest.raises(ValueError, match=words):
+        run([Task("pids", "tests.test_montecarlo:pid", {"file": str(drawn)}, 10)], 1)
+    for command in (["simulate", "router_scale"], ["simulate", "--all"], ["verify", "exchangeability_identity"]):
+        assert cli.main([*command, "--json", str(tmp_path / "o.json")]) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 1
+        assert words in said[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+STOPPED = {
+    "study": """
+import sys
+from resonance_theory.evidence.sampling import Store, Task, run
 if __name__ == "__main__":
     run([Task("pids", "tests.test_montecarlo:pid", {"file": sys.argv[1]}, 1000, 7)], 10**6, workers=2)
-"""
+""",
+    "claims": """
+import sys
+from resonance_theory import cli
+from resonance_theory.evidence.claims import ledger
+from tests import test_montecarlo
+ledger._record = test_montecarlo.endless_record
+if __name__ == "__main__":
+    sys.exit(cli.main(["verify", "--workers", "2", sys.argv[1]]))
+""",
+}
 
 
 def pid(rng, trials, *, file):
@@ -420,6 +524,12 @@ def pid(rng, trials, *, file):
         stream.write(f"{os.getpid()}\n")
     time.sleep(0.05)
     return {}
+
+
+def endless_record(claim_id, *_):
+    """Stands in for the evaluation of a claim that takes an hour."""
+    pid(None, 0, file=os.environ["PIDS"])
+    time.sleep(3600)
 
 
 def alive(number):
@@ -430,26 +540,72 @@ def alive(number):
     return state not in "ZX"
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
-def test_workers_do_not_outlive_a_killed_parent(tmp_path):
+@contextlib.contextmanager
+def two_busy_workers(tmp_path, kind):
+    """A process in a group of its own whose two workers are at work; their numbers."""
     script, listed = tmp_path / "program.py", tmp_path / "pids"
-    script.write_text(ORPHANS)
+    script.write_text(STOPPED[kind])
     listed.touch()
     parent = subprocess.Popen(
-        [sys.executable, str(script), str(listed)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.DEVNULL,
+        [sys.executable, str(script), str(listed) if kind == "study" else "e"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PIDS": str(listed)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
         start_new_session=True,
     )
     try:
         wait_for(lambda: len(set(listed.read_text().split())) >= 2)
-        parent.kill()  # the parent alone
-        parent.wait()
-        workers = set(listed.read_text().split())
-        wait_for(lambda: not any(alive(worker) for worker in workers))
+        yield parent, [int(number) for number in set(listed.read_text().split())]
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(parent.pid, signal.SIGKILL)
+        parent.communicate()
+
+
+def ended(parent, workers):
+    """Exit status and last words of a process that must end now, with its workers."""
+    start = time.monotonic()
+    said = parent.communicate(timeout=20)[1]
+    wait_for(lambda: not any(map(alive, workers)))
+    assert time.monotonic() - start < 20
+    return parent.returncode, said.splitlines()
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+
+
+@needs_proc
+@pytest.mark.parametrize("kind", STOPPED)
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_workers_do_not_outlive_a_killed_parent(tmp_path, kind, sent):
+    with two_busy_workers(tmp_path, kind) as (parent, workers):
+        parent.send_signal(sent)  # the parent alone
+        assert ended(parent, workers)[0] == -sent
+
+
+@needs_proc
+@pytest.mark.parametrize("kind", STOPPED)
+@pytest.mark.parametrize("group", [False, True])
+def test_an_interruption_stops_at_once(tmp_path, kind, group):
+    with two_busy_workers(tmp_path, kind) as (parent, workers):
+        os.killpg(parent.pid, signal.SIGINT) if group else parent.send_signal(signal.SIGINT)
+        status, said = ended(parent, workers)
+    if kind == "claims":
+        assert status == 130
+        assert len(said) == 1
+        assert said[0].startswith("resonance verify: interrupted")
+    assert sum("Traceback" in line for line in said) == (kind == "study")  # the parent's, none of a worker's
+
+
+@needs_proc
+def test_a_killed_worker_ends_a_verification_with_one_sentence(tmp_path):
+    with two_busy_workers(tmp_path, "claims") as (parent, workers):
+        os.kill(workers[0], signal.SIGKILL)
+        status, said = ended(parent, workers)
+    assert status == 1
+    assert len(said) == 1
+    assert said[0].startswith("resonance verify: a worker process died (killed, or out of memory) at the claim ")
 
 
 def wait_for(condition):

@@ -10,6 +10,7 @@ from scipy.special import stdtr
 from resonance_theory import cli
 from resonance_theory.evidence.studies import study as study_module
 from resonance_theory.evidence.studies import training
+from resonance_theory.evidence.studies.running import Run
 from resonance_theory.evidence.studies.study import run_study, settings_of, studies
 from resonance_theory.evidence.studies.training import Arm, compare, interval, run_training
 from simulations import _template
@@ -32,7 +33,7 @@ def rows(expect=None, margin=0.05, **change):
 def frame(comparisons, *, lift=100, **options):
     settings = {"blocks": 3, "block_size": 2, "level": 0.01, "comparisons": comparisons, **options.pop("settings", {})}
     arms = [Arm("low", noisy, {"lift": 0}, PER), Arm("high", noisy, {"lift": lift}, PER)]
-    return run_training("some", arms, settings, command="c", progress=None, **options)
+    return run_training("some", arms, settings, Run("c", **options))
 
 
 def test_arms_draw_the_same_numbers_so_differences_are_exact():
@@ -96,7 +97,7 @@ def uneven(rng, runs, *, lift):
 def test_columns_name_the_metrics_of_the_table():
     pair = [Arm("a", uneven, {"lift": 0}, PER), Arm("b", uneven, {"lift": 500}, PER)]
     settings = {"blocks": 2, "block_size": 1, "level": 0.01, "columns": ["more"]}
-    table = run_training("some", pair, settings, command="c", progress=None).table()
+    table = run_training("some", pair, settings, Run("c")).table()
     assert table.splitlines()[:3] == ["arm  more", "a", "b    0.5000 [0.5000, 0.5000]"]
 
 
@@ -152,7 +153,7 @@ def half(rng, runs):
 def test_two_metrics_of_one_arm_are_compared():
     row = {"first": "a", "second": "a", "metric": "whole", "against": "half"}
     settings = {"blocks": 1, "block_size": 4, "level": 0.01, "comparisons": [row]}
-    result = run_training("some", [Arm("a", half, {}, PER)], settings, command="c", progress=None)
+    result = run_training("some", [Arm("a", half, {}, PER)], settings, Run("c"))
     assert result.rows[-1]["difference"] == pytest.approx(np.mean(result.rows[0]["metrics"]["half"]["runs"]))
     assert "whole - half" in result.table()
 
@@ -199,7 +200,7 @@ def test_the_level_is_shared_by_the_comparisons():
         pair = [Arm("a", apart, {"sign": 1}, PER), Arm("b", apart, {"sign": -1}, PER)]
         row = {"metric": "score", "first": "a", "second": "b"}
         settings = {"blocks": 3, "block_size": 2, "level": 0.01, "comparisons": [row] * count}
-        last = run_training("some", pair, settings, command="c", progress=None).rows[-1]
+        last = run_training("some", pair, settings, Run("c")).rows[-1]
         return last["high"] - last["low"]
 
     assert width(10) > 1.5 * width(1) > 0
@@ -251,9 +252,9 @@ def test_arms_of_one_label_and_absent_packages_are_refused():
     arms = [Arm("a", noisy, {"lift": 0}, PER)] * 2
     settings = {"blocks": 1, "block_size": 2, "level": 0.01}
     with pytest.raises(ValueError, match="two arms the same label"):
-        run_training("some", arms, settings, command="c", progress=None)
+        run_training("some", arms, settings, Run("c"))
     with pytest.raises(ModuleNotFoundError, match="no-such-package"):
-        run_training("some", arms[:1], settings, command="c", progress=None, packages=["no-such-package"])
+        run_training("some", arms[:1], settings, Run("c"), ["no-such-package"])
 
 
 def test_the_command_runs_a_study_that_defines_arms(monkeypatch, capsys, tmp_path):

@@ -1,21 +1,24 @@
-"""What a single check says: the assertion holds, fails, or stays undecided; and the evidence for that."""
+"""What a single check says: the assertion holds, fails, or stays undecided, or the check broke off; and the evidence."""
 
 from __future__ import annotations
 
 import enum
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-__all__ = ["Outcome", "Status", "every", "fails", "holds", "undecided"]
+__all__ = ["Outcome", "Status", "error", "every", "fails", "holds", "undecided"]
 
 
 class Status(enum.Enum):
-    """Three values: a failure to decide is neither a success nor a refutation."""
+    """A failure to decide is neither a success nor a refutation, and an exception says nothing of the assertion."""
 
     HOLDS = "holds"
     FAILS = "fails"
     UNDECIDED = "undecided"
+    ERROR = "error"
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,10 @@ class Outcome:
     def fails(self) -> bool:
         return self.status is Status.FAILS
 
+    @property
+    def broke(self) -> bool:
+        return self.status is Status.ERROR
+
 
 def holds(evidence: str, **data: Any) -> Outcome:
     return Outcome(Status.HOLDS, evidence, data)
@@ -47,12 +54,21 @@ def undecided(evidence: str, **data: Any) -> Outcome:
     return Outcome(Status.UNDECIDED, evidence, data)
 
 
+def error(problem: BaseException) -> Outcome:
+    """What an exception leaves of a check: its kind, its words, and the last frame of what first raised it."""
+    while problem.__cause__ is not None and problem.__cause__.__traceback__ is not None:
+        problem = problem.__cause__
+    frames = traceback.extract_tb(problem.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
+    return Outcome(Status.ERROR, f"{type(problem).__name__}: {' '.join(str(problem).split())}{where}")
+
+
 def every(outcomes: Iterable[Outcome]) -> Outcome:
-    """All hold: holds. One fails: that failure. Otherwise the first undecided one."""
+    """All hold: holds. Otherwise the first that broke off, or else failed, or else is undecided."""
     seen = list(outcomes)
     if not seen:
         return undecided("nothing was checked")
-    for status in (Status.FAILS, Status.UNDECIDED):
+    for status in (Status.ERROR, Status.FAILS, Status.UNDECIDED):
         for outcome in seen:
             if outcome.status is status:
                 return outcome

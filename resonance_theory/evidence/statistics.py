@@ -7,6 +7,7 @@ distributions the Dvoretzky-Kiefer-Wolfowitz-Massart band. Looking while it runs
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,7 @@ __all__ = [
     "empirical_bernstein",
     "equal",
     "log_e_value",
+    "row",
     "sample_size",
 ]
 
@@ -108,6 +110,33 @@ def sample_size(p0: float, difference: float, alpha: float, beta: float = ALPHA)
     return high
 
 
+def row(key: str, successes: int, trials: int, law: float, alpha: float) -> dict[str, Any]:
+    """What is recorded of one rate: count, estimate, its limits, the law, and the least difference that would show.
+
+    Args:
+        key: What was counted.
+        successes: Whole number from 0 to `trials`.
+        trials: At least 1.
+        law: Exact probability.
+        alpha: Level of the limits and of the test, in (0, 1).
+
+    Example:
+        >>> row("heads", 500, 1000, 0.5, 0.05)["estimate"]
+        0.5
+    """
+    low, high = clopper_pearson(successes, trials, alpha)
+    return {
+        "key": key,
+        "trials": int(trials),
+        "successes": int(successes),
+        "estimate": successes / trials,
+        "low": float(low),
+        "high": float(high),
+        "law": float(law),
+        "detectable": float(detectable(law, trials, alpha)),
+    }
+
+
 def _report(k: int, n: int, low: float, high: float, sign: str, p0: float) -> str:
     return f"{k}/{n} = {k / n:.6g} in [{low:.6g}, {high:.6g}] against {sign} {p0:.6g}"
 
@@ -176,4 +205,5 @@ def log_e_value(successes: ArrayLike, trials: ArrayLike, p0: ArrayLike) -> Float
     n = arguments.integer("trials", trials, 0)
     k = arguments.integer("successes", successes, 0, n, "trials")
     p = arguments.probability("p0", p0)
-    return betaln(0.5 + k, 0.5 + n - k) - betaln(0.5, 0.5) - xlogy(k, p) - xlog1py(n - k, -p)
+    value: Floats = betaln(0.5 + k, 0.5 + n - k) - betaln(0.5, 0.5) - xlogy(k, p) - xlog1py(n - k, -p)
+    return value

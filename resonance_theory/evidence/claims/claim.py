@@ -26,7 +26,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resonance_theory.evidence import statistics
-from resonance_theory.evidence.outcome import Outcome, every, undecided
+from resonance_theory.evidence.outcome import Outcome, error, every, undecided
+from resonance_theory.evidence.sampling import Tally, Task, run
 
 __all__ = ["Check", "CheckResult", "Claim", "ClaimResult", "Simulation", "Verdict"]
 
@@ -38,16 +39,19 @@ class Verdict(enum.Enum):
     REFUTED = "REFUTED"
     INCONCLUSIVE = "INCONCLUSIVE"
     VIOLATED = "VIOLATED"
+    ERROR = "ERROR"
     NOT_REPRODUCIBLE = "NOT REPRODUCIBLE HERE"
 
     @property
     def green(self) -> bool:
         """Whether a suite may pass with it."""
-        return self not in (Verdict.INCONCLUSIVE, Verdict.VIOLATED)
+        return self not in (Verdict.INCONCLUSIVE, Verdict.VIOLATED, Verdict.ERROR)
 
 
 Side = Any
 Run = Callable[[Side], Outcome]
+Case = Mapping[str, Any]
+Pairs = Sequence[tuple[Mapping[str, float], Mapping[str, float]]]  # laws of each case: the claim's and its mutant's
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,13 @@ class Check:
 class Simulation:
     """A sampler, the cases it runs, and what the claim says of each tally.
 
-    sample(rng, trials, **case) -> {key: number of successes}; law(side, **case) -> {key: probability}.
-    relation: the measured rate is "equal" to the law, "at_most" it, or "at_least" it.
+    Attributes:
+        name: Short text.
+        sample: sample(rng, trials, **case) -> {key: number of successes}, a module-level function.
+        cases: JSON-able keyword arguments.
+        law: law(side, **case) -> {key: probability}, with the sampler's keys.
+        relation: The measured rate is "equal" to the law, "at_most" it, or "at_least" it.
+        trials, full: Number of trials of each case, and of a full run.
     """
 
     name: str
@@ -108,23 +117,25 @@ class CheckResult:
 
 @dataclass
 class Claim:
-    """One statement of the ledger. `id` is the name of its file.
+    """One statement of the ledger.
 
-    title        one line
-    statement    text with LaTeX between dollar signs
-    source       where it is printed (equation, version), and the project's own tag if new
-    kind         equality, bound, asymptotic or empirical
-    expected     the verdict this ledger stands for
-    hypotheses   one text each, LaTeX between dollar signs
-    truth        what the checks receive as the true side (any object: a function, a formula, a namespace)
-    mutant       the nearest false neighbour, of the same shape; `mutation` says in words what was changed
-    printed      for CORRECTED and REFUTED: the statement as printed, as a side for the counterexample checks;
-    correction   and what is wrong with it, and what is true instead
-    lemmas       published inequalities and theorems that the proof uses, by name
-    formal       theorems proved in Coq that it uses or restates, as "file.v: theorem" in proofs/formal
-    studies      studies of simulations/ whose trained networks or simulations bear on it, by name
-    reason       for NOT REPRODUCIBLE HERE: why
-    proof        the proof in words: the docstring of the claim's file, which `ledger.load` fills in
+    Attributes:
+        title: One line.
+        statement: Text with LaTeX between dollar signs.
+        source: Where it is printed (equation, version).
+        kind: equality, bound, asymptotic or empirical.
+        expected: The verdict this ledger stands for.
+        hypotheses: One text each, LaTeX between dollar signs.
+        truth: What the checks receive as the true side (any object: a function, a formula, a namespace).
+        mutant: The nearest false neighbour, of the same shape; `mutation` says in words what was changed.
+        printed: For CORRECTED and REFUTED: the statement as printed, as a side for the counterexample checks.
+        correction: What is wrong with it, and what is true instead.
+        lemmas: Published inequalities and theorems that the proof uses, by name.
+        formal: Theorems proved in Coq that it uses or restates, as "file.v: theorem" in proofs/formal.
+        studies: Studies of simulations/ whose trained networks or simulations bear on it, by name.
+        reason: For NOT REPRODUCIBLE HERE: why.
+        tag: The short name of its equation, such as "N4".
+        id, topic, proof: Name and folder of its file, and that file's docstring; `ledger.load` fills them in.
     """
 
     title: str
@@ -144,6 +155,7 @@ class Claim:
     reason: str = ""
     id: str = ""
     topic: str = ""
+    tag: str = ""
     proof: str = ""
     checks: list[Check] = field(default_factory=list)
     simulations: list[Simulation] = field(default_factory=list)
@@ -188,90 +200,122 @@ class Claim:
         self.simulations.append(Simulation(name, sample, cases, law, relation, trials, full))
 
     def evaluate(self, *, alpha: float, full: bool = False, seed: int = 0, workers: int = 1) -> ClaimResult:
-        """Run every check on both sides. `alpha` is this claim's share of the suite's false-alarm budget."""
+        """Run every check on both sides; one that raises is an ERROR, and the others go on.
+
+        Args:
+            alpha: This claim's share of the suite's false-alarm budget, in (0, 1).
+            full: Whether simulations take their full number of trials.
+            seed: Whole number of at least 0.
+            workers: Processes for the simulations, at least 1.
+
+        Returns:
+            The claim with what its checks said.
+        """
         results = []
         for check in self.checks:
             false_side = self.printed if check.kind == "counterexample" else self.mutant
             start = time.perf_counter()
-            truth = check.run(self.truth)
-            mutant = check.run(false_side)
+            truth, mutant = _outcome(check.run, self.truth), _outcome(check.run, false_side)
             results.append(CheckResult(check.name, check.kind, truth, mutant, time.perf_counter() - start))
-        laws = [
-            [(dict(s.law(self.truth, **c)), dict(s.law(self.mutant, **c))) for c in s.cases] for s in self.simulations
-        ]
-        tests = sum(len(true) for simulation in laws for true, _ in simulation)
+        laws = [self._laws(simulation) for simulation in self.simulations]
+        tests = sum(len(true) for pairs in laws if not isinstance(pairs, Outcome) for true, _ in pairs)
         for simulation, pairs in zip(self.simulations, laws):
-            results.append(self._simulate(simulation, pairs, alpha / tests, full=full, seed=seed, workers=workers))
+            start = time.perf_counter()
+            rows: list[dict[str, Any]] = []
+            truth = mutant = pairs if isinstance(pairs, Outcome) else undecided("no case")
+            if not isinstance(pairs, Outcome):
+                plan = _Plan(self.id, simulation, pairs, alpha / max(tests, 1), full, seed, workers)
+                try:
+                    truth, mutant, rows = plan.run()
+                except (Exception, SystemExit) as problem:
+                    truth = mutant = error(problem)
+            results.append(CheckResult(simulation.name, "simulation", truth, mutant, time.perf_counter() - start, rows))
         return ClaimResult(self, tuple(results))
 
-    def _simulate(
-        self,
-        simulation: Simulation,
-        laws: Sequence[tuple[Mapping[str, float], Mapping[str, float]]],
-        alpha: float,
-        *,
-        full: bool,
-        seed: int,
-        workers: int,
-    ) -> CheckResult:
-        from resonance_theory.evidence.sampling import Task, run
-
-        start = time.perf_counter()
-        trials = simulation.full if full else simulation.trials
-        blocks = 1 if trials <= 100_000 else min(64, -(-trials // 100_000))
-        test = {"equal": statistics.equal, "at_most": statistics.at_most, "at_least": statistics.at_least}[
-            simulation.relation
-        ]
-        function = f"{simulation.sample.__module__}:{simulation.sample.__qualname__}"
-
-        def sampled(attempt: int) -> tuple[Outcome, Outcome, list[dict[str, Any]]]:
-            tasks = [
-                Task(
-                    name=f"{self.id}/{simulation.name}/{index}/{attempt}",
-                    function=function,
-                    parameters=dict(case),
-                    block_size=-(-trials // blocks),
-                    seed=seed,
-                )
-                for index, case in enumerate(simulation.cases)
+    def _laws(self, simulation: Simulation) -> Pairs | Outcome:
+        """The probabilities of every case on the true and on the false side; what went wrong if they cannot be had."""
+        try:
+            return [
+                (dict(simulation.law(self.truth, **case)), dict(simulation.law(self.mutant, **case)))
+                for case in simulation.cases
             ]
-            totals = run(tasks, blocks, workers=workers)
-            truths, mutants = [], []
-            rows: list[dict[str, Any]] = []
-            for task, case, (true, false) in zip(tasks, simulation.cases, laws):
-                tally = totals[task.id]
-                for key, law in true.items():
-                    count, total = int(tally.counts[key]), int(tally.trials)
-                    low, high = statistics.clopper_pearson(count, total, alpha)
-                    truths.append(test(count, total, law, alpha))
-                    mutants.append(test(count, total, false[key], alpha))
-                    rows.append(
-                        {
-                            "case": dict(case),
-                            "key": key,
-                            "trials": total,
-                            "estimate": count / total,
-                            "low": float(low),
-                            "high": float(high),
-                            "law": float(law),
-                            "mutant": float(false[key]),
-                            "detectable": float(statistics.detectable(law, total, alpha)),
-                            "relation": simulation.relation,
-                        }
-                    )
-            rejected = next((m for m in mutants if m.fails), undecided("no case tells the mutant from the claim"))
-            summary = every(truths)
-            if summary.holds:
-                worst = max(row["detectable"] for row in rows)
-                text = f"{len(rows)} rates agree at level {alpha:.1e} each; differences beyond {worst:.2g} would show"
-                summary = Outcome(summary.status, text, {})
-            return summary, rejected, rows
+        except (Exception, SystemExit) as problem:
+            return error(problem)
 
-        truth, mutant, rows = sampled(0)
-        if truth.fails:
-            # One repetition on fresh, pre-allocated streams: what fails twice is no accident, what fails once is.
-            truth, mutant, rows = sampled(1)
-        return CheckResult(simulation.name, "simulation", truth, mutant, time.perf_counter() - start, rows)
+
+def _outcome(run: Run, side: Side) -> Outcome:
+    try:
+        outcome = run(side)
+        if not isinstance(outcome, Outcome):
+            raise TypeError(f"a check returned {outcome!r} but must return an Outcome")
+        return outcome
+    except (Exception, SystemExit) as problem:
+        return error(problem)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a simulation of a claim is run: its laws, the level of each test, its size and its seed."""
+
+    claim: str
+    simulation: Simulation
+    laws: Pairs
+    alpha: float
+    full: bool
+    seed: int
+    workers: int
+
+    def run(self) -> tuple[Outcome, Outcome, list[dict[str, Any]]]:
+        """Outcomes of the claim and of its mutant, and the estimates."""
+        found = self._attempt(0)
+        # One repetition on fresh, pre-allocated streams: what fails twice is no accident, what fails once is.
+        return self._attempt(1) if found[0].fails else found
+
+    def _attempt(self, attempt: int) -> tuple[Outcome, Outcome, list[dict[str, Any]]]:
+        simulation = self.simulation
+        test = {"equal": statistics.equal, "at_most": statistics.at_most, "at_least": statistics.at_least}
+        truths, mutants, rows = [], [], []
+        for case, tally, (true, false) in zip(simulation.cases, self._tallies(attempt), self.laws):
+            _same_keys(simulation.name, case, tally, true, false)
+            for key, law in true.items():
+                count, trials = tally.counts[key], tally.trials
+                truths.append(test[simulation.relation](count, trials, law, self.alpha))
+                mutants.append(test[simulation.relation](count, trials, false[key], self.alpha))
+                rows.append({"case": dict(case), **statistics.row(key, count, trials, law, self.alpha)})
+                rows[-1] |= {"mutant": float(false[key]), "relation": simulation.relation}
+        summary = every(truths)
+        if summary.holds:
+            worst = max(row["detectable"] for row in rows)
+            text = f"{len(rows)} rates agree at level {self.alpha:.1e} each; differences beyond {worst:.2g} would show"
+            summary = Outcome(summary.status, text, {})
+        return (
+            summary,
+            next((m for m in mutants if m.fails), undecided("no case tells the mutant from the claim")),
+            rows,
+        )
+
+    def _tallies(self, attempt: int) -> list[Tally]:
+        simulation = self.simulation
+        trials = simulation.full if self.full else simulation.trials
+        blocks = 1 if trials <= 100_000 else min(64, -(-trials // 100_000))
+        tasks = [
+            Task(
+                name=f"{self.claim}/{simulation.name}/{index}/{attempt}",
+                function=f"{simulation.sample.__module__}:{simulation.sample.__qualname__}",
+                parameters=dict(case),
+                block_size=-(-trials // blocks),
+                seed=self.seed,
+            )
+            for index, case in enumerate(simulation.cases)
+        ]
+        totals = run(tasks, blocks, workers=self.workers)
+        return [totals[task.id] for task in tasks]
+
+
+def _same_keys(name: str, case: Case, tally: Tally, true: Mapping[str, float], false: Mapping[str, float]) -> None:
+    for whose, keys in (("sampler counts", tally.counts.keys()), ("mutant's law has", false.keys())):
+        if keys != true.keys():
+            raise ValueError(f"{name}, {dict(case)}: the law has {', '.join(true)} but the {whose} {', '.join(keys)}")
 
 
 @dataclass(frozen=True)
@@ -290,6 +334,8 @@ class ClaimResult:
         claim = self.claim
         if any(check.truth.fails for check in self.checks):
             return Verdict.VIOLATED
+        if any(check.truth.broke or check.mutant.broke for check in self.checks):
+            return Verdict.ERROR
         if claim.expected is Verdict.NOT_REPRODUCIBLE:
             # it may check what is printed about itself; a reason is needed either way
             return claim.expected if claim.reason and all(c.passed for c in self.checks) else Verdict.INCONCLUSIVE
@@ -315,6 +361,8 @@ class ClaimResult:
         for check in self.checks:
             if not check.truth.holds:
                 return f"{check.name}: {check.truth.evidence}"
+            if check.mutant.broke:
+                return f"{check.name}, on the mutant: {check.mutant.evidence}"
             if not check.mutant.fails:
                 return f"{check.name} does not reject the mutant: {check.mutant.evidence}"
         if self.passed:
@@ -330,6 +378,7 @@ class ClaimResult:
             "statement": claim.statement,
             "hypotheses": list(claim.hypotheses),
             "source": claim.source,
+            "tag": claim.tag,
             "kind": claim.kind,
             "expected": claim.expected.value,
             "verdict": self.verdict.value,

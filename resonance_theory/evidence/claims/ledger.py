@@ -5,17 +5,22 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import importlib
-import multiprocessing
+import re
+import time
+import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from resonance_theory.evidence import statistics
-from resonance_theory.evidence.claims.claim import Claim
+from resonance_theory.evidence.claims.claim import CheckResult, Claim, ClaimResult, Verdict
+from resonance_theory.evidence.outcome import error
+from resonance_theory.evidence.sampling import pool, ranks
 
-__all__ = ["Ledger", "claim_ids", "folder", "load", "select", "topics", "verify"]
+__all__ = ["Ledger", "claim_ids", "folder", "load", "select", "strays", "topics", "verify"]
+
+_CLAIM = re.compile(r"^claim\b.*=", re.MULTILINE)
 
 
 def folder(name: str) -> Path:
@@ -34,12 +39,24 @@ def claim_ids() -> list[str]:
     return sorted(_files())
 
 
+def _candidates() -> list[Path]:
+    """Files that should hold a claim, one folder a topic: proofs/<topic>/<claim>.py."""
+    found = sorted(folder("proofs").glob("*/*.py"))
+    return [path for path in found if not path.stem.startswith("_") and (path.parent / "__init__.py").exists()]
+
+
+def _holds_claim(path: Path) -> bool:
+    return bool(_CLAIM.search(path.read_text(encoding="utf-8", errors="replace")))
+
+
+def strays() -> list[str]:
+    """Files of `proofs/` that should hold a claim and define none, as topic/name.py; a run leaves them out."""
+    return [f"{path.parent.name}/{path.name}" for path in _candidates() if not _holds_claim(path)]
+
+
 def _files() -> dict[str, Path]:
-    """The file of each claim, one folder a topic: proofs/<topic>/<claim>.py."""
     found: dict[str, Path] = {}
-    for path in sorted(folder("proofs").glob("*/*.py")):
-        if path.stem.startswith("_") or not (path.parent / "__init__.py").exists():
-            continue
+    for path in filter(_holds_claim, _candidates()):
         if path.stem in found:
             raise ValueError(
                 f"{path.parent.name}/{path.name} has the name of {found[path.stem].parent.name}/{path.name}"
@@ -93,7 +110,17 @@ class Ledger:
 
 
 def _record(claim_id: str, alpha: float, full: bool, seed: int) -> dict[str, Any]:
-    return load(claim_id).evaluate(alpha=alpha, full=full, seed=seed).to_json()
+    start = time.perf_counter()
+    try:
+        claim = load(claim_id)
+    except ModuleNotFoundError:  # an extra that is not installed: no fault of the claim's
+        raise
+    except (Exception, SystemExit) as problem:  # a file that cannot be imported: nothing but its name is known
+        said = error(problem)
+        claim = Claim(claim_id, "", "", "empirical", Verdict.PROVED, id=claim_id, topic=_files()[claim_id].parent.name)
+        check = CheckResult("loading the file", "reference", said, said, time.perf_counter() - start)
+        return ClaimResult(claim, (check,)).to_json()
+    return claim.evaluate(alpha=alpha, full=full, seed=seed).to_json()
 
 
 def verify(
@@ -104,26 +131,45 @@ def verify(
     workers: int = 1,
     on_result: Callable[[dict[str, Any]], None] | None = None,
 ) -> Ledger:
-    """Evaluate the claims over a pool of processes; the outcome does not depend on their number.
+    """Evaluate claims over a pool of processes; the outcome does not depend on their number.
 
     Each claim gets an equal share of the false-alarm budget `statistics.ALPHA`, counted over the whole ledger whether or
-    not all of it runs, so that a claim's verdict is the same alone and in company.
+    not all of it runs, so that a claim's verdict is the same alone and in company. A check that raises makes its claim an
+    ERROR and stops nothing; a file without a claim is named in a warning and left out.
+
+    Args:
+        ids: Names of claims, as `select` gives them.
+        full: Whether to simulate at the full sizes.
+        seed: Whole number of at least 0.
+        workers: Processes, at least 1.
+        on_result: Receives each record as it comes in.
+
+    Returns:
+        The ledger of these claims.
+
+    Raises:
+        RuntimeError: A worker process died; nothing of the run is kept.
+        ValueError: It is started under torchrun.
     """
+    if ranks.world() > 1:
+        raise ValueError(
+            f"WORLD_SIZE = {ranks.world()} must be 1 or unset: claims run over `workers`, not under torchrun"
+        )
+    for stray in strays():
+        warnings.warn(f"proofs/{stray} defines no claim = Claim(...) and is left out", stacklevel=2)
     alpha = statistics.ALPHA / len(claim_ids())
     records: dict[str, dict[str, Any]] = {}
 
-    def collect(record: dict[str, Any]) -> None:
+    def collect(_: int, record: dict[str, Any]) -> None:
         records[record["id"]] = record
         if on_result is not None:
             on_result(record)
 
-    if workers == 1:
-        for claim_id in ids:
-            collect(_record(claim_id, alpha, full, seed))
-    else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(max_workers=workers, mp_context=context) as pool:
-            futures = [pool.submit(_record, claim_id, alpha, full, seed) for claim_id in ids]
-            for future in as_completed(futures):
-                collect(future.result())
+    try:
+        pool.each(_record, [(claim_id, alpha, full, seed) for claim_id in ids], workers=workers, finish=collect)
+    except pool.Failed as failed:
+        if failed.died:
+            text = f"a worker process died (killed, or out of memory) at the claim {ids[failed.index]}, or soon after"
+            raise RuntimeError(text) from failed.__cause__
+        raise (failed.__cause__ or failed) from None  # ModuleNotFoundError
     return Ledger(tuple(records[i] for i in sorted(records)), seed, full, statistics.ALPHA)

@@ -199,15 +199,21 @@ def _junit(record: Record) -> str:
             )
             if not check["passed"]:
                 failed += 1
+                broke = "error" in (check["truth"]["status"], check["mutant"]["status"])
                 ElementTree.SubElement(
-                    case, "failure", message=f"{check['truth']['evidence']} | mutant: {check['mutant']['evidence']}"
+                    case,
+                    "error" if broke else "failure",
+                    message=f"{check['truth']['evidence']} | mutant: {check['mutant']['evidence']}",
                 )
         case = ElementTree.SubElement(suite, "testcase", classname=claim["id"], name=f"verdict {claim['expected']}")
         if not claim["passed"]:
             failed += 1
-            ElementTree.SubElement(case, "failure", message=claim["problem"])
+            kind = "error" if claim["verdict"] == "ERROR" else "failure"
+            ElementTree.SubElement(case, kind, message=claim["problem"])
         suite.set("tests", str(len(claim["checks"]) + 1))
-        suite.set("failures", str(failed))
+        errors = sum(case.find("error") is not None for case in suite)
+        suite.set("errors", str(errors))
+        suite.set("failures", str(failed - errors))
     ElementTree.indent(suites)
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 

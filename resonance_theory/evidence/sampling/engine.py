@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
 
 from resonance_theory import _arguments as arguments
-from resonance_theory.evidence.sampling import ranks
+from resonance_theory.evidence.sampling import pool, ranks
 from resonance_theory.evidence.sampling.store import Store
 from resonance_theory.evidence.sampling.task import Tally, Task
 
 __all__ = ["SamplerError", "run"]
-
-Finish = Callable[[Task, int, Tally], None]
 
 
 class SamplerError(RuntimeError):
@@ -38,15 +28,24 @@ def run(
 
     Under torchrun every rank runs its share of the blocks, with a store of its own, and returns the common totals.
 
-    blocks: one number for all tasks, or one per task id. workers: processes; beyond 1 they are spawned, so samplers
-    must be importable and a script needs the `if __name__ == "__main__"` guard. store: blocks found there are not run
-    again, and every finished one is appended. on_block(task, running total) is called after each block, and once at
-    the start for a task that the store knows.
+    Args:
+        tasks: Distinct tasks.
+        blocks: One number for all tasks, or one per task id; at least 0.
+        workers: Processes, at least 1; beyond 1 they are spawned, so samplers must be importable and a script needs the
+            `if __name__ == "__main__"` guard.
+        store: Blocks found there are not run again, and every finished one is appended.
+        on_block: Receives a task and its running total after each block, and once at the start for a task that the
+            store knows.
 
-    Raises SamplerError if a sampler raises or a worker dies. Then, and after an interruption, blocks under way still
-    finish and are kept: all that is in the store counts when the run is resumed.
+    Returns:
+        A tally for each task id.
+
+    Raises:
+        SamplerError: A sampler raised or a worker died. Blocks under way still finish, as they do after an interruption
+            where there is a store to keep them: all that is in the store counts when the run is resumed.
+        ValueError: Tasks or numbers are not as above, or the environment holds only part of what torchrun sets.
     """
-    arguments.integer("workers", workers, 1)
+    rank, world = ranks.rank(), ranks.world()
     ids = [task.id for task in tasks]
     if len(set(ids)) != len(ids):
         raise ValueError("tasks hold the same task twice but must be distinct")
@@ -60,102 +59,37 @@ def run(
     todo: list[tuple[Task, int]] = []
     for task, id, count in zip(tasks, ids, wanted):
         done = store.blocks.get(id, {}) if store else {}
-        mine = range(ranks.rank(), count, ranks.world())
+        mine = range(rank, count, world)
         totals[id] = sum((done[block] for block in mine if block in done), Tally())
         todo += [(task, block) for block in mine if block not in done]
         if on_block is not None and totals[id].trials:
             on_block(task, totals[id])
     todo.sort(key=lambda item: item[1])  # block by block over all tasks, so that every estimate tightens from the start
 
-    def finish(task: Task, block: int, tally: Tally) -> None:
+    def finish(index: int, tally: Tally) -> None:
+        task, block = todo[index]
         if store is not None:
             store.add(task, block, tally)
         totals[task.id] += tally
         if on_block is not None:
             on_block(task, totals[task.id])
 
-    if workers == 1 or len(todo) <= 1:
-        for task, block in todo:
-            try:
-                tally = task.sample(block)
-            except Exception as problem:
-                raise _failure(task, block, problem) from problem
-            finish(task, block, tally)
-    else:
-        _run_pool(todo, min(workers, len(todo)), finish)
+    try:
+        pool.each(_sample, todo, workers=workers, finish=finish, keep=store is not None)
+    except pool.Failed as failed:
+        raise _failure(*todo[failed.index], failed) from failed.__cause__
     return ranks.total(totals)
 
 
-def _run_pool(todo: Sequence[tuple[Task, int]], workers: int, finish: Finish) -> None:
-    queue = iter(todo)
-    running: dict[Future[Tally], tuple[Task, int]] = {}  # in order of submission
-    context = multiprocessing.get_context("spawn")  # a fork would copy locks held by other threads
-    with _one_thread_each(), ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
-
-        def submit(count: int) -> None:
-            for task, block in islice(queue, count):
-                running[pool.submit(_sample, task, block)] = (task, block)
-
-        try:
-            submit(2 * workers)  # a short queue: little is left to wait for when the run is broken off
-            while running:
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                if any(future.exception() for future in finished):
-                    break
-                for future in finished:
-                    finish(*running.pop(future), future.result())
-                submit(len(finished))
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-            for future in list(running):
-                if not future.cancelled() and future.exception() is None:
-                    finish(*running.pop(future), future.result())
-    for future, (task, block) in running.items():
-        # The failure submitted first is reported, whichever worker was faster.
-        problem = None if future.cancelled() else future.exception()
-        if problem is not None:
-            raise _failure(task, block, problem) from problem
-
-
-def _failure(task: Task, block: int, problem: BaseException) -> SamplerError:
-    if isinstance(problem, BrokenProcessPool):
-        return SamplerError(
-            f"a worker process died (killed, or out of memory) at {task.name}, block {block}, or soon after"
-        )
-    return SamplerError(f"{task.name}, block {block}: {type(problem).__name__}: {problem}")
+def _failure(task: Task, block: int, failed: pool.Failed) -> SamplerError:
+    where, problem = f"{task.name}, block {block}", failed.__cause__
+    if failed.died:
+        return SamplerError(f"a worker process died (killed, or out of memory) at {where}, or soon after")
+    if isinstance(problem, MemoryError):
+        said = str(problem) or "out of memory"
+        return SamplerError(f"{where}: {said}: its trials a block, {task.block_size:,}, must be fewer here")
+    return SamplerError(f"{where}: {type(problem).__name__}: {problem}")
 
 
 def _sample(task: Task, block: int) -> Tally:
     return task.sample(block)
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and do not outlive it: a worker whose parent was killed would wait forever."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _follow_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Workers share the cores as processes; threads inside them would only get in each other's way.
-
-    Linear-algebra libraries read these variables when they are loaded, so workers must inherit them.
-    """
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

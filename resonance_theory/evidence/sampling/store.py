@@ -7,10 +7,11 @@ import json
 import os
 import time
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from resonance_theory.evidence.sampling.task import Tally, Task, versions
+from resonance_theory.evidence.sampling.task import Tally, Task, identity, versions
 
 __all__ = ["Store"]
 
@@ -48,16 +49,28 @@ class Store:
     else is refused with its line number, and the file left alone. Where files can be locked, a second process is kept
     out. Use as a context manager.
 
-    Raises ValueError for a path that cannot be used, for a file that is no store or damaged, and, without `resume`,
-    for one that already holds results.
+    Why not SQLite: two stores are merged by `cat`, differences are read in any editor, damage is found line by line where
+    a database of which a page is damaged is lost or silently short, and there are no side files to carry along.
+
+    Args:
+        path: A regular file, made where it is missing.
+        resume: Whether to go on with the blocks that it holds.
+
+    Attributes:
+        blocks: Tallies by task id and block.
+        cut: Bytes of an interrupted line that were removed on opening.
+
+    Raises:
+        ValueError: The path cannot be used, the file is no store or damaged, or it holds results and `resume` is false.
     """
 
     def __init__(self, path: str | Path, *, resume: bool) -> None:
         self.path = Path(path)
-        self.cut = 0  # bytes of an interrupted line removed on opening
+        self.cut = 0
         self.blocks: dict[str, dict[int, Tally]] = {}
-        self._described: set[str] = set()
+        self._block_size: dict[str, int] = {}  # of each task described so far
         self._versions: dict[str, Any] = {}
+        self._drawn: dict[str, list[dict[str, Any]]] = {}  # versions that drew a task's blocks
         self._synced = time.monotonic()
         try:
             if self.path.exists() and not self.path.is_file():  # reading a device or a pipe might never end
@@ -114,16 +127,36 @@ class Store:
 
     def _take(self, record: dict[str, Any], *, first: bool) -> None:
         if first or "format" in record:
-            if record.get("format") != _FORMAT:
+            if record.get("format") != _FORMAT or not isinstance(record["versions"], dict):
                 raise ValueError(f"its format is not {_FORMAT!r}")
             self._versions = record["versions"]
         elif "block" in record:
-            blocks = self.blocks.setdefault(record["task"], {})
-            block, tally = int(record["block"]), Tally.from_json(record["tally"])
-            if blocks.setdefault(block, tally) != tally:
-                raise ValueError(f"block {block} differs from an earlier line")
+            self._take_block(record["task"], record["block"], Tally.from_json(record["tally"]))
         else:
-            self._described.add(record["task"])
+            task = record.pop("task")
+            if identity(record) != task:
+                raise ValueError("a task's id does not belong to its description")
+            self._block_size[task] = record["block_size"]
+
+    def _take_block(self, task: str, block: Any, tally: Tally) -> None:
+        if type(block) is not int or block < 0:
+            raise ValueError(f"block = {block!r} is not a whole number of at least 0")
+        if task not in self._block_size:
+            raise ValueError("a block stands before the description of its task")
+        if tally.trials != self._block_size[task]:
+            raise ValueError(f"block {block} has {tally.trials} trials where its task has {self._block_size[task]}")
+        if self.blocks.setdefault(task, {}).setdefault(block, tally) != tally:
+            raise ValueError(f"block {block} differs from an earlier line")
+        if self._versions not in self._drawn.setdefault(task, []):
+            self._drawn[task].append(self._versions)
+
+    def other_versions(self, ids: Iterable[str]) -> list[dict[str, Any]]:
+        """Versions other than the present ones that drew stored blocks of these tasks."""
+        found: list[dict[str, Any]] = []
+        for made in (made for id in ids for made in self._drawn.get(id, ())):
+            if made != versions() and made not in found:
+                found.append(made)
+        return found
 
     def _append(self, record: dict[str, Any]) -> None:
         line, size = _line(record), os.fstat(self._file.fileno()).st_size
@@ -148,9 +181,9 @@ class Store:
 
         Raises OSError where it cannot be written; the file then ends with the block before.
         """
-        if task.id not in self._described:
+        if task.id not in self._block_size:
             self._append({"task": task.id, **task.describe()})
-            self._described.add(task.id)
+            self._block_size[task.id] = task.block_size
         self._append({"task": task.id, "block": block, "tally": tally.to_json()})
         self.blocks.setdefault(task.id, {})[block] = tally
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import platform
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -15,16 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from resonance_theory import __version__
 from resonance_theory import _arguments as arguments
 from resonance_theory.evidence.sampling.streams import generator
+from resonance_theory.evidence.sampling.threads import one_thread
+from resonance_theory.provenance import provenance
 
 __all__ = ["Tally", "Task", "versions"]
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Number of trials, and integer totals by key; merges by addition, so order and grouping cannot matter."""
+    """Number of trials, and integer totals by key; merges by addition, so order and grouping cannot matter.
+
+    Example:
+        >>> Tally(10, {"heads": 4}) + Tally(10, {"heads": 5, "edge": 1})
+        Tally(trials=20, counts={'heads': 9, 'edge': 1})
+    """
 
     trials: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -58,7 +63,8 @@ def _load(function: str) -> Callable[..., Mapping[str, int]]:
     value: Any = importlib.import_module(module)
     for part in name.split("."):
         value = getattr(value, part)
-    return value
+    sampler: Callable[..., Mapping[str, int]] = value
+    return sampler
 
 
 @cache
@@ -78,27 +84,33 @@ def _source(function: str) -> str:
     return digest.hexdigest()
 
 
+@cache
 def versions() -> dict[str, str]:
-    """What drew the numbers: versions of this package, Python and NumPy, and the platform."""
-    return {
-        "resonance-theory": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "platform": f"{platform.system()} {platform.machine()}",
-    }
+    """What drew the numbers: versions of this package, Python and the numeric libraries, and the platform."""
+    made = provenance()
+    packages = {name: made["packages"][name] or "absent" for name in ("numpy", "scipy", "torch", "numba")}
+    own = {"resonance-theory": made["version"], "python": made["python"]}
+    return {**own, **packages, "platform": made["platform"]}
+
+
+def identity(description: Mapping[str, Any]) -> str:
+    """The id of the task with this description."""
+    text = json.dumps(description, sort_keys=True, allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
 class Task:
     """Blocks of trials of one sampler with one set of parameters.
 
-    name        label; it addresses the random stream together with seed and block
-    function    "module:name" of sample(rng, trials, **parameters) -> {key: whole number}, a module-level function
-    parameters  JSON-able keyword arguments
-    block_size  trials per block, at least 1
-    seed        whole number of at least 0
-
     A block's tally is a pure function of (task, block). `id` hashes all of it and the source code behind the sampler.
+
+    Attributes:
+        name: Label; it addresses the random stream together with seed and block.
+        function: "module:name" of sample(rng, trials, **parameters) -> {key: whole number}, a module-level function.
+        parameters: JSON-able keyword arguments.
+        block_size: Trials per block, at least 1.
+        seed: Whole number of at least 0.
     """
 
     name: str
@@ -114,8 +126,7 @@ class Task:
 
     @cached_property
     def id(self) -> str:
-        text = json.dumps(self.describe(), sort_keys=True, allow_nan=False)
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return identity(self.describe())
 
     def describe(self) -> dict[str, Any]:
         """Everything that determines a block's tally, JSON-able."""
@@ -129,9 +140,11 @@ class Task:
         }
 
     def sample(self, block: int) -> Tally:
-        """The tally of one block."""
+        """The tally of one block, drawn on one thread."""
         rng = generator(self.seed, self.name, block)
-        counts = _load(self.function)(rng, self.block_size, **self.parameters)
+        sampler = _load(self.function)
+        with one_thread():
+            counts = sampler(rng, self.block_size, **self.parameters)
         whole: dict[str, int] = {}
         for key, value in counts.items():
             if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:

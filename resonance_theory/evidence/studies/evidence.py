@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from resonance_theory.evidence.sampling import ranks
 from resonance_theory.evidence.studies import study
-from resonance_theory.evidence.studies.study import StudyResult, Unavailable
+from resonance_theory.evidence.studies.result import StudyResult, head
+from resonance_theory.evidence.studies.study import Unavailable
+from resonance_theory.provenance import provenance
 
 __all__ = ["Evidence", "run_all"]
 
@@ -19,8 +22,12 @@ __all__ = ["Evidence", "run_all"]
 class Evidence:
     """What came of one study.
 
-    result   None where it broke off; `problem` then says why in one sentence
-    absent   whether it broke off because something it needs is not on this machine
+    Attributes:
+        name: The study's.
+        result: What it found; None where it broke off.
+        problem: Why it broke off, in one sentence; else empty.
+        seconds: How long it took.
+        absent: Whether it broke off because something it needs is not on this machine.
     """
 
     name: str
@@ -53,7 +60,7 @@ class Evidence:
         return f"{mark} {self.name:<24} {self.seconds:6.1f} s  {self.status:<9}  {said}"
 
     def to_json(self) -> dict[str, Any]:
-        record = {"study": self.name, "passed": False} if self.result is None else self.result.to_json()
+        record = head(self.name, False, provenance()) if self.result is None else self.result.to_json()
         return {**record, "status": self.status, "problem": self.problem}
 
 
@@ -68,12 +75,24 @@ def run_all(
     on_result: Callable[[Evidence], None] = lambda _: None,
     progress: IO[str] | None = None,
 ) -> list[Evidence]:
-    """Run the studies whose names match a shell pattern, in alphabetical order; one that fails does not stop the others.
+    """Run the studies whose names match, in alphabetical order; one that fails does not stop the others.
 
-    store: folder of finished blocks, one file <study>.jsonl each, made where it is missing and continued if resume.
-    progress: where to show estimates and notices. Every study has its own false-alarm budget. Raises ValueError where
-    nothing matches or the store cannot be used.
+    Every study has its own false-alarm budget.
+
+    Args:
+        pattern: Shell pattern of names.
+        full, seed, workers, progress: As for `run_study`.
+        store: Folder of finished blocks, one file <study>.jsonl each, made where it is missing.
+        resume: Whether to go on from what the store holds.
+        on_result: Receives each study as it ends.
+
+    Returns:
+        What came of each.
+
+    Raises:
+        ValueError: Nothing matches, the store cannot be used, or the environment holds only part of what torchrun sets.
     """
+    ranks.rank()
     names = [name for name in study.studies() if fnmatch.fnmatch(name, pattern)]
     if not names:
         raise ValueError(f"study = {pattern!r} matches none of {', '.join(study.studies())}")

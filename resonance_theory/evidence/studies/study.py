@@ -9,27 +9,25 @@ defines `arms` instead trains networks: see `training.py`.
 from __future__ import annotations
 
 import importlib
-import json
 import sys
-import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 import numpy as np
 
-from resonance_theory import _output
 from resonance_theory.evidence import statistics
 from resonance_theory.evidence.claims.ledger import folder
 from resonance_theory.evidence.sampling import ranks
-from resonance_theory.evidence.sampling.engine import run
-from resonance_theory.evidence.sampling.progress import Progress
-from resonance_theory.evidence.sampling.store import Store
-from resonance_theory.evidence.sampling.task import Tally, Task, versions
+from resonance_theory.evidence.sampling.task import Tally, Task
+from resonance_theory.evidence.studies.result import StudyResult
+from resonance_theory.evidence.studies.running import Run
+from resonance_theory.evidence.studies.training import run_training
 
-__all__ = ["Case", "StudyResult", "Unavailable", "run_study", "studies"]
+__all__ = ["Case", "StudyResult", "Unavailable", "run_study", "settings_of", "studies"]
 
 
 class Unavailable(ValueError):
@@ -40,11 +38,12 @@ class Unavailable(ValueError):
 class Case:
     """One setting of a study.
 
-    label       short text for tables; distinct within the study
-    sampler     module-level function sample(rng, trials, **parameters) -> {key: successes}
-    parameters  its JSON-able arguments
-    laws        exact probability by key
-    mutants     name of a wrong law -> its probability by key; each must be rejected in at least one case
+    Attributes:
+        label: Short text for tables; distinct within the study.
+        sampler: Module-level function sample(rng, trials, **parameters) -> {key: successes}.
+        parameters: Its JSON-able arguments.
+        laws: Exact probability by key.
+        mutants: Name of a wrong law -> its probability by key; each must be rejected in at least one case.
     """
 
     label: str
@@ -52,67 +51,6 @@ class Case:
     parameters: Mapping[str, Any]
     laws: Mapping[str, float]
     mutants: Mapping[str, Mapping[str, float]]
-
-
-@dataclass(frozen=True)
-class StudyResult:
-    """Rows of estimates against laws, which mutants were rejected, and where it all comes from."""
-
-    name: str
-    rows: Sequence[Mapping[str, Any]]
-    mutants: Mapping[str, bool]
-    provenance: Mapping[str, Any]
-
-    @property
-    def passed(self) -> bool:
-        """Every rate agrees with its law at a level that could tell, and every mutant is rejected somewhere.
-
-        A study without rates or without mutants has shown nothing and does not pass.
-        """
-        agree = all(row["verdict"] == "SUPPORTED" for row in self.rows)
-        return bool(self.rows) and bool(self.mutants) and agree and all(self.mutants.values())
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "study": self.name,
-            "passed": self.passed,
-            "mutants_rejected": dict(self.mutants),
-            # JSON knows no infinity: null where so few trials detect no difference at all
-            "rows": [{k: None if v == float("inf") else v for k, v in row.items()} for row in self.rows],
-            "provenance": dict(self.provenance),
-        }
-
-    def table(self) -> str:
-        """Lines for a terminal."""
-        head = ("case", "rate of", "trials", "estimate", "interval", "exact", "detects", "verdict")
-        body = [
-            (
-                row["case"],
-                row["key"],
-                f"{row['trials']:,}",
-                f"{row['estimate']:.6f}",
-                f"[{row['low']:.5f}, {row['high']:.5f}]",
-                f"{row['law']:.6f}",
-                f"{row['detectable']:.2g}",
-                row["verdict"],
-            )
-            for row in self.rows
-        ]
-        widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-        lines = ["  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths)).rstrip() for line in [head, *body]]
-        lines.append("")
-        for name, rejected in self.mutants.items():
-            lines.append(f"mutant law: {name}: {'rejected' if rejected else 'NOT REJECTED'}")
-        agree = sum(row["verdict"] == "SUPPORTED" for row in self.rows)
-        lines.append(f"{agree} of {len(self.rows)} rates agree with their law; {'passed' if self.passed else 'FAILED'}")
-        return "\n".join(lines)
-
-    def write(self, path: str | Path) -> None:
-        """JSON lines: provenance and summary first, then one row a line. An earlier file stays until this one is whole."""
-        record = self.to_json()
-        rows = record.pop("rows")
-        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in [record, *rows])
-        _output.write(path, text)
 
 
 def studies() -> list[str]:
@@ -149,123 +87,123 @@ def run_study(
 ) -> StudyResult:
     """Run a study of the checkout and confront every rate with its law.
 
-    backend, device: the array library that draws and routes, where the study offers a choice (its `BACKENDS`); its
-    sampler then receives them as keywords. Under torchrun the blocks are shared by all ranks, rank 0 alone reports, and
-    rank k > 0 stores beside it in `<store>.rank<k>`, so that a run resumes with the same number of ranks.
-    store: file of finished blocks, continued if resume. progress: where to show estimates and notices, None for nowhere.
-    The false-alarm budget `statistics.ALPHA` is divided over all rates. Raises ValueError for an unknown study or backend,
-    and what `Store` and `engine.run` raise.
+    The false-alarm budget `statistics.ALPHA` is divided over all rates. Under torchrun the blocks are shared by all ranks,
+    rank 0 alone reports, and rank k > 0 stores beside it in `<store>.rank<k>`, so that a run resumes with the same number
+    of ranks.
+
+    Args:
+        name: One of `studies()`.
+        full: Whether to take the sizes of the table [full].
+        seed: Whole number of at least 0.
+        workers: Processes, at least 1.
+        backend: The array library that draws and routes, where the study offers a choice (its `BACKENDS`); its sampler
+            then receives backend and device as keywords.
+        device: Where it does so; "cpu" for NumPy.
+        store: File of finished blocks, continued if `resume`.
+        resume: Whether the store holds blocks to go on from.
+        progress: Where to show estimates and notices, None for nowhere.
+
+    Returns:
+        Rates and verdicts; for a study that trains networks, a `TrainingResult`.
+
+    Raises:
+        ValueError: The study, the backend or the device is unknown, the store cannot be used, the sampler counts other keys
+            than its law has, or the environment holds only part of what torchrun sets.
+        SamplerError: A sampler raised or a worker died.
     """
     if name not in studies():
         raise ValueError(f"study = {name!r} must be one of {', '.join(studies())}")
     if resume and store is None:
         raise ValueError("resume = True needs a store to go on from")
+    rank = ranks.rank()
     module = importlib.import_module(f"simulations.{name}")
+    trains, backends = hasattr(module, "arms"), getattr(module, "BACKENDS", ("numpy",))
+    device = _checked_device(name, module, backend, device)
+    where = {"backend": backend, "device": device} if len(backends) > 1 else {}
+    settings = settings_of(name, full=full, device=device if trains else "cpu")
+    if trains and device != "cpu":
+        where = {"device": device}
+        settings = settings | where
+    options = (" --full" if full else "") + "".join(f" --{key} {value}" for key, value in where.items())
+    run = Run(
+        command=f"resonance simulate {name}{options} --seed {seed} --record",
+        seed=seed,
+        workers=workers,
+        store=f"{store}.rank{rank}" if rank and store is not None else store,
+        resume=resume,
+        progress=None if rank else progress,
+    )
+    if trains:
+        return run_training(name, module.arms(settings), settings, run, getattr(module, "PACKAGES", ()))
+    return _run_rates(name, module.cases(settings), settings, run, where)
+
+
+def _checked_device(name: str, module: ModuleType, backend: str, device: str) -> str:
+    """The device that the backend will use; ValueError where the study does not offer either."""
     backends = getattr(module, "BACKENDS", ("numpy",))
     if backend not in backends:
         raise ValueError(f"backend = {backend!r} must be {' or '.join(backends)} for the study {name}")
     devices = getattr(module, "DEVICES", ("cpu",))  # where a study that trains networks can do so
     if device not in devices and backend == "numpy":
         raise ValueError(f"device = {device!r} must be 'cpu' for backend = 'numpy'")
-    if backend == "cupy":
-        device = "cuda"
-    where = {"backend": backend, "device": device} if len(backends) > 1 else {}
-    if ranks.rank():
-        progress = None
-        store = None if store is None else f"{store}.rank{ranks.rank()}"
-    settings = settings_of(name, full=full, device=device if hasattr(module, "arms") else "cpu")
-    options = (" --full" if full else "") + (f" --backend {backend} --device {device}" if where else "")
-    if device != "cpu" and hasattr(module, "arms"):
-        settings["device"] = device
-        options += f" --device {device}"
-    command = f"resonance simulate {name}{options} --seed {seed} --record"
-    if hasattr(module, "arms"):
-        from resonance_theory.evidence.studies.training import run_training
+    return "cuda" if backend == "cupy" else device
 
-        return run_training(
-            name,
-            module.arms(settings),
-            settings,
-            command=command,
-            packages=getattr(module, "PACKAGES", ()),
-            seed=seed,
-            workers=workers,
-            store=store,
-            resume=resume,
-            progress=progress,
-        )
-    cases: list[Case] = module.cases(settings)
+
+def _run_rates(
+    name: str, cases: Sequence[Case], settings: Mapping[str, Any], run: Run, where: Mapping[str, str]
+) -> StudyResult:
     if len({case.label for case in cases}) != len(cases):
         raise ValueError(f"the study {name} gives two cases the same label but labels must be distinct")
-    blocks, block_size = settings["blocks"], settings["block_size"]
     alpha = statistics.ALPHA / sum(len(case.laws) for case in cases)
     tasks = [
         Task(
             name=f"{name}/{case.label}",
             function=f"{case.sampler.__module__}:{case.sampler.__qualname__}",
             parameters={**case.parameters, **where},
-            block_size=block_size,
-            seed=seed,
+            block_size=settings["block_size"],
+            seed=run.seed,
         )
         for case in cases
     ]
-    by_id = {task.id: case for task, case in zip(tasks, cases)}
-    display = Progress(
-        lambda task, tally: _progress_line(by_id[task.id], tally, alpha),
-        dict.fromkeys(by_id, blocks * block_size),
-        stream=progress,
-    )
-    start = time.perf_counter()
-    opened = Store(store, resume=resume) if store is not None else None
-    try:
-        if opened is not None and progress is not None:
-            notices(opened, by_id, progress)
-        totals = run(tasks, blocks, workers=workers, store=opened, on_block=display)
-    finally:
-        display.close()
-        if opened is not None:
-            opened.close()
-    rows = []
+    owner = {task.id: case for task, case in zip(tasks, cases)}
+    totals, made = run.totals(tasks, settings["blocks"], lambda task, t: _progress_line(owner[task.id], t, alpha))
+    rows: list[dict[str, Any]] = []
     rejected: dict[str, bool] = {}
     for task, case in zip(tasks, cases):
-        tally = totals[task.id]
-        for key, law in case.laws.items():
-            if key not in tally.counts:
-                raise ValueError(
-                    f"the study {name} has a law for {key!r} but its sampler counts {', '.join(tally.counts)}"
-                )
-            count = tally.counts[key]
-            outcome = statistics.equal(count, tally.trials, law, alpha)
-            low, high = statistics.clopper_pearson(count, tally.trials, alpha)
-            rows.append(
-                {
-                    "case": case.label,
-                    "key": key,
-                    "parameters": dict(case.parameters),
-                    "trials": tally.trials,
-                    "successes": count,
-                    "estimate": count / tally.trials,
-                    "low": float(low),
-                    "high": float(high),
-                    "law": float(law),
-                    "detectable": float(statistics.detectable(law, tally.trials, alpha)),
-                    "verdict": "SUPPORTED" if outcome.holds else "VIOLATED" if outcome.fails else "INCONCLUSIVE",
-                }
+        _check_counts(name, case, totals[task.id])
+        rows += _rows(case, totals[task.id], alpha)
+        for mutant, wrong in case.mutants.items():
+            rejected[mutant] = rejected.get(mutant, False) or _rejects(case, totals[task.id], wrong, alpha)
+    backend, device = where.get("backend", "numpy"), where.get("device", "cpu")
+    made |= {"backend": backend, **_device(backend, device), "false_alarm_budget": statistics.ALPHA}
+    return StudyResult(name, rows, rejected, made)
+
+
+def _check_counts(name: str, case: Case, tally: Tally) -> None:
+    for key in case.laws:
+        if key not in tally.counts:
+            raise ValueError(f"the study {name} has a law for {key!r} but its sampler counts {', '.join(tally.counts)}")
+        if tally.counts[key] > tally.trials:
+            raise ValueError(
+                f"the study {name} counts {key} = {tally.counts[key]} in {tally.trials} trials of {case.label} "
+                "but a rate is at most 1"
             )
-            for mutant, wrong in case.mutants.items():
-                if key in wrong:
-                    fails = statistics.equal(count, tally.trials, wrong[key], alpha).fails
-                    rejected[mutant] = rejected.get(mutant, False) or fails
-    provenance = {
-        "command": command,
-        **versions(),
-        "backend": backend,
-        **_device(backend, device),
-        "seed": seed,
-        "false_alarm_budget": statistics.ALPHA,
-        "seconds": round(time.perf_counter() - start, 1),
-    }
-    return StudyResult(name, rows, rejected, provenance)
+
+
+def _rows(case: Case, tally: Tally, alpha: float) -> list[dict[str, Any]]:
+    rows = []
+    for key, law in case.laws.items():
+        row = statistics.row(key, tally.counts[key], tally.trials, law, alpha)
+        outcome = statistics.equal(tally.counts[key], tally.trials, law, alpha)
+        verdict = "SUPPORTED" if outcome.holds else "VIOLATED" if outcome.fails else "INCONCLUSIVE"
+        rows.append({"case": case.label, "parameters": dict(case.parameters), **row, "verdict": verdict})
+    return rows
+
+
+def _rejects(case: Case, tally: Tally, wrong: Mapping[str, float], alpha: float) -> bool:
+    """Whether a wrong law is told from what was measured, by any of the rates that the study has a law for."""
+    keys = case.laws.keys() & wrong.keys()
+    return any(statistics.equal(tally.counts[key], tally.trials, wrong[key], alpha).fails for key in keys)
 
 
 def _device(backend: str, device: str) -> dict[str, str]:
@@ -290,14 +228,3 @@ def _progress_line(case: Case, tally: Tally, alpha: float) -> str:
     estimate, half = count / tally.trials, (high - low) / 2
     i = int(np.argmax(np.abs(estimate - law) / half))
     return f"{case.label:<34} {keys[i]:<20} {estimate[i]:.5f} ± {half[i]:.5f}  exact {law[i]:.5f}"
-
-
-def notices(store: Store, ids: Mapping[str, object], stream: IO[str]) -> None:
-    """What of an opened store is used, and what is not."""
-    if store.cut:
-        print(f"{store.path}: {store.cut} bytes of an interrupted line were cut off", file=stream)
-    known = sum(len(blocks) for id, blocks in store.blocks.items() if id in ids)
-    other = sum(len(blocks) for id, blocks in store.blocks.items() if id not in ids)
-    if known or other:
-        text = f", {other} of other settings, seeds or code are left alone" if other else ""
-        print(f"{store.path}: {known} finished blocks are used{text}", file=stream)

@@ -18,23 +18,19 @@ those of the TOML's table [gpu], and each arm's parameters name it. Under torchr
 
 from __future__ import annotations
 
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
 
-from resonance_theory.evidence.sampling.engine import run
-from resonance_theory.evidence.sampling.progress import Progress
-from resonance_theory.evidence.sampling.store import Store
-from resonance_theory.evidence.sampling.task import Tally, Task, versions
-from resonance_theory.evidence.studies.study import StudyResult, notices
+from resonance_theory.evidence.sampling.task import Tally, Task
+from resonance_theory.evidence.studies.result import StudyResult, aligned, head
+from resonance_theory.evidence.studies.running import Run
+from resonance_theory.typing import Floats
 
 __all__ = ["Arm", "TrainingResult", "interval", "run_training"]
 
@@ -45,10 +41,11 @@ WIDEST = 16  # metrics that a line of a terminal shows; a record holds all
 class Arm:
     """One way to train.
 
-    label       short text; distinct within the study
-    train       module-level function train(rng, runs, **parameters) -> {"metric/run": whole number of at least 0}
-    parameters  its JSON-able arguments
-    per         what the whole numbers are divided by, such as the number of test samples
+    Attributes:
+        label: Short text; distinct within the study.
+        train: Module-level function train(rng, runs, **parameters) -> {"metric/run": whole number of at least 0}.
+        parameters: Its JSON-able arguments.
+        per: What the whole numbers are divided by, such as the number of test samples.
     """
 
     label: str
@@ -70,8 +67,7 @@ class TrainingResult(StudyResult):
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "study": self.name,
-            "passed": self.passed,
+            **head(self.name, self.passed, self.origin),
             "rows": [dict(row) for row in self.rows],
             "provenance": dict(self.provenance),
         }
@@ -85,7 +81,7 @@ class TrainingResult(StudyResult):
             found = [row["metrics"].get(metric) for metric in metrics]
             cells = [f"{m['mean']:.4f} [{m['low']:.4f}, {m['high']:.4f}]" if m else "" for m in found]
             table.append((row["arm"], *cells))
-        lines = [*_aligned(table), ""] if len(metrics) <= WIDEST else []
+        lines = [*aligned(table), ""] if len(metrics) <= WIDEST else []
         table = [("comparison", "metric", "difference", "expected", "verdict")]
         for row in self.rows:
             if "arm" not in row:
@@ -95,7 +91,7 @@ class TrainingResult(StudyResult):
                 sides = row["first"] if row["first"] == other else f"{row['first']} - {other}"
                 metric = f"{row['metric']} - {row['against']}" if "against" in row else row["metric"]
                 table.append((sides, metric, difference, expected, row["verdict"]))
-        lines += _aligned(table)
+        lines += aligned(table)
         runs = len(next(iter(arms[0]["metrics"].values()))["runs"])
         lines += ["", f"{runs} runs of each arm; {self._summary()}"]
         return "\n".join(lines)
@@ -118,21 +114,14 @@ def _other(row: Mapping[str, Any]) -> str:
     return f"{row['published']:g} (published)" if "published" in row else str(row["second"])
 
 
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
-    return ["  ".join(f"{cell:<{w}}" for cell, w in zip(line, widths)).rstrip() for line in table]
-
-
-def interval(values: np.ndarray, level: float) -> tuple[float, float]:
+def interval(values: Floats, level: float) -> tuple[float, float]:
     """Student's two-sided limits for the mean of at least two independent, roughly normal values; misses with `level`."""
     mean, error = values.mean(), values.std(ddof=1) / np.sqrt(len(values))
     half = stdtrit(len(values) - 1, 1 - level / 2) * error
     return float(mean - half), float(mean + half)
 
 
-def compare(
-    first: np.ndarray, second: np.ndarray | float, level: float, expect: str | None, margin: float
-) -> dict[str, Any]:
+def compare(first: Floats, second: Floats | float, level: float, expect: str | None, margin: float) -> dict[str, Any]:
     """The difference, in pairs or from a number, its limits, and what they say of the expectation."""
     low, high = interval(first - second, level)
     if expect is None:
@@ -173,88 +162,84 @@ def _check(name: str, settings: Mapping[str, Any], arms: Sequence[Arm]) -> None:
 
 
 def run_training(
-    name: str,
-    arms: Sequence[Arm],
-    settings: Mapping[str, Any],
-    *,
-    command: str,
-    packages: Sequence[str] = (),
-    seed: int = 0,
-    workers: int = 1,
-    store: str | Path | None = None,
-    resume: bool = False,
-    progress: IO[str] | None = sys.stderr,
+    name: str, arms: Sequence[Arm], settings: Mapping[str, Any], run: Run, packages: Sequence[str] = ()
 ) -> TrainingResult:
     """Train every run of every arm and make the comparisons; `study.run_study` calls this and says what may be raised.
 
-    packages: what the study needs besides NumPy; their versions join the record. Raises ModuleNotFoundError without them.
+    Args:
+        name: The study's.
+        arms: Distinct ways to train.
+        settings: The study's table, as the module's docstring says.
+        run: Seed, workers, store and progress.
+        packages: What the study needs besides NumPy; their versions join the record.
+
+    Returns:
+        Arms and comparisons.
+
+    Raises:
+        ModuleNotFoundError: A package is not installed.
+        ValueError: The settings are not as the module's docstring says.
     """
     _check(name, settings, arms)
     used = {package: metadata.version(package) for package in packages}
     groups, size = settings["blocks"], settings["block_size"]
-    tasks: dict[tuple[int, str], Task] = {}
-    for group in range(groups):
-        for arm in arms:
-            # The name addresses the stream: without the arm in it, all arms draw the same numbers.
-            tasks[group, arm.label] = Task(
-                name=f"{name}/runs {group * size}-{(group + 1) * size - 1}",
-                function=f"{arm.train.__module__}:{arm.train.__qualname__}",
-                parameters=arm.parameters,
-                block_size=size,
-                seed=seed,
-            )
+    tasks = {(group, arm.label): _task(name, arm, group, size, run.seed) for group in range(groups) for arm in arms}
     owner = {tasks[group, arm.label].id: arm for group in range(groups) for arm in arms}
-    display = Progress(
-        lambda task, tally: f"{owner[task.id].label:<28} {_line(tally, owner[task.id].per, settings.get('columns'))}",
-        dict.fromkeys(owner, size),
-        stream=progress,
-    )
-    start = time.perf_counter()
-    opened = Store(store, resume=resume) if store is not None else None
-    try:
-        if opened is not None and progress is not None:
-            notices(opened, owner, progress)
-        totals = run(list(tasks.values()), 1, workers=workers, store=opened, on_block=display)
-    finally:
-        display.close()
-        if opened is not None:
-            opened.close()
 
+    def label(task: Task, tally: Tally) -> str:
+        arm = owner[task.id]
+        return f"{arm.label:<28} {_line(tally, arm.per, settings.get('columns'))}"
+
+    totals, made = run.totals(list(tasks.values()), 1, label)
     values = {
         arm.label: _by_metric([totals[tasks[g, arm.label].id] for g in range(groups)], size, arm.per) for arm in arms
     }
+    comparisons, why = _comparisons(name, settings, values)
+    made |= {**used, "level": settings["level"], "runs": groups * size}
+    made |= {"no claim": why} if why else {}
+    made |= {key: settings[key] for key in ("columns", "device") if key in settings}
+    rows = [_arm_row(arm, values[arm.label], settings["level"]) for arm in arms]
+    return TrainingResult(name, [*rows, *comparisons], {}, made)
+
+
+def _task(name: str, arm: Arm, group: int, size: int, seed: int) -> Task:
+    return Task(
+        # The name addresses the stream: without the arm in it, all arms draw the same numbers.
+        name=f"{name}/runs {group * size}-{(group + 1) * size - 1}",
+        function=f"{arm.train.__module__}:{arm.train.__qualname__}",
+        parameters=arm.parameters,
+        block_size=size,
+        seed=seed,
+    )
+
+
+def _arm_row(arm: Arm, values: Mapping[str, Floats], level: float) -> dict[str, Any]:
+    metrics = {}
+    for metric, runs in values.items():
+        low, high = interval(runs, level)
+        metrics[metric] = {"mean": float(runs.mean()), "low": low, "high": high, "runs": runs.tolist()}
+    return {"arm": arm.label, "parameters": dict(arm.parameters), "metrics": metrics}
+
+
+def _comparisons(
+    name: str, settings: Mapping[str, Any], values: Mapping[str, Mapping[str, Floats]]
+) -> tuple[list[dict[str, Any]], str]:
+    """Rows of the comparisons and then of the premises, and why the expectations get no verdict, if so."""
     premises, comparisons = settings.get("premises", []), settings.get("comparisons", [])
     level = settings["level"] / max(1, len(premises) + len(comparisons))
-    rows: list[dict[str, Any]] = []
-    for arm in arms:
-        metrics = {}
-        for metric, runs in values[arm.label].items():
-            low, high = interval(runs, settings["level"])
-            metrics[metric] = {"mean": float(runs.mean()), "low": low, "high": high, "runs": runs.tolist()}
-        rows.append({"arm": arm.label, "parameters": dict(arm.parameters), "metrics": metrics})
-    compared = []
-    for row in [*premises, *comparisons]:
+
+    def judged(row: Mapping[str, Any]) -> dict[str, Any]:
         first = _metric(name, values[row["first"]], row["metric"])
         second = row.get("published")
         if second is None:
             second = _metric(name, values[row["second"]], row.get("against", row["metric"]))
-        compared.append({**row, **compare(first, second, level, row.get("expect"), row.get("margin", 0.0))})
-    why = _no_claim(settings, compared[: len(premises)])
-    for row in compared[len(premises) :]:
-        rows.append({**row, "verdict": "NO CLAIM"} if why and "expect" in row else row)
-    rows += [{**row, "premise": True} for row in compared[: len(premises)]]
-    provenance = {
-        "command": command,
-        **versions(),
-        **used,
-        "seed": seed,
-        "level": settings["level"],
-        "runs": groups * size,
-        "seconds": round(time.perf_counter() - start, 1),
-    }
-    provenance |= {"no claim": why} if why else {}
-    provenance |= {key: settings[key] for key in ("columns", "device") if key in settings}
-    return TrainingResult(name, rows, {}, provenance)
+        return {**row, **compare(first, second, level, row.get("expect"), row.get("margin", 0.0))}
+
+    met = [judged(row) for row in premises]
+    why = _no_claim(settings, met)
+    found = [judged(row) for row in comparisons]
+    silent = [{**row, "verdict": "NO CLAIM"} if why and "expect" in row else row for row in found]
+    return [*silent, *({**row, "premise": True} for row in met)], why
 
 
 def _no_claim(settings: Mapping[str, Any], premises: Sequence[Mapping[str, Any]]) -> str:
@@ -269,7 +254,7 @@ def _no_claim(settings: Mapping[str, Any], premises: Sequence[Mapping[str, Any]]
     )
 
 
-def _by_metric(tallies: Sequence[Tally], size: int, per: int) -> dict[str, np.ndarray]:
+def _by_metric(tallies: Sequence[Tally], size: int, per: int) -> dict[str, Floats]:
     """Values of all runs by metric, in the order of the runs."""
     metrics = dict.fromkeys(key.rpartition("/")[0] for key in tallies[0].counts)
     return {
@@ -278,7 +263,7 @@ def _by_metric(tallies: Sequence[Tally], size: int, per: int) -> dict[str, np.nd
     }
 
 
-def _metric(name: str, values: Mapping[str, np.ndarray], metric: str) -> np.ndarray:
+def _metric(name: str, values: Mapping[str, Floats], metric: str) -> Floats:
     if metric not in values:
         raise ValueError(f"the study {name} compares the metric {metric!r} but its runs measure {', '.join(values)}")
     return values[metric]
