@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from resonance_theory.rules import token_choice
+from resonance_theory.rules import Rates, token_choice
 from resonance_theory.rules.dependence import Blocks
 
 __all__ = [
@@ -90,7 +90,7 @@ def binomial_drop(tokens: int, share: Floats, capacity: Whole) -> Floats:
 
     Of expert i's own candidates it is 1 - P_TCR/p = E(N_i - C)_+ / (s share_i) (N1).
     """
-    failure = token_choice.failure(tokens, share.size, capacity[:, None], load=share)
+    failure = token_choice.failure(tokens, capacity[:, None], Rates(load=share))
     return (failure * share).sum(axis=-1) / share.sum()
 
 
@@ -137,7 +137,8 @@ def blocks_drop(tokens: int, share: Floats, ratio: float, capacity: Whole) -> Fl
     gap = reached[min(m, tokens - 1)] - reached[m - 1]
     longer = float(np.clip((ratio - reached[m - 1]) / gap, 0.0, 1.0)) if gap > 0 else 0.0
     share = np.minimum(share, 1.0)
-    parts = Blocks(np.array([[[m]], [[min(m + 1, tokens)]]])).drop(tokens, share.size, capacity[:, None], load=share)
+    runs = Blocks(np.array([[[m]], [[min(m + 1, tokens)]]]))
+    parts = token_choice.drop_rate(tokens, capacity[:, None], Rates(load=share, counts=runs))
     return np.array([1 - longer, longer]) @ (parts @ share) / share.sum()
 
 

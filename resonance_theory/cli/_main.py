@@ -32,7 +32,7 @@ def _parser() -> Parser:
         examples = "examples:\n" + "\n".join(f"  {line}" for line in module.EXAMPLES.strip().splitlines())
         name, about = path.stem.replace("_", "-"), about[0].lower() + about[1:]
         sub = commands.add_parser(name, help=about, description=about, epilog=examples, fill=module.options)
-        sub.set_defaults(run=module.run, parser=sub)
+        sub.set_defaults(run=module.run, parser=sub, root=parser)
     return parser
 
 

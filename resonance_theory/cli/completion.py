@@ -27,9 +27,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from resonance_theory.cli._main import _parser
-
-    (action,) = (a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    (action,) = (a for a in options.root._actions if isinstance(a, argparse._SubParsersAction))
     commands: dict[str, Parser] = action.choices
     words = {name: [*sub.fill()._option_string_actions] for name, sub in commands.items()}
     for name, sub in commands.items():
