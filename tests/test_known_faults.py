@@ -67,7 +67,7 @@ def normal(*shape, seed=0):
 
 def layer(bias=0.0, **options):
     torch.manual_seed(1)
-    experts = rt.nn.FeedForwardExperts(EXPERTS, DIM, 8)
+    experts = rt.nn.FeedForwardExperts(DIM, 8, EXPERTS)
     with torch.no_grad():
         experts.up_bias += bias
         experts.down_bias += bias

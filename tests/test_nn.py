@@ -251,7 +251,7 @@ def test_centred_gates_and_their_running_mean():
 
 def layer(rule="resonance", *, shared=False, dropped="zero", dtype=torch.float32, **options):
     r = router(rule=rule, **options)
-    experts = nn.FeedForwardExperts(4, 24, 8)
+    experts = nn.FeedForwardExperts(24, 8, 4)
     extra = torch.nn.Linear(24, 24) if shared else None
     return nn.ResonanceMoE(r, experts, shared=extra, dropped=dropped).to(dtype)
 
@@ -433,7 +433,7 @@ def test_nothing_waits_for_the_device(rule, fused):
     with torch.device("meta"):
         options = {"normalize": True, "statistics": False, "fused": True} if fused else {}
         r = nn.ResonanceRouter(24, 4, rule=rule, top=2, **options)
-        m = nn.ResonanceMoE(r, nn.FeedForwardExperts(4, 24, 8))
+        m = nn.ResonanceMoE(r, nn.FeedForwardExperts(24, 8, 4))
         y, routing = m(torch.ones(3, 20, 24), torch.zeros(3, 20, dtype=torch.bool), return_routing=True)
     assert y.shape == (3, 20, 24)
     assert routing.token.shape == (3, 4, 13)
@@ -458,7 +458,7 @@ def test_deterministic_mode_and_state(rule):
     finally:
         torch.use_deterministic_algorithms(False)
     torch.manual_seed(99)
-    other = nn.ResonanceMoE(nn.ResonanceRouter(24, 4, rule=rule, gates="linear"), nn.FeedForwardExperts(4, 24, 8))
+    other = nn.ResonanceMoE(nn.ResonanceRouter(24, 4, rule=rule, gates="linear"), nn.FeedForwardExperts(24, 8, 4))
     other.load_state_dict(m.state_dict())
     assert torch.equal(other(tokens(3, 20, 24)), y)
     assert not any("statistics" in name for name in m.state_dict())
@@ -684,10 +684,10 @@ def test_bad_input():
     with pytest.raises(ValueError, match=r"local has shape \(3,\)"):
         r(torch.ones(20, 24)).locality(torch.ones(3, dtype=torch.bool), epsilon=0.1)
     with pytest.raises(TypeError, match="router is a str but must be a torch module"):
-        nn.ResonanceMoE("top", nn.FeedForwardExperts(4, 24, 8))
+        nn.ResonanceMoE("top", nn.FeedForwardExperts(24, 8, 4))
     with pytest.raises(ValueError, match="dropped = 'keep'"):
-        nn.ResonanceMoE(r, nn.FeedForwardExperts(4, 24, 8), dropped="keep")
+        nn.ResonanceMoE(r, nn.FeedForwardExperts(24, 8, 4), dropped="keep")
     with pytest.raises(ValueError, match="activation = 'tan'"):
-        nn.FeedForwardExperts(4, 24, 8, activation="tan")
+        nn.FeedForwardExperts(24, 8, 4, activation="tan")
     with pytest.raises(ValueError, match=r"shape .* last axis must be dim = 24"):
         nn.GroupedAveragePooling(24, 4)(torch.ones(3, 5))

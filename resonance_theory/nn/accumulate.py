@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Accumulators", "counts"]
+__all__ = ["Accumulators", "average", "counts", "over_ranks"]
 
 
 def counts() -> bool:
@@ -80,3 +80,22 @@ class Accumulators(nn.Module):
             else:
                 device = value.device if own.is_meta else own.device
                 setattr(self, name, value.detach().to(device=device, dtype=own.dtype, copy=True))
+
+
+def over_ranks(value: Tensor, group: Any = None) -> tuple[Tensor, int]:
+    """The sum of `value` over the ranks of torch.distributed, and their number; itself and 1 where there are none."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return value, 1
+    value = value.clone()
+    distributed.all_reduce(value, group=group)
+    return value, distributed.get_world_size(group)
+
+
+@torch.no_grad()
+def average(module: Accumulators, group: Any = None) -> None:
+    """Give every rank the mean of all ranks' floating-point sums."""
+    for value in module.accumulators().values():
+        if value.is_floating_point():
+            total, ranks = over_ranks(value, group)
+            value.copy_(total / ranks)

@@ -5,21 +5,22 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from resonance_theory import _arguments as arguments
+from resonance_theory.nn.accumulate import Accumulators, average
 from resonance_theory.rules import expert_choice, resonance, token_choice
 
 __all__ = ["Measured", "MeasuredCapacity", "measure"]
 
 
-class MeasuredCapacity(nn.Module):
+class MeasuredCapacity(Accumulators):
     """Least slots with which every expert keeps a token of affinity `discriminative`, given that it is a candidate.
 
     target: probability in (0, 1) with which it is kept; discriminative: the affinity a that makes a token worth keeping.
     Running estimates, per expert, over the batches seen in training: load share π, false-positive rate
     q(a) = P(affinity >= a), candidate tail h(a) = P(candidate, affinity >= a), hit rate p(a) = h(a)/q(a).
-    The capacity is the largest over the experts of `least_capacity` of the rule: of h for resonance (N9), of q for expert
+    The capacity is the largest over the experts of `least_capacity` of the rule: of h for resonance , of q for expert
     choice, of π for token choice. Before the first batch it is token choice's at equal loads, which needs no
     measurement. Estimates count every batch `1 - momentum` times as much as the next.
 
@@ -32,12 +33,11 @@ class MeasuredCapacity(nn.Module):
 
     def __init__(self, experts: int, *, target: float, discriminative: float, momentum: float = 0.05) -> None:
         super().__init__()
-        self.experts = int(arguments.integer("experts", experts, 1))
-        self.target = float(arguments.real("target", target, 0.0, 1.0, open_low=True, open_high=True))
-        self.discriminative = float(arguments.real("discriminative", discriminative, -1.0, 1.0))
-        self.momentum = float(arguments.real("momentum", momentum, 0.0, 1.0, open_low=True))
-        self.register_buffer("sums", torch.zeros(3, self.experts, dtype=torch.float64))
-        self.register_buffer("tokens", torch.zeros((), dtype=torch.float64))
+        self.experts = arguments.whole("experts", experts, 1)
+        self.target = arguments.number("target", target, 0.0, 1.0, open_low=True, open_high=True)
+        self.discriminative = arguments.number("discriminative", discriminative, -1.0, 1.0)
+        self.momentum = arguments.number("momentum", momentum, 0.0, 1.0, open_low=True)
+        self.accumulate(True, sums=((3, self.experts), torch.float64), tokens=((), torch.float64))
         self._slots: dict[tuple[str, int, int, int], int] = {}
         self._moved = 0  # how often, so that a compiled graph is made anew
         self.register_load_state_dict_post_hook(_loaded)
@@ -45,6 +45,7 @@ class MeasuredCapacity(nn.Module):
     @torch.no_grad()
     def observe(self, score: Tensor, expert: Tensor, real: Tensor | None) -> None:
         """Count a batch: score (samples, tokens, experts), expert (samples, tokens, top), real (samples, tokens)."""
+        self.settle(score.device)
         *counts, tokens = measure(score, expert, real, self.discriminative)
         self.sums.mul_(1 - self.momentum).add_(torch.stack(counts).to(self.sums.dtype))
         self.tokens.mul_(1 - self.momentum).add_(tokens.to(self.tokens.dtype))
@@ -59,6 +60,10 @@ class MeasuredCapacity(nn.Module):
             "hit": (h / q).numpy(),
         }
 
+    def reduce(self, group: Any = None) -> None:
+        """Give every rank of torch.distributed the mean of all ranks' estimates; call it on all of them."""
+        average(self, group)
+
     def refresh(self) -> None:
         """Let the next `slots` follow the estimates as they are now."""
         self._slots = {}
@@ -66,6 +71,8 @@ class MeasuredCapacity(nn.Module):
 
     def slots(self, rule: str, tokens: int, top: int) -> int:
         """Slots per expert for samples of that many tokens, 1..tokens (0 for no tokens)."""
+        if torch.compiler.is_exporting():
+            raise ValueError("a capacity with target follows measurements and cannot be exported: use capacity_factor")
         if tokens == 0:
             return 0
         # torch.compile may hold a symbol for `tokens`: the length of a range is the number itself, and guards it.

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from resonance_theory import _arguments as arguments
-from resonance_theory import kernels, losses
+from resonance_theory import capacity_factor as factors
+from resonance_theory import kernels
 from resonance_theory.nn import select
+from resonance_theory.nn.accumulate import counts
 from resonance_theory.nn.capacity import MeasuredCapacity
 from resonance_theory.nn.gates import GroupedAveragePooling, build, full_precision
+from resonance_theory.nn.routing import Routing
 from resonance_theory.nn.statistics import RoutingStatistics
-from resonance_theory.rules.select import Assignment
 
-__all__ = ["ResonanceRouter", "Routing"]
+__all__ = ["ResonanceRouter"]
 
 RULES = ("token_choice", "expert_choice", "resonance")
 
@@ -27,11 +29,12 @@ class ResonanceRouter(nn.Module):
 
     dim, experts: features d and experts n. top: experts per token, 1..n (expert choice: only sets the default capacity).
     gates: "grap" (cosines with the means of n blocks of features; needs d divisible by n), "grap-centred" (the same about
-        the mean token), "simplex" (H4), "orthogonal" (GrAP after a learned orthogonal map), "linear" (learned softmax
+        the mean token), "simplex" (GrAP gates about their own mean), "orthogonal" (GrAP after a learned orthogonal map), "linear" (learned softmax
         gate), or a module (..., d) -> (..., n) of logits.
     Slots of each expert, per sample, by at most one of
-        capacity: a whole number, 1..tokens;
-        capacity_factor: f > 0, ceil(f · top · real tokens / n), at most all of them; default 1.25;
+        capacity: a whole number of at least 1, of which samples of fewer tokens use as many as they have;
+        capacity_factor: f > 0, ceil(f · top · real tokens / n), at most all of them, f the decimal
+            that was typed; default 1.25;
         target: with `discriminative`: follows measured p, q, h (see `MeasuredCapacity`; call `router.refresh()` to move).
     mass: for resonance, keep the fewest best candidates that hold this share in (0, 1] of the candidates' affinity
         (`rules.adaptive`), at most the slots above; without one of those, as many as there are.
@@ -74,27 +77,27 @@ class ResonanceRouter(nn.Module):
         fused: bool = False,
     ) -> None:
         super().__init__()
-        self.dim, self.experts = _whole("dim", dim, None), _whole("experts", experts, None)
+        self.dim, self.experts = arguments.whole("dim", dim, 1), arguments.whole("experts", experts, 1)
         self.rule = arguments.choice("rule", rule, RULES)
-        self.top = _whole("top", top, self.experts, "experts")
+        self.top = arguments.whole("top", top, 1, self.experts, "experts")
         options = {"capacity": capacity, "capacity_factor": capacity_factor, "target": target}
         given = [name for name, value in options.items() if value is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are given together but must be given one at a time")
         if mass is not None and rule != "resonance":
             raise ValueError(f"mass = {mass} needs rule = 'resonance' but rule = {rule!r}")
-        self.mass = None if mass is None else _real("mass", mass, 0.0, 1.0, open_low=True)
-        self.capacity = None if capacity is None else _whole("capacity", capacity, None)
+        self.mass = None if mass is None else arguments.number("mass", mass, 0.0, 1.0, open_low=True)
+        self.capacity = None if capacity is None else arguments.whole("capacity", capacity, 1)
         if self.capacity is None and target is None and capacity_factor is None and mass is None:
             capacity_factor = 1.25
-        self.capacity_factor = (
-            None if capacity_factor is None else _real("capacity_factor", capacity_factor, 0.0, math.inf, open_low=True)
-        )
+        if capacity_factor is not None:
+            capacity_factor = arguments.number("capacity_factor", capacity_factor, 0.0, open_low=True)
+        self.capacity_factor = capacity_factor
         self.gate = build(gates, self.dim, self.experts)
-        self.temperature = _real("temperature", temperature, 0.0, math.inf, open_low=True)
+        self.temperature = arguments.number("temperature", temperature, 0.0, math.inf, open_low=True)
         self.normalize = bool(normalize)
         self.nonfinite = arguments.choice("nonfinite", nonfinite, ("raise", "drop"))
-        level = _real("discriminative", discriminative, -1.0, 1.0)
+        level = arguments.number("discriminative", discriminative, -1.0, 1.0)
         self.measured = None if target is None else MeasuredCapacity(self.experts, target=target, discriminative=level)
         self.statistics = RoutingStatistics(self.dim, self.experts, discriminative=level) if statistics else None
         self.fused = bool(fused)
@@ -110,6 +113,8 @@ class ResonanceRouter(nn.Module):
                 raise ValueError(f"fused = True needs {' and '.join(missing)}")
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Routing:
+        if torch.onnx.is_in_onnx_export():
+            raise ValueError("the router breaks ties by stable sorts, which ONNX lacks: use torch.export instead")
         x, real, batched = self._read(x, padding_mask)
         if self.nonfinite == "drop":
             finite = torch.isfinite(x).all(-1)
@@ -118,24 +123,31 @@ class ResonanceRouter(nn.Module):
             with full_precision(x):
                 return self._fused(x, real, batched)
         with full_precision(x):
-            score, probability = self._scores(x, real)
+            score, probability, logits = self._scores(x, real)
             compared = score.detach()
             if self.nonfinite == "raise":
                 _check_finite(compared)
             expert = select.top_experts(compared, self.top)
             slots, limit = self._slots(x.shape[1], real)
             if self.rule == "expert_choice":
-                table = select.all_tokens(compared, real, slots, limit)
+                table = select.best_tokens(compared, real, slots, limit)
             else:
-                line = select.line_up(compared, expert, real, by_score=self.rule == "resonance")
-                table = select.seat(line, slots, limit, self.mass)
+                line = select.candidates(compared, expert, real, by_score=self.rule == "resonance")
+                table = select.best_candidates(line, slots, limit, self.mass)
             weight = self._weights(probability, expert, table)
-        routing = Routing(table.token, table.filled, weight, table.load, expert, score, probability, real, batched)
-        if self.measured is not None and self.training:
-            self.measured.observe(compared, expert, real)
-        if self.statistics is not None:
-            self.statistics.observe(x, routing, self.rule)
+        frozen = self.training and not torch.is_grad_enabled() and self._trains(x)
+        routing = Routing(
+            table.token, table.filled, weight, table.load, expert, score, probability, real, batched, logits, frozen
+        )
+        if counts():
+            if self.measured is not None and self.training:
+                self.measured.observe(compared, expert, real)
+            if self.statistics is not None:
+                self.statistics.observe(x, routing, self.rule)
         return routing
+
+    def _trains(self, x: Tensor) -> bool:
+        return x.requires_grad or any(p.requires_grad for p in self.gate.parameters())
 
     def _fused(self, x: Tensor, real: Tensor | None, batched: bool) -> Routing:
         samples, tokens, _ = x.shape
@@ -146,15 +158,15 @@ class ResonanceRouter(nn.Module):
         if real is not None:
             priority = priority.masked_fill(~real[..., None], -2.0)
         slot, load = kernels.slots(priority, expert, self.experts, slots)
-        seated = slot >= 0
+        kept = slot >= 0
         if limit is not None:
-            seated = seated & (slot < limit[:, None, None])
+            kept = kept & (slot < limit[:, None, None])
         if real is not None:
-            seated = seated & real[..., None]
+            kept = kept & real[..., None]
             padded = (~real)[..., None].expand(expert.shape).flatten(1).to(load.dtype)
             load = load - torch.zeros_like(load).scatter_add(1, expert.flatten(1), padded)
         end = self.experts * slots  # one place more, for those that found none
-        place = torch.where(seated, expert * slots + slot, end).flatten(1)
+        place = torch.where(kept, expert * slots + slot, end).flatten(1)
 
         def table(value: Tensor) -> Tensor:
             empty = torch.zeros(samples, end + 1, dtype=value.dtype, device=x.device)
@@ -163,7 +175,16 @@ class ResonanceRouter(nn.Module):
         position = torch.arange(tokens, device=x.device)[:, None].expand(expert.shape)
         weight = table(torch.softmax(affinity / self.temperature, dim=-1))
         none = affinity.new_zeros(samples, tokens, 0)
-        return Routing(table(position), table(seated), weight, load, expert, none, none, real, batched)
+        return Routing(table(position), table(kept), weight, load, expert, none, none, real, batched)
+
+    def reduce(self, group: Any = None) -> None:
+        """Give every rank of torch.distributed the mean of all ranks' running estimates; call it on all of them.
+
+        It moves the measured p, q and h and the mean token, which each rank else finds from its own batches alone.
+        """
+        for part in (self.measured, self.gate):
+            if isinstance(part, (MeasuredCapacity, GroupedAveragePooling)):
+                part.reduce(group)
 
     def refresh(self) -> None:
         """Let a capacity with `target` follow the estimates as they are now; waits for the device."""
@@ -179,7 +200,7 @@ class ResonanceRouter(nn.Module):
             raise ValueError(
                 f"x has shape {tuple(x.shape)} but must be (tokens, {self.dim}) or (samples, tokens, {self.dim})"
             )
-        home = next(itertools.chain(self.parameters(), self.buffers()), x).device
+        home = next(itertools.chain(self.gate.parameters(), self.gate.buffers()), x).device
         if x.device != home:
             raise ValueError(f"x is on device {x.device} but the router is on {home}: move one of them")
         batched = x.ndim == 3
@@ -200,29 +221,28 @@ class ResonanceRouter(nn.Module):
         x = x.masked_fill(padding_mask[..., None], 0.0)
         return (x, ~padding_mask, True) if batched else (x[None], ~padding_mask[None], False)
 
-    def _scores(self, x: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _scores(self, x: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """What the rule compares, the probabilities, and the logits of these: (samples, tokens, experts) each."""
         if isinstance(self.gate, GroupedAveragePooling):
             score = self.gate(x, real)
-            return score, torch.softmax(score / self.temperature, dim=-1)
+            logits = score / self.temperature
+            return score, torch.softmax(logits, dim=-1), logits
         logits = self.gate(x)
         if logits.shape != (*x.shape[:-1], self.experts):
             raise ValueError(
                 f"gates returned shape {tuple(logits.shape)} but must return {(*x.shape[:-1], self.experts)}"
             )
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        probability = torch.softmax(logits / self.temperature, dim=-1)
-        return probability, probability
+        logits = (logits if logits.dtype == torch.float64 else logits.float()) / self.temperature
+        probability = torch.softmax(logits, dim=-1)
+        return probability, probability, logits
 
     def _slots(self, tokens: int, real: Tensor | None) -> tuple[int, Tensor | None]:
         """Slots of the table, and those in use in each sample where padding makes them fewer."""
         if self.capacity is not None:
-            if 0 < tokens < self.capacity:
-                raise ValueError(f"capacity = {self.capacity} must be at most the number of tokens, {tokens}")
             return min(self.capacity, tokens), None
         if self.capacity_factor is not None:
-            share = self.capacity_factor * self.top / self.experts
-            slots = min(tokens, math.ceil(share * tokens))
-            return slots, None if real is None else (real.sum(-1).double() * share).ceil().long()
+            above, below = factors.share(self.capacity_factor, self.top, self.experts)
+            return -(-above * tokens // below), None if real is None else -(-above * real.sum(-1) // below)
         if self.measured is not None:
             slots = self.measured.slots(self.rule, tokens, self.top)
             return slots, None if real is None else -(-real.sum(-1) * slots // max(tokens, 1))
@@ -248,17 +268,3 @@ def _check_finite(score: Tensor) -> None:
             raise ValueError(message)
     else:
         torch._assert_async(finite, message)
-
-
-def _whole(name: str, value: Any, high: int | None, high_name: str = "") -> int:
-    array = arguments.integer(name, value, 1, high, high_name)
-    if array.ndim:
-        raise ValueError(f"{name} has shape {array.shape} but must be one whole number")
-    return int(array)
-
-
-def _real(name: str, value: Any, low: float, high: float, open_low: bool = False) -> float:
-    array = arguments.real(name, value, low, high, open_low=open_low)
-    if array.ndim:
-        raise ValueError(f"{name} has shape {array.shape} but must be one number")
-    return float(array)

@@ -23,6 +23,8 @@ class Routing(NamedTuple):
     score: (B, s, n), what the rule compares: cosines, or probabilities for learned gates. probability: (B, s, n),
         rows summing to 1; differentiable. Both (B, s, 0) of a fused router, which has none for experts not chosen.
     real: (B, s), False for padding, or None where there is none. batched: whether x had an axis of samples.
+    logits: (B, s, n), of which probability is the softmax. frozen: whether it was made in training without a graph, as
+        reentrant checkpointing does, so that a loss of it would have no gradient.
     """
 
     token: Tensor
@@ -34,6 +36,8 @@ class Routing(NamedTuple):
     probability: Tensor
     real: Tensor | None
     batched: bool
+    logits: Tensor | None = None
+    frozen: bool = False
 
     @property
     def kept(self) -> Tensor:
@@ -69,35 +73,49 @@ class Routing(NamedTuple):
 
     def load_balance(self, *, alpha: float = 0.01) -> Tensor:
         """Load-balance loss α n Σ f_i P_i over all real tokens of the batch (`rt.losses.load_balance`); 0 without any."""
-        self._needs_probability()
-        if self.probability.shape[:2].numel() == 0:
+        probability = self._probabilities()
+        if probability.shape[0] == 0:
+            return probability.sum() * 0
+        mask, some = self._mask()
+        return losses.load_balance(probability, self.expert.flatten(0, 1), alpha=alpha, mask=mask) * some
+
+    def router_z(self, *, alpha: float = 0.001) -> Tensor:
+        """Router z-loss α mean (ln Σ_i exp logit_i)² over all real tokens (`rt.losses.router_z`); 0 without any."""
+        if self._probabilities().shape[0] == 0 or self.logits is None:
             return self.probability.sum() * 0
-        probability, expert = self.probability.flatten(0, 1), self.expert.flatten(0, 1)
-        if self.real is None:
-            return losses.load_balance(probability, expert, alpha=alpha)
-        real, some = self.real.reshape(-1), self.real.any()
-        # Without real tokens all are taken, for a finite loss to multiply by 0: nothing waits for the device.
-        return losses.load_balance(probability, expert, alpha=alpha, mask=real | ~some) * some
+        mask, some = self._mask()
+        return losses.router_z(self.logits.flatten(0, 1), alpha=alpha, mask=mask) * some
 
     def locality(self, local: Tensor, *, epsilon: float, mu: float = 1.0) -> Tensor:
         """Locality loss μ KL(D_c ‖ D_l) (`rt.losses.locality`); D_c: mean gate probabilities of the real tokens.
 
         local: (experts,) booleans, True for experts on the tokens' own node; epsilon: share spread over the others.
         """
-        self._needs_probability()
+        probability = self._probabilities()
         if tuple(local.shape) != (self.score.shape[-1],):
             raise ValueError(f"local has shape {tuple(local.shape)} but must have shape ({self.score.shape[-1]},)")
-        if self.probability.shape[:2].numel() == 0:
-            return self.probability.sum() * 0
-        weight = torch.ones_like(self.probability[..., 0])
-        some: Any = 1
-        if self.real is not None:
-            some = self.real.any()
-            weight = (self.real | ~some).to(weight)
-        current = (weight[..., None] * self.probability).sum((0, 1)) / weight.sum()
+        if probability.shape[0] == 0:
+            return probability.sum() * 0
+        mask, some = self._mask()
+        weight = torch.ones_like(probability[:, 0]) if mask is None else mask.to(probability)  # (B s,)
+        current = (weight[:, None] * probability).sum(0) / weight.sum()
         target = losses.local_distribution(local, epsilon=epsilon).to(current.device)
         return losses.locality(current, target, mu=mu) * some
 
-    def _needs_probability(self) -> None:
+    def _probabilities(self) -> Tensor:
+        """(B s, n), where a loss of them can be had."""
         if self.probability.shape[-1] == 0:
             raise ValueError("this loss needs the probabilities of all experts, which a router with fused = True lacks")
+        if self.frozen and torch.is_grad_enabled():
+            raise ValueError(
+                "this loss would have no gradient: the forward ran in training mode without a graph, as checkpointing "
+                "with use_reentrant=True does; use use_reentrant=False, or torch.no_grad() to read its value"
+            )
+        return self.probability.flatten(0, 1)
+
+    def _mask(self) -> tuple[Tensor | None, Any]:
+        """Real tokens, (B s,), and whether there are any: without, all are taken, for a finite loss to multiply by 0."""
+        if self.real is None:
+            return None, 1
+        some = self.real.any()  # nothing waits for the device
+        return self.real.reshape(-1) | ~some, some
