@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from fractions import Fraction
 
 from resonance_theory import _arguments as arguments
@@ -12,7 +11,6 @@ __all__ = ["share", "slots"]
 LONGEST = 2**31 - 1  # tokens of a sample up to which `share` is exact; products of two such numbers fit into int64
 
 
-@functools.lru_cache(maxsize=None)
 def share(factor: float, top: int, experts: int) -> tuple[int, int]:
     """Numerator and denominator of a share of the tokens with ceil(share * t) = min(t, ceil(factor * top * t / experts)).
 
@@ -44,10 +42,6 @@ def share(factor: float, top: int, experts: int) -> tuple[int, int]:
     more = (LONGEST - q) // q1
     above = max(Fraction(p + more * p1, q + more * q1), Fraction(p1, q1))
     return above.numerator, above.denominator
-
-
-# torch.compile takes its result, which depends on settings alone, as a constant.
-share._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def slots(factor: float, tokens: int, experts: int, *, top: int = 1) -> int:

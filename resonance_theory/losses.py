@@ -103,7 +103,7 @@ def _shares(probability: Any, expert: Any, mask: Any) -> tuple[Any, Any, Any]:
     """f_i, the fraction of routed (token, expert) pairs at expert i; the real tokens as booleans and their number."""
     xp = _floats("probability", probability)
     tokens, experts = probability.shape
-    if not array_api_compat.is_array_api_obj(expert):
+    if not _torch(expert) and not array_api_compat.is_array_api_obj(expert):
         expert = xp.asarray(expert)
     if expert.ndim not in (1, 2) or expert.shape[0] != tokens or not xp.isdtype(expert.dtype, "integral"):
         raise ValueError(

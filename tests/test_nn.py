@@ -672,7 +672,6 @@ def test_bad_input():
         ((np.ones((20, 24)),), TypeError, "x is a ndarray"),
         ((torch.ones(20, 23),), ValueError, r"x has shape \(20, 23\)"),
         ((torch.ones(24),), ValueError, r"x has shape \(24,\)"),
-        ((torch.ones(5, 24),), ValueError, "capacity = 6 must be at most the number of tokens, 5"),
         ((torch.ones(20, 24), mask.long()), TypeError, "padding_mask is of torch.int64"),
         ((torch.ones(20, 24), [False] * 20), TypeError, "padding_mask is of list"),
         ((torch.ones(20, 24), mask[:19]), ValueError, r"padding_mask has shape \(19,\)"),

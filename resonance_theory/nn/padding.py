@@ -24,9 +24,9 @@ class Padding:
 
     def __init__(self) -> None:
         self.current: contextvars.ContextVar[Any] = contextvars.ContextVar("padding", default=None)
-        self.traced: Any = None  # the same under torch.compile, which knows no context variables
+        self.again: contextvars.ContextVar[Any] = contextvars.ContextVar("again", default=None)
+        self.traced: Any = None  # `current` under torch.compile, which knows no context variables
         self.told: set[str] = set()
-        self.handles: list[Any] = []
 
     def __deepcopy__(self, memo: Any) -> Padding:
         return self  # it holds no state but that of calls under way
@@ -50,13 +50,16 @@ class Padding:
                 inner |= {part for part in [*path, name] if part.startswith(owner) and part != owner}
         for name in inner:
             self._hook(model.get_submodule(name), self._mark, self._pass_on)
+        for name in inner - set(blocks):
+            for child in model.get_submodule(name).children():
+                self._hook(child, self._find)
 
-    def _hook(self, module: nn.Module, before: Any, after: Any) -> None:
-        mine = {handle.id for handle in self.handles}
-        if mine & set(module._forward_pre_hooks):
+    def _hook(self, module: nn.Module, before: Any, after: Any = None) -> None:
+        if any(getattr(hook, "__self__", None) is self for hook in module._forward_pre_hooks.values()):
             return
-        self.handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-        self.handles.append(module.register_forward_hook(after, with_kwargs=True, always_call=True))
+        module.register_forward_pre_hook(before, with_kwargs=True)
+        if after is not None:
+            module.register_forward_hook(after, with_kwargs=True, always_call=True)
 
     def tell(self, sentence: str) -> None:
         """Warn, once."""
@@ -97,36 +100,50 @@ class Padding:
         return held[0] if held else None
 
     def _mark(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        """Leave the call's mask at the inputs, or find it there."""
+        """Leave the call's mask at the input, for what is computed again; or find it there."""
         if torch.compiler.is_compiling():
             return
-        inputs = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)][:1]
-        call = self._now()
-        if call is None:  # computed again, or called from outside of a forward
-            call = next((found for found in map(_found, inputs) if found), None)
+        inputs, call = _tensors(args, kwargs), self._now()
+        if call is None:
+            call = next((found for found in map(_found, inputs[:1]) if found), None)
         elif torch.is_grad_enabled() or module.training:
-            _leave_at(inputs, call)
+            _leave_at(inputs[:1], call)
         self._push(call)
 
     def _pass_on(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if torch.compiler.is_compiling():
             return
-        if torch._C._current_graph_task_id() != -1 and self._now() is not None:
-            outputs = output if isinstance(output, tuple) else (output,)
-            _leave_at([value for value in outputs if isinstance(value, Tensor)], self._now())
+        if _again() and self._now() is not None:
+            _leave_at(_tensors(output if isinstance(output, tuple) else (output,), {}), self._now())
         self._pop()
 
-    def of(self, x: Tensor) -> Tensor | None:
+    def _find(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Where only the forward of a layer is computed again, its hooks are not called, but those of its parts are."""
+        if not torch.compiler.is_compiling() and _again() and self._now() is None:
+            call = next((found for found in map(_found, _tensors(args, kwargs)[:1]) if found), None)
+            if call is not None:
+                self.again.set((call, set()))
+
+    def _served(self, block: nn.Module) -> Any:
+        """What was found last, once for each block: a second time would be another layer's, or another call's."""
+        call, served = self.again.get() or (None, set())
+        if call is None or block in served:
+            raise ValueError(
+                "the padding of a forward is not at hand where checkpointing computes its block again: checkpoint whole "
+                "layers, or keep saved activations on their device"
+            )
+        served.add(block)
+        return call
+
+    def of(self, x: Tensor, block: nn.Module) -> Tensor | None:
         """(samples, tokens) booleans, True for padding; None where there is none. x: (samples, tokens, dim)."""
         call = self._now()
         if call is None:
-            if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
-                raise ValueError(
-                    "the mask of this forward is not at hand where its block is computed again: checkpoint whole layers"
-                )
-            return None
+            if torch.compiler.is_compiling() or not _again():
+                return None
+            call = _found(x) or self._served(block)
         try:
-            return padded(call.mask, x, call.start())
+            return padded(call.mask, x, call.begin)
         except TypeError as problem:
             self.tell(UNKNOWN + str(problem))
             return None
@@ -144,8 +161,14 @@ class _Call:
             begin = length()
             self.begin = begin.clone() if isinstance(begin, Tensor) else begin
 
-    def start(self) -> Any:
-        return self.begin
+
+def _again() -> bool:
+    """Whether a backward is under way, in which checkpointing computes activations again."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def _tensors(args: Any, kwargs: Any) -> list[Tensor]:
+    return [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
 
 
 def _takes(module: nn.Module, *names: str) -> bool:

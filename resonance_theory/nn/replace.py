@@ -70,7 +70,7 @@ class ReplacedMoE(ResonanceMoE):
         return last
 
     def forward(self, hidden_states: Tensor) -> Tensor:  # type: ignore[override]
-        y, routing = super().forward(hidden_states, self._padding.of(hidden_states), return_routing=True)
+        y, routing = super().forward(hidden_states, self._padding.of(hidden_states, self), return_routing=True)
         if counts():
             self._last.routing = routing
         return y.to(hidden_states.dtype)
@@ -142,8 +142,8 @@ def replace_router(
         model.set_submodule(name, new)
     padding.watch(model, [name for name, _ in found])
     for module in model.modules():
-        if isinstance(getattr(module, "config", None), object) and _takes_logits(module):
-            padding.handles.append(module.register_forward_pre_hook(_without_logits, with_kwargs=True))
+        if "output_router_logits" in inspect.signature(module.forward).parameters:
+            module.register_forward_pre_hook(_without_logits, with_kwargs=True)
     config: Any = getattr(model, "config", None)
     if getattr(config, "output_router_logits", False):
         config.output_router_logits = False
@@ -189,10 +189,6 @@ def _no_saving(*args: Any, **kwargs: Any) -> None:
         "save_pretrained would lose the new gates' weights, which the model's loader does not know: use "
         "torch.save(model.state_dict(), path), or restore_router(model) first"
     )
-
-
-def _takes_logits(module: nn.Module) -> bool:
-    return "output_router_logits" in inspect.signature(module.forward).parameters
 
 
 def _without_logits(module: nn.Module, args: Any, kwargs: Any) -> Any:

@@ -90,8 +90,6 @@ class ResonanceRouter(nn.Module):
         self.capacity = None if capacity is None else arguments.whole("capacity", capacity, 1)
         if self.capacity is None and target is None and capacity_factor is None and mass is None:
             capacity_factor = 1.25
-        if capacity_factor is not None:
-            capacity_factor = arguments.number("capacity_factor", capacity_factor, 0.0, open_low=True)
         self.capacity_factor = capacity_factor
         self.gate = build(gates, self.dim, self.experts)
         self.temperature = arguments.number("temperature", temperature, 0.0, math.inf, open_low=True)
@@ -111,6 +109,18 @@ class ResonanceRouter(nn.Module):
             missing = [need for need, given in needs.items() if not given]
             if missing:
                 raise ValueError(f"fused = True needs {' and '.join(missing)}")
+
+    @property
+    def capacity_factor(self) -> float | None:
+        """The factor f of the capacity, where it follows one; it can be set."""
+        return self._factor
+
+    @capacity_factor.setter
+    def capacity_factor(self, value: float | None) -> None:
+        self._factor, self._share = value, None
+        if value is not None:
+            self._factor = arguments.number("capacity_factor", value, 0.0, open_low=True)
+            self._share = factors.share(self._factor, self.top, self.experts)
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Routing:
         if torch.onnx.is_in_onnx_export():
@@ -240,8 +250,8 @@ class ResonanceRouter(nn.Module):
         """Slots of the table, and those in use in each sample where padding makes them fewer."""
         if self.capacity is not None:
             return min(self.capacity, tokens), None
-        if self.capacity_factor is not None:
-            above, below = factors.share(self.capacity_factor, self.top, self.experts)
+        if self._share is not None:
+            above, below = self._share
             return -(-above * tokens // below), None if real is None else -(-above * real.sum(-1) // below)
         if self.measured is not None:
             slots = self.measured.slots(self.rule, tokens, self.top)
