@@ -57,6 +57,7 @@ class RandomOrder(nn.Module):
             expert=restore(routing.expert),
             score=restore(routing.score),
             probability=restore(routing.probability),
+            logits=None if routing.logits is None else restore(routing.logits),
             real=None if padding_mask is None else ~padding_mask,
         )
 

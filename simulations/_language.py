@@ -85,7 +85,7 @@ def feed_forward(
     from resonance_theory.nn import FeedForwardExperts, ResonanceMoE, ResonanceRouter
     from simulations._causal import CausalRouter, PositionTable
 
-    body = FeedForwardExperts(experts, dim, hidden)
+    body = FeedForwardExperts(dim, hidden, experts)
     # Cosines with unit vectors are about 1/sqrt(dim) in size, logits of a learned gate about 1: equal gate scales.
     scale = dim**-0.5 if gates not in ("linear", "positions") else 1.0
     gate: Any = PositionTable(tokens, experts) if gates == "positions" else gates

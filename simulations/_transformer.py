@@ -19,7 +19,7 @@ class Dense(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.expert = FeedForwardExperts(1, dim, hidden)
+        self.expert = FeedForwardExperts(dim, hidden, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.expert(x.reshape(1, -1, x.shape[-1])).reshape(x.shape)

@@ -56,7 +56,7 @@ def test_router(fused):
 @pytest.mark.long
 @pytest.mark.parametrize("fused", [True, False])
 def test_training_step(fused):
-    layer = rt.nn.ResonanceMoE(router(fused, capacity_factor=0.8), rt.nn.FeedForwardExperts(4, 24, 8))
+    layer = rt.nn.ResonanceMoE(router(fused, capacity_factor=0.8), rt.nn.FeedForwardExperts(24, 8, 4))
     local = torch.arange(4) < 2
 
     def step(x, mask):

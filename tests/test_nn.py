@@ -251,7 +251,7 @@ def test_centred_gates_and_their_running_mean():
 
 def layer(rule="resonance", *, shared=False, dropped="zero", dtype=torch.float32, **options):
     r = router(rule=rule, **options)
-    experts = nn.FeedForwardExperts(4, 24, 8)
+    experts = nn.FeedForwardExperts(24, 8, 4)
     extra = torch.nn.Linear(24, 24) if shared else None
     return nn.ResonanceMoE(r, experts, shared=extra, dropped=dropped).to(dtype)
 
@@ -433,7 +433,7 @@ def test_nothing_waits_for_the_device(rule, fused):
     with torch.device("meta"):
         options = {"normalize": True, "statistics": False, "fused": True} if fused else {}
         r = nn.ResonanceRouter(24, 4, rule=rule, top=2, **options)
-        m = nn.ResonanceMoE(r, nn.FeedForwardExperts(4, 24, 8))
+        m = nn.ResonanceMoE(r, nn.FeedForwardExperts(24, 8, 4))
         y, routing = m(torch.ones(3, 20, 24), torch.zeros(3, 20, dtype=torch.bool), return_routing=True)
     assert y.shape == (3, 20, 24)
     assert routing.token.shape == (3, 4, 13)
@@ -458,7 +458,7 @@ def test_deterministic_mode_and_state(rule):
     finally:
         torch.use_deterministic_algorithms(False)
     torch.manual_seed(99)
-    other = nn.ResonanceMoE(nn.ResonanceRouter(24, 4, rule=rule, gates="linear"), nn.FeedForwardExperts(4, 24, 8))
+    other = nn.ResonanceMoE(nn.ResonanceRouter(24, 4, rule=rule, gates="linear"), nn.FeedForwardExperts(24, 8, 4))
     other.load_state_dict(m.state_dict())
     assert torch.equal(other(tokens(3, 20, 24)), y)
     assert not any("statistics" in name for name in m.state_dict())
@@ -672,22 +672,49 @@ def test_bad_input():
         ((np.ones((20, 24)),), TypeError, "x is a ndarray"),
         ((torch.ones(20, 23),), ValueError, r"x has shape \(20, 23\)"),
         ((torch.ones(24),), ValueError, r"x has shape \(24,\)"),
-        ((torch.ones(5, 24),), ValueError, "capacity = 6 must be at most the number of tokens, 5"),
         ((torch.ones(20, 24), mask.long()), TypeError, "padding_mask is of torch.int64"),
         ((torch.ones(20, 24), [False] * 20), TypeError, "padding_mask is of list"),
         ((torch.ones(20, 24), mask[:19]), ValueError, r"padding_mask has shape \(19,\)"),
-        ((torch.ones(20, 24, device="meta"),), ValueError, "x is on device meta but the router is on cpu"),
         ((torch.ones(20, 24), mask.to("meta")), ValueError, "padding_mask is on device meta but x is on cpu"),
     ]:
         with pytest.raises(kind, match=message):
             r(*arguments)
+    with pytest.raises(ValueError, match="x is on device meta but the router is on cpu"):
+        router(gates="linear")(torch.ones(20, 24, device="meta"))
     with pytest.raises(ValueError, match=r"local has shape \(3,\)"):
         r(torch.ones(20, 24)).locality(torch.ones(3, dtype=torch.bool), epsilon=0.1)
     with pytest.raises(TypeError, match="router is a str but must be a torch module"):
-        nn.ResonanceMoE("top", nn.FeedForwardExperts(4, 24, 8))
+        nn.ResonanceMoE("top", nn.FeedForwardExperts(24, 8, 4))
     with pytest.raises(ValueError, match="dropped = 'keep'"):
-        nn.ResonanceMoE(r, nn.FeedForwardExperts(4, 24, 8), dropped="keep")
+        nn.ResonanceMoE(r, nn.FeedForwardExperts(24, 8, 4), dropped="keep")
     with pytest.raises(ValueError, match="activation = 'tan'"):
-        nn.FeedForwardExperts(4, 24, 8, activation="tan")
+        nn.FeedForwardExperts(24, 8, 4, activation="tan")
     with pytest.raises(ValueError, match=r"shape .* last axis must be dim = 24"):
         nn.GroupedAveragePooling(24, 4)(torch.ones(3, 5))
+
+
+def test_a_rule_of_ones_own_routes():
+    """Priority alone makes a router: here experts take their last candidates, as the mirror of token choice."""
+
+    class LastFirst(rt.Rule):
+        name, title = "last_first", "last first"
+
+        def priority(self, affinity, rng=None):
+            return torch.arange(affinity.shape[-2]).to(affinity)[:, None].expand(affinity.shape)
+
+    x = torch.randn(3, 40, 24, generator=torch.Generator().manual_seed(1))
+    real = torch.zeros(3, 40, dtype=torch.bool)
+    real[:, :4] = True
+    own, mirror = router(rule=LastFirst(), capacity=5), router(rule="token_choice", capacity=5)
+    ours, theirs = own(x, real), mirror(x.flip(1), real.flip(1))
+    assert torch.equal(ours.copies, theirs.copies.flip(1))
+    assert torch.equal(ours.kept, theirs.kept)
+    drawn = router(rule="random-keep", capacity=5)
+    torch.manual_seed(0)
+    counts = torch.stack([drawn(x).copies for _ in range(200)]).double().mean(0)
+    assert torch.equal(drawn(x).kept, mirror(x).kept)
+    assert ((counts > 0.1) & (counts <= 1)).all()  # blind to position: every token is kept now and then
+    with pytest.raises(ValueError, match="rule = 'adaptive' must be resonance with mass"):
+        router(rule="adaptive")
+    with pytest.raises(ValueError, match="did you mean resonance"):
+        router(rule="resonanse")

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import threading
 
 import pytest
 
@@ -10,6 +11,9 @@ import resonance_theory as rt
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra 'peers')")
+from torch.utils.checkpoint import checkpoint  # noqa: E402
+
+from resonance_theory.nn.padding import padded  # noqa: E402
 
 
 def mixtral(**options):
@@ -82,6 +86,256 @@ def test_padding_and_gradients(options, text, mask):
     assert blocks[0].router.statistics.summary()["tokens"] == 3 * 28
 
 
+def padding_of(blocks, call):
+    with torch.no_grad():
+        call()
+    real = blocks[0].routing.real
+    return None if real is None else (~real).long().sum(-1).tolist()
+
+
+class Scorer(torch.nn.Module):
+    """A user's own model around one of the library's."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, words, weights):
+        return self.backbone(words, attention_mask=weights).last_hidden_state
+
+
+WRAPPERS = {
+    "plain": lambda m: m,
+    "own": lambda m: Scorer(m.model),
+    "DataParallel": torch.nn.DataParallel,
+    "PEFT": lambda m: pytest.importorskip("peft").get_peft_model(
+        m, pytest.importorskip("peft").LoraConfig(target_modules=["q_proj"])
+    ),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_wrapped_models_see_the_padding(wrapper, text, mask):
+    model = WRAPPERS[wrapper](mixtral())
+    blocks = rt.nn.replace_router(model)
+    call = (lambda: model(text, mask)) if wrapper == "own" else (lambda: model(input_ids=text, attention_mask=mask))
+    assert padding_of(blocks, call) == [0, 5, 3]
+    rt.nn.restore_router(model)
+    assert not any("Padding" in str(hook) for m in model.modules() for hook in m._forward_pre_hooks.values())
+
+
+def additive(seen):
+    return torch.where(seen, 0.0, torch.finfo(torch.float32).min)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_masks_of_every_form(side):
+    tokens, lengths = 6, torch.tensor([[6], [3], [5]])
+    place = torch.arange(tokens)
+    real = place < lengths if side == "right" else place >= tokens - lengths
+    x, causal = torch.zeros(3, tokens, 8), torch.ones(tokens, tokens).tril().bool()
+    square = real[:, None, None] & causal
+    opened = square | ~square.any(-1, keepdim=True)  # rows of padding that see nothing, opened as some attentions do
+    forms = {
+        "whole numbers": real.long(), "booleans": real, "floats": real.float(), "added": additive(real),
+        "square": square[:, 0], "heads": square.expand(3, 2, 6, 6), "square, added": additive(square),
+        "opened": opened, "both ways": real[:, None, None].expand(3, 1, 6, 6), "one query": real[:, None, None],
+        "dictionary": {"sliding_attention": None, "full_attention": square},
+    }  # fmt: skip
+    later = torch.nn.functional.pad(square, (0, 4))  # a static cache's slots to come
+    for name, form in forms.items():
+        assert torch.equal(~padded(form, x), real), name
+    assert torch.equal(~padded(later, x, 0), real)
+    assert torch.equal(~padded(torch.nn.functional.pad(real, (0, 4)), x[:, :2], torch.tensor(3)), real[:, 3:5])
+    assert torch.equal(~padded(real, x[:, :2]), real[:, -2:])
+    assert padded(None, x) is padded({"full_attention": None}, x) is None
+    assert not padded(torch.zeros(3, tokens), x).any()  # added to scores
+    for bad, words in ((torch.ones(5), r"shape is \(5,\)"), ("causal", "is a str"), (real[:, :4], r"\(3, 4\) for 3")):
+        with pytest.raises(TypeError, match=words):
+            padded(bad, x)
+
+
+def test_generation_with_either_cache(text):
+    mask = torch.ones_like(text)
+    mask[1, :4] = 0
+    model = mixtral()
+    options = {"attention_mask": mask, "max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
+    wanted = model.generate(text, **options)
+    rt.nn.replace_router(model, gates="own", rule="token_choice", capacity=6)
+    model.generate(text, **options)
+    for cache in ({}, {"cache_implementation": "static"}, {"num_beams": 2}, {"use_cache": False}):
+        other = mixtral()
+        blocks = rt.nn.replace_router(other, gates="own", rule="token_choice", capacity_factor=4.0)
+        got = other.generate(text, **options, **cache)
+        assert blocks[0].routing.real.all() or "use_cache" in cache  # the last token is no padding
+        assert blocks[0].router.statistics.summary()["tokens"] > 32
+        if "num_beams" not in cache:
+            assert torch.equal(got, wanted)
+            seen = sum(range(12, 16)) * 3 - 16 if cache.get("use_cache") is False else 32 + 9
+            assert blocks[0].router.statistics.summary()["tokens"] == seen
+
+
+def test_unknown_and_packed_forms_are_told_once(text, recwarn):
+    model = mixtral()
+    blocks = rt.nn.replace_router(model)
+    for _ in range(2):
+        model(text[:1], position_ids=torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 6]]))
+        assert blocks[0].routing.real is None
+    assert ["packed documents" in str(w.message) for w in recwarn.list].count(True) == 1
+    bare = torch.nn.Sequential(torch.nn.Linear(24, 24), mixtral().model.layers[0].mlp)
+    with pytest.warns(UserWarning, match="no module around 1 takes an attention_mask, so padding takes slots"):
+        rt.nn.replace_router(bare)
+    with pytest.warns(UserWarning, match="output_router_logits = True is taken as False"):
+        out = model(text, labels=text, output_router_logits=True)
+    assert torch.equal(out.loss, model(text, labels=text).loss)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
+def test_micro_batches_keep_their_masks_when_computed_again(reentrant, whole, text, mask):
+    """Two forwards, then both backwards: what is computed again has the padding of its own forward."""
+    gradients = []
+    for checkpointed in (False, True):
+        model = mixtral()
+        blocks = rt.nn.replace_router(model, gates="own", rule="token_choice", capacity_factor=0.6)
+        model.train()
+        if checkpointed and not whole:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+            model.enable_input_require_grads()
+        embedded = model.get_input_embeddings()(text)
+
+        def run(x, weights, model=model):
+            return model(inputs_embeds=x, attention_mask=weights).logits
+
+        outs = []
+        for weights in (mask, mask.flip(1), None):
+            x = embedded.detach().clone().requires_grad_()
+            again = checkpointed and whole
+            outs.append(checkpoint(run, x, weights, use_reentrant=reentrant) if again else run(x, weights))
+        kept = blocks[0].routing
+        sum(out.square().sum() for out in outs).backward()
+        assert blocks[0].routing is kept
+        gradients.append([p.grad for n, p in model.named_parameters() if "embed_tokens" not in n])
+        assert blocks[1].router.statistics.summary()["tokens"] == 28 + 28 + 36
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_threads_have_their_own_masks_and_routings(text, mask):
+    model = mixtral()
+    blocks = rt.nn.replace_router(model, capacity_factor=0.6)
+    with pytest.raises(ValueError, match="before the first forward"):
+        blocks[0].routing.load_balance()
+    wrong, start = [], threading.Barrier(2)
+
+    def work(weights):
+        start.wait()
+        for _ in range(15):
+            with torch.no_grad():
+                model(text, attention_mask=weights)
+            if not torch.equal(blocks[0].routing.real, weights > 0):
+                wrong.append(weights)
+
+    threads = [threading.Thread(target=work, args=(weights,)) for weights in (mask, mask.flip(1))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    # a call inside a call, as of a teacher, leaves the outer one its mask
+    layer = model.model.layers[0]
+    hook = layer.register_forward_hook(lambda *_: hook.remove() or (model(text[:1, :5]) and None))
+    with torch.no_grad():
+        model(text, attention_mask=mask)
+    assert torch.equal(blocks[1].routing.real, mask > 0)
+
+
+def test_save_load_and_back(text, tmp_path):
+    model = mixtral()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    wanted = model(text).logits
+    blocks = rt.nn.replace_router(model, gates="own", rule="token_choice", capacity_factor=2.0)
+    assert set(model.state_dict()) == set(before)
+    with torch.no_grad():
+        blocks[0].router.gate.weight += 1
+    got = model(text).logits
+    model.save_pretrained(tmp_path)
+    loaded, told = transformers.MixtralForCausalLM.from_pretrained(
+        tmp_path, output_loading_info=True, attn_implementation="eager"
+    )
+    assert not told["missing_keys"]
+    assert not told["unexpected_keys"]
+    rt.nn.replace_router(loaded, gates="own", rule="token_choice", capacity_factor=2.0)
+    torch.testing.assert_close(loaded(text).logits, got)
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for each in (model, twin):
+            each.model.layers[0].mlp.router.gate.weight -= 1
+    for each in (model, twin):
+        rt.nn.restore_router(each)
+        torch.testing.assert_close(each(text).logits, wanted)
+        assert set(each.state_dict()) == set(before)
+    with pytest.raises(ValueError, match="without replaced blocks"):
+        rt.nn.restore_router(model)
+    rt.nn.replace_router(model)  # the idle gate stays under its name
+    torch.testing.assert_close(
+        model.state_dict()["model.layers.0.mlp.gate.weight"], before["model.layers.0.mlp.gate.weight"]
+    )
+    with pytest.raises(ValueError, match=r"replaced blocks already.*restore_router"):
+        rt.nn.replace_router(model)
+    rt.nn.restore_router(model)
+    rt.nn.replace_router(model, gates="orthogonal")
+    with pytest.raises(ValueError, match="save_pretrained would lose the new gates"):
+        model.save_pretrained(tmp_path)
+
+
+SIZES = {
+    "vocab_size": 50, "hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "head_dim": 8, "pad_token_id": 0,
+}  # fmt: skip
+UNLIKE = {
+    "MiniMaxM2": {"num_local_experts": 4, "rotary_dim": 8},
+    "Qwen2Moe": {"num_experts": 4, "shared_expert_intermediate_size": 16, "decoder_sparse_step": 1},
+    "Mixtral": {"num_local_experts": 4},
+}
+
+
+@pytest.mark.parametrize("family", UNLIKE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_acts_otherwise_is_refused_and_left_alone(family, dtype):
+    options = {**SIZES, **UNLIKE[family]}
+    if family == "Mixtral":
+        options = {k: v for k, v in options.items() if k not in ("moe_intermediate_size",)}
+    config = getattr(transformers, f"{family}Config")(**options)
+    model = getattr(transformers, f"{family}ForCausalLM")._from_config(config).to(dtype).eval()
+    if family == "Mixtral":  # the same parts and shapes, but the gate is a sigmoid
+        gate = model.model.layers[0].mlp.gate
+
+        def sigmoid(x):
+            value, index = torch.sigmoid(x.reshape(-1, 32) @ gate.weight.T).topk(2)
+            return None, value / value.sum(-1, keepdim=True), index
+
+        gate.forward = sigmoid
+    before = [(name, type(m)) for name, m in model.named_modules()]
+    values = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    with pytest.raises(ValueError, match=r"model.layers.0.mlp \(\w+\) cannot be replaced: ") as caught:
+        rt.nn.replace_router(model)
+    assert {"MiniMaxM2": "e_score_correction_bias", "Qwen2Moe": "shared_expert", "Mixtral": "off"}[family] in str(
+        caught.value
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    assert before == [(name, type(m)) for name, m in model.named_modules()]
+    assert all(torch.equal(value, values[name]) for name, value in model.state_dict().items())
+
+
+def test_offloaded_blocks_are_refused():
+    accelerate = pytest.importorskip("accelerate")
+    model = accelerate.cpu_offload(mixtral(), execution_device=torch.device("cpu"))
+    with pytest.raises(ValueError, match="its weights are not loaded"):
+        rt.nn.replace_router(model)
+
+
 @pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")
 def test_cache_and_copies(text):
     model = mixtral()
@@ -107,7 +361,7 @@ def test_cache_and_copies(text):
 def test_refusals():
     with pytest.raises(ValueError, match="model is a Linear without blocks"):
         rt.nn.replace_router(torch.nn.Linear(3, 3))
-    with pytest.raises(ValueError, match="without blocks"):
+    with pytest.raises(ValueError, match=r"model.layers.0.mlp .* noise in training \(jitter_noise = 0.1\)"):
         rt.nn.replace_router(mixtral(router_jitter_noise=0.1))
     with pytest.raises(TypeError, match="model is a str"):
         rt.nn.replace_router("model")

@@ -5,25 +5,26 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from resonance_theory import _arguments as arguments
-from resonance_theory.rules import expert_choice, resonance, token_choice
+from resonance_theory.nn.accumulate import Accumulators, average
+from resonance_theory.rules import Rates, expert_choice, resonance, token_choice
 
 __all__ = ["Measured", "MeasuredCapacity", "measure"]
 
 
-class MeasuredCapacity(nn.Module):
+class MeasuredCapacity(Accumulators):
     """Least slots with which every expert keeps a token of affinity `discriminative`, given that it is a candidate.
 
     target: probability in (0, 1) with which it is kept; discriminative: the affinity a that makes a token worth keeping.
     Running estimates, per expert, over the batches seen in training: load share π, false-positive rate
     q(a) = P(affinity >= a), candidate tail h(a) = P(candidate, affinity >= a), hit rate p(a) = h(a)/q(a).
-    The capacity is the largest over the experts of `least_capacity` of the rule: of h for resonance (N9), of q for expert
+    The capacity is the largest over the experts of `least_capacity` of the rule: of h for resonance , of q for expert
     choice, of π for token choice. Before the first batch it is token choice's at equal loads, which needs no
     measurement. Estimates count every batch `1 - momentum` times as much as the next.
 
-    Reading the estimates waits for the device, so the capacity moves only when `refresh` is called. Estimates are part
+    Reading the estimates synchronises with the host, so the capacity moves only when `refresh` is called. Estimates are part
     of the state_dict, and the capacity is found anew after loading one.
     """
 
@@ -32,12 +33,11 @@ class MeasuredCapacity(nn.Module):
 
     def __init__(self, experts: int, *, target: float, discriminative: float, momentum: float = 0.05) -> None:
         super().__init__()
-        self.experts = int(arguments.integer("experts", experts, 1))
-        self.target = float(arguments.real("target", target, 0.0, 1.0, open_low=True, open_high=True))
-        self.discriminative = float(arguments.real("discriminative", discriminative, -1.0, 1.0))
-        self.momentum = float(arguments.real("momentum", momentum, 0.0, 1.0, open_low=True))
-        self.register_buffer("sums", torch.zeros(3, self.experts, dtype=torch.float64))
-        self.register_buffer("tokens", torch.zeros((), dtype=torch.float64))
+        self.experts = arguments.whole("experts", experts, 1)
+        self.target = arguments.number("target", target, 0.0, 1.0, open_low=True, open_high=True)
+        self.discriminative = arguments.number("discriminative", discriminative, -1.0, 1.0)
+        self.momentum = arguments.number("momentum", momentum, 0.0, 1.0, open_low=True)
+        self.accumulate(True, sums=((3, self.experts), torch.float64), tokens=((), torch.float64))
         self._slots: dict[tuple[str, int, int, int], int] = {}
         self._moved = 0  # how often, so that a compiled graph is made anew
         self.register_load_state_dict_post_hook(_loaded)
@@ -45,12 +45,13 @@ class MeasuredCapacity(nn.Module):
     @torch.no_grad()
     def observe(self, score: Tensor, expert: Tensor, real: Tensor | None) -> None:
         """Count a batch: score (samples, tokens, experts), expert (samples, tokens, top), real (samples, tokens)."""
+        self.settle(score.device)
         *counts, tokens = measure(score, expert, real, self.discriminative)
         self.sums.mul_(1 - self.momentum).add_(torch.stack(counts).to(self.sums.dtype))
         self.tokens.mul_(1 - self.momentum).add_(tokens.to(self.tokens.dtype))
 
     def estimates(self) -> dict[str, Any]:
-        """load, false_positive, candidate_tail, hit: (experts,) arrays; NaN where nothing was seen. Waits for the device."""
+        """load, false_positive, candidate_tail, hit: (experts,) arrays; NaN where nothing was seen; synchronises."""
         load, q, h = (self.sums / self.tokens).cpu()
         return {
             "load": load.numpy(),
@@ -59,6 +60,10 @@ class MeasuredCapacity(nn.Module):
             "hit": (h / q).numpy(),
         }
 
+    def reduce(self, group: Any = None) -> None:
+        """Give every rank of torch.distributed the mean of all ranks' estimates; call it on all of them."""
+        average(self, group)
+
     def refresh(self) -> None:
         """Let the next `slots` follow the estimates as they are now."""
         self._slots = {}
@@ -66,6 +71,8 @@ class MeasuredCapacity(nn.Module):
 
     def slots(self, rule: str, tokens: int, top: int) -> int:
         """Slots per expert for samples of that many tokens, 1..tokens (0 for no tokens)."""
+        if torch.compiler.is_exporting():
+            raise ValueError("a capacity with target follows measurements and cannot be exported: use capacity_factor")
         if tokens == 0:
             return 0
         # torch.compile may hold a symbol for `tokens`: the length of a range is the number itself, and guards it.
@@ -78,15 +85,15 @@ class MeasuredCapacity(nn.Module):
 
     def _least(self, rule: str, tokens: int, top: int, moved: int) -> int:
         if not float(self.tokens) > 0:
-            return int(token_choice.least_capacity(self.target, tokens, self.experts, top=top))
+            return int(token_choice.least_capacity(self.target, tokens, Rates(experts=self.experts, top=top)))
         measured = {name: value.clip(0.0, 1.0) for name, value in self.estimates().items()}
         if rule == "resonance":
-            least = resonance.least_capacity(self.target, tokens, hit=1.0, candidate_tail=measured["candidate_tail"])
+            least = resonance.least_capacity(self.target, tokens, Rates(candidate_tail=measured["candidate_tail"]))
         elif rule == "expert_choice":
-            least = expert_choice.least_capacity(self.target, tokens, false_positive=measured["false_positive"])
+            least = expert_choice.least_capacity(self.target, tokens, Rates(false_positive=measured["false_positive"]))
         else:
             used = measured["load"][measured["load"] > 0]
-            least = token_choice.least_capacity(self.target, tokens, self.experts, top=top, load=used)
+            least = token_choice.least_capacity(self.target, tokens, Rates(load=used))
         return int(least.max())
 
     # torch.compile calls it once for each set of arguments and takes the result as a constant.

@@ -11,19 +11,21 @@ from torch import Tensor, nn
 
 from resonance_theory import _arguments as arguments
 from resonance_theory.gates import _sizes
+from resonance_theory.nn.accumulate import Accumulators, average, counts
 
 __all__ = ["GATES", "GroupedAveragePooling", "LinearGate", "OrthogonalGate", "SimplexGate", "build"]
 
 
-class GroupedAveragePooling(nn.Module):
+class GroupedAveragePooling(Accumulators):
     """GrAP gates without parameters: the cosine of each token with each expert's block of features (ETR eq. 2-3).
 
     forward(x, real=None): (..., dim) floats -> (..., experts) in [-1, 1], float64 for float64 tokens, float32 otherwise.
     A zero token has affinity 0 with every expert, and gradient 0. `experts` must divide `dim`.
 
     center: subtract the mean token first, which removes the skew of the load that a common mean causes. In training it
-    is the mean over all real tokens of the batch (real: (...) booleans, False for padding), which also moves the buffer
-    `mean` by `momentum`; in evaluation it is that buffer, so that a token's affinity depends on no other token.
+    is the mean over all real tokens of the batch (real: (...) booleans, False for padding), which also moves the running
+    `mean` by `momentum`; in evaluation it is the running one, so that a token's affinity depends on no other token. Each
+    rank of torch.distributed has its own running mean, until `reduce` gives them the mean of all.
     """
 
     mean: Tensor
@@ -35,10 +37,13 @@ class GroupedAveragePooling(nn.Module):
         if not isinstance(center, bool):
             raise TypeError(f"center = {center!r} must be True or False")
         self.center = center
-        self.momentum = float(arguments.real("momentum", momentum, 0.0, 1.0))
+        self.momentum = arguments.number("momentum", momentum, 0.0, 1.0)
         if center:
-            self.register_buffer("mean", torch.zeros(self.dim))
-            self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+            self.accumulate(True, mean=((self.dim,), torch.float64), batches=((), torch.int64))
+
+    def reduce(self, group: Any = None) -> None:
+        """Give every rank of torch.distributed the mean of all ranks' running means; call it on all of them."""
+        average(self, group)
 
     def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
         if x.shape[-1] != self.dim:
@@ -56,6 +61,7 @@ class GroupedAveragePooling(nn.Module):
         return projection
 
     def _mean(self, x: Tensor, real: Tensor | None) -> Tensor:
+        self.settle(x.device)
         if not self.training:
             return self.mean.to(x.dtype)
         flat = x.reshape(-1, self.dim)
@@ -65,6 +71,8 @@ class GroupedAveragePooling(nn.Module):
             weight = real.reshape(-1).to(x.dtype)
         count = weight.sum()
         mean = (weight[:, None] * flat).sum(0) / count.clamp(min=1)
+        if not counts():
+            return mean
         with torch.no_grad():
             # the first batch sets the mean, an empty one leaves it alone
             step = torch.where(self.batches == 0, torch.ones_like(self.mean[0]), self.mean.new_tensor(self.momentum))
@@ -78,7 +86,7 @@ class GroupedAveragePooling(nn.Module):
 
 
 class SimplexGate(GroupedAveragePooling):
-    """GrAP gates about their own mean, (w_i - mean w)/sqrt(1 - 1/n): route alike, project sqrt(n/(n-1)) farther (H4)."""
+    """GrAP gates about their own mean, (w_i - mean w)/sqrt(1 - 1/n): route alike, project sqrt(n/(n-1)) farther."""
 
     def __init__(self, dim: int, experts: int) -> None:
         super().__init__(dim, experts)
@@ -110,9 +118,8 @@ class LinearGate(nn.Module):
 
     def __init__(self, dim: int, experts: int) -> None:
         super().__init__()
-        dim, experts = (int(arguments.integer(name, v, 1)) for name, v in (("dim", dim), ("experts", experts)))
-        self.dim, self.experts = dim, experts
-        self.weight = nn.Parameter(torch.randn(experts, dim) / math.sqrt(dim))
+        self.dim, self.experts = arguments.whole("dim", dim, 1), arguments.whole("experts", experts, 1)
+        self.weight = nn.Parameter(torch.randn(self.experts, self.dim) / math.sqrt(self.dim))
 
     def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
         if x.shape[-1] != self.dim:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from resonance_theory import _arguments as arguments
-from resonance_theory.nn.router import Routing
+from resonance_theory.nn.routing import Routing
 
 __all__ = ["FeedForwardExperts", "ResonanceMoE"]
 
@@ -19,11 +19,10 @@ ACTIVATIONS: dict[str, Any] = {"gelu": nn.functional.gelu, "relu": nn.functional
 class FeedForwardExperts(nn.Module):
     """Two-layer networks with their own weights, all experts in one batched product: (n, rows, dim) -> (n, rows, dim)."""
 
-    def __init__(self, experts: int, dim: int, hidden: int, *, activation: str = "gelu", bias: bool = True) -> None:
+    def __init__(self, dim: int, hidden: int, experts: int, *, activation: str = "gelu", bias: bool = True) -> None:
         super().__init__()
-        n, d, h = (
-            int(arguments.integer(name, v, 1)) for name, v in (("experts", experts), ("dim", dim), ("hidden", hidden))
-        )
+        d, h = arguments.whole("dim", dim, 1), arguments.whole("hidden", hidden, 1)
+        n = arguments.whole("experts", experts, 1)
         self.activation = arguments.choice("activation", activation, tuple(ACTIVATIONS))
         self.up, self.down = nn.Parameter(torch.empty(n, d, h)), nn.Parameter(torch.empty(n, h, d))
         self.up_bias = nn.Parameter(torch.empty(n, 1, h)) if bias else None
@@ -63,7 +62,7 @@ class ResonanceMoE(nn.Module):
         self.dropped = arguments.choice("dropped", dropped, ("zero", "pass"))
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None, return_routing: bool = False) -> Any:
-        routing = self.router(x, padding_mask)
+        routing = self._route(x, padding_mask)
         padding = None if routing.real is None else ~routing.real.reshape(x.shape[:-1])[..., None]
         if padding is not None:
             x = x.masked_fill(padding, 0.0)
@@ -75,18 +74,22 @@ class ResonanceMoE(nn.Module):
             y = y + (common if padding is None else common.masked_fill(padding, 0.0))
         return (y, routing) if return_routing else y
 
+    def _route(self, x: Tensor, padding_mask: Tensor | None) -> Routing:
+        routing: Routing = self.router(x, padding_mask)
+        return routing
+
     def _experts(self, x: Tensor, routing: Routing) -> Tensor:
         samples, tokens, dim = x.shape
         experts, slots = routing.token.shape[1:]
         first = torch.arange(samples, device=x.device)[:, None, None] * tokens
+        # Each expert's rows are the slots of all samples: (experts, samples * slots). Without any, the experts stay in
+        # the graph all the same, with gradients of zero, as other ranks of a data-parallel model wait for them.
         row = (routing.token + first).transpose(0, 1).reshape(experts, samples * slots)
         filled = routing.filled.transpose(0, 1).reshape(experts, samples * slots, 1)
         weight = routing.weight.transpose(0, 1).reshape(experts, samples * slots, 1)
-        if row.numel() == 0:
-            return x * 0
         flat = x.reshape(samples * tokens, dim)
-        taken = torch.where(filled, flat.index_select(0, row.flatten()).reshape(experts, -1, dim), 0.0)
+        taken = torch.where(filled, flat.index_select(0, row.flatten()).reshape(experts, samples * slots, dim), 0.0)
         out = self.experts(taken)
         out = torch.where(filled, out * weight.to(out.dtype), 0.0)
         y = torch.zeros(samples * tokens, dim, dtype=out.dtype, device=x.device)
-        return y.index_add(0, row.flatten(), out.reshape(-1, dim))
+        return y.index_add(0, row.flatten(), out.reshape(experts * samples * slots, dim))

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import threading
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from resonance_theory.nn.accumulate import counts
 from resonance_theory.nn.gates import LinearGate
 from resonance_theory.nn.moe import ResonanceMoE
-from resonance_theory.nn.router import ResonanceRouter, Routing
+from resonance_theory.nn.padding import Padding
+from resonance_theory.nn.router import ResonanceRouter
+from resonance_theory.nn.routing import Routing
 
-__all__ = ["GatedExperts", "ReplacedMoE", "replace_router"]
+__all__ = ["GatedExperts", "ReplacedMoE", "replace_router", "restore_router"]
+
+WITHOUT_LOGITS = "the replaced blocks record no router logits: output_router_logits = True is taken as False"
 
 
 class GatedExperts(nn.Module):
@@ -30,102 +37,239 @@ class GatedExperts(nn.Module):
         return torch.bmm(self.act_fn(gate) * up, self.down_proj.transpose(1, 2))
 
 
-class _Padding:
-    """The attention mask of the model's forward that is under way, for blocks which are given hidden states alone."""
+class _Idle(nn.Module):
+    """The model's own gate while another routes: kept in the state_dict, where the model's loader looks for it."""
 
-    def __init__(self, signature: inspect.Signature) -> None:
-        self.signature = signature
-        self.mask: Tensor | None = None
-
-    def read(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        mask = self.signature.bind_partial(*args, **kwargs).arguments.get("attention_mask")
-        self.mask = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
-
-    def of(self, x: Tensor) -> Tensor | None:
-        """(samples, tokens) booleans, True for padding; with a cache, x is the end of what the mask speaks of."""
-        if self.mask is None:
-            return None
-        return self.mask[:, -x.shape[1] :].to(x.device) == 0
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.detach())
 
 
 class ReplacedMoE(ResonanceMoE):
     """A `ResonanceMoE` in the place of a model's block: hidden states (samples, tokens, dim) in and out.
 
-    routing: the `Routing` of the last forward, whose `load_balance` and `locality` are the auxiliary losses.
+    gate: the model's own gate under its own name, whether or not it routes.
     """
 
-    routing: Routing | None = None
-
-    def __init__(self, router: nn.Module, experts: nn.Module, padding: _Padding, dropped: str) -> None:
+    def __init__(self, block: Any, router: ResonanceRouter, padding: Padding, dropped: str) -> None:
+        experts = GatedExperts(block.experts.gate_up_proj, block.experts.down_proj, block.experts.act_fn)
         super().__init__(router, experts, dropped=dropped)
-        self._padding = padding
+        self.own = isinstance(router.gate, LinearGate) and router.gate.weight is block.gate.weight
+        self.gate = router.gate if self.own else _Idle(block.gate.weight)
+        if self.own:  # one name in the state_dict, that which the model's loader knows
+            del router._modules["gate"]
+            router.__dict__["gate"] = self.gate
+        self._padding, self._block, self._last = padding, (block,), threading.local()
+
+    @property
+    def routing(self) -> Routing:
+        """The `Routing` of this thread's last forward, whose `load_balance` and others are the auxiliary losses."""
+        last: Routing | None = getattr(self._last, "routing", None)
+        if last is None:
+            raise ValueError("routing is not there before the first forward: call the model, then take its losses")
+        return last
 
     def forward(self, hidden_states: Tensor) -> Tensor:  # type: ignore[override]
-        y, self.routing = super().forward(hidden_states, self._padding.of(hidden_states), return_routing=True)
+        y, routing = super().forward(hidden_states, self._padding.of(hidden_states, self), return_routing=True)
+        if counts():
+            self._last.routing = routing
         return y.to(hidden_states.dtype)
+
+    def _route(self, x: Tensor, padding_mask: Tensor | None) -> Routing:
+        if self.own and self.router.__dict__["gate"] is not self.gate:  # a replica of DataParallel has its own
+            self.router.__dict__["gate"] = self.gate
+        return super()._route(x, padding_mask)
 
     def __getstate__(self) -> dict[str, Any]:
         # Results inside a graph can be neither copied nor stored.
-        return {name: value for name, value in self.__dict__.items() if name != "routing"}
+        return {name: value for name, value in self.__dict__.items() if name != "_last"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._last = threading.local()
+
+    def restored(self) -> Any:
+        """The model's own block, with the weights as they are now."""
+        block: Any = self._block[0]
+        weight: Any = self.gate.weight
+        block.gate.weight = weight if self.own else nn.Parameter(weight, block.gate.weight.requires_grad)
+        block.experts.gate_up_proj, block.experts.down_proj = self.experts.gate_up_proj, self.experts.down_proj
+        return block.train(self.training)
 
 
 def replace_router(
     model: nn.Module, *, gates: str | nn.Module = "grap", dropped: str = "zero", **options: Any
 ) -> list[ReplacedMoE]:
-    """Replace the router of every Mixture-of-Experts block of `model`, in place; the new blocks, in the model's order.
+    """Replace the router of every Mixture-of-Experts block of `model`, in place.
 
-    model: a Hugging Face model whose blocks have `gate` (with `weight` (n, d)) and `experts` (`gate_up_proj`,
-        `down_proj`) and nothing else, as Mixtral's. The experts' weights stay, and keep their names in the state_dict.
-    gates: as in `ResonanceRouter`, or "own" for the model's learned gate. options: all others of `ResonanceRouter`;
-        `top` and `normalize` are the model's unless given. dropped: as in `ResonanceMoE`.
+    A block is replaced only if it acts as Mixtral's: with the own gate and no drops, the new block must give what the old
+    one gives on a random batch. The experts' weights and the own gate stay, under their names in the state_dict.
 
-    Padding is read from the two-dimensional `attention_mask` of the model's forward. The model no longer records router
-    logits, so its own auxiliary loss is switched off: add up `block.routing.load_balance()` instead. Expert choice and
-    capacities below the number of tokens let a token's output depend on later tokens of its sample.
-    Raises ValueError where no block of that kind is found.
+    Padding is read from the `attention_mask` with which the model, or the part of it that holds the blocks, is called,
+    whatever its form (`rt.nn.padding.padded`). Packed documents of one row share its slots. The model no longer records
+    router logits, so its own auxiliary loss is switched off: add up `block.routing.load_balance()` instead. Expert choice
+    and capacities below the number of tokens let a token's output depend on later tokens of its sample.
+
+    Args:
+        model: a Hugging Face model, or one that holds such a model, whose blocks have `gate` (with `weight` (n, d)) and
+            `experts` (`gate_up_proj`, `down_proj`) and nothing else.
+        gates: as in `ResonanceRouter`, or "own" for the model's learned gate.
+        dropped: as in `ResonanceMoE`.
+        options: all others of `ResonanceRouter`; `top` and `normalize` are the model's unless given.
+
+    Returns:
+        The new blocks, in the model's order.
+
+    Raises:
+        ValueError: no such block, or one that cannot be replaced, with the reason; the model is as it was.
+        TypeError: an argument of the wrong kind.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__} but must be a torch module")
-    found: list[tuple[nn.Module, str, Any]] = [
-        (parent, name, child) for parent in model.modules() for name, child in parent.named_children() if _fits(child)
-    ]
+    if any(isinstance(module, ReplacedMoE) for module in model.modules()):
+        raise ValueError("model has replaced blocks already: put its own back first, by restore_router(model)")
+    found: list[tuple[str, Any]] = [(name, block) for name, block in model.named_modules() if _is_moe(block)]
     if not found:
-        raise ValueError(
-            f"model is a {type(model).__name__} without blocks of a gate and experts with gate_up_proj and down_proj"
-        )
-    base: nn.Module = getattr(model, "base_model", model)
-    padding = _Padding(inspect.signature(base.forward))
-    blocks = []
-    for _, _, block in found:  # all of them first: an error leaves the model as it was
-        experts, dim = block.gate.weight.shape
-        own = {"top": block.gate.top_k, "normalize": getattr(block.gate, "norm_topk_prob", True), **options}
-        gate: Any = _own(block.gate.weight) if gates == "own" else gates
-        router = ResonanceRouter(dim, experts, gates=gate, **own).to(block.gate.weight.device)
-        gated = GatedExperts(block.experts.gate_up_proj, block.experts.down_proj, block.experts.act_fn)
-        blocks.append(ReplacedMoE(router, gated, padding, dropped).train(block.training))
-    for (parent, name, _), new in zip(found, blocks):
-        setattr(parent, name, new)
-    base.register_forward_pre_hook(padding.read, with_kwargs=True)
+        raise ValueError(f"model is a {type(model).__name__} without blocks of a gate and experts")
+    padding, blocks = Padding(), []
+    for name, block in found:  # all of them first: an error leaves the model as it was
+        reason = _misfit(block) or _differs(block)
+        if reason:
+            raise ValueError(f"{name} ({type(block).__name__}) cannot be replaced: {reason}")
+        router = _router(block, gates, **options).to(block.gate.weight.device)
+        blocks.append(ReplacedMoE(block, router, padding, dropped).train(block.training))
+    for (name, _), new in zip(found, blocks):
+        model.set_submodule(name, new)
+    padding.watch(model, [name for name, _ in found])
+    for module in model.modules():
+        if "output_router_logits" in inspect.signature(module.forward).parameters:
+            module.register_forward_pre_hook(_without_logits, with_kwargs=True)
     config: Any = getattr(model, "config", None)
     if getattr(config, "output_router_logits", False):
         config.output_router_logits = False
+    learned = [name for name, _ in blocks[0].router.named_parameters()]
+    if learned and hasattr(model, "save_pretrained"):
+        model.save_pretrained = _no_saving  # type: ignore[assignment]
     return blocks
 
 
-def _own(weight: nn.Parameter) -> LinearGate:
-    gate = LinearGate(weight.shape[1], weight.shape[0])
-    gate.weight = weight
-    return gate
+def restore_router(model: nn.Module) -> None:
+    """Put the model's own blocks back in the place of those of `replace_router`, with the weights as they are now.
+
+    Args:
+        model: a model that went through `replace_router`.
+
+    Raises:
+        ValueError: it has no replaced block.
+        TypeError: it is no torch module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__} but must be a torch module")
+    found = [(name, block) for name, block in model.named_modules() if isinstance(block, ReplacedMoE)]
+    if not found:
+        raise ValueError(f"model is a {type(model).__name__} without replaced blocks")
+    for name, block in found:
+        for module in model.modules():
+            for hooks in (module._forward_pre_hooks, module._forward_hooks):
+                for key in [key for key, hook in hooks.items() if _of(hook, block._padding)]:
+                    module._forward_pre_hooks_with_kwargs.pop(key, None)
+                    module._forward_hooks_with_kwargs.pop(key, None)
+                    module._forward_hooks_always_called.pop(key, None)
+                    del hooks[key]
+        model.set_submodule(name, block.restored())
+    model.__dict__.pop("save_pretrained", None)
 
 
-def _fits(block: Any) -> bool:
-    if {name for name, _ in block.named_children()} != {"gate", "experts"}:
-        return False
+def _of(hook: Any, padding: Padding) -> bool:
+    return hook is _without_logits or getattr(hook, "__self__", None) is padding
+
+
+def _no_saving(*args: Any, **kwargs: Any) -> None:
+    raise ValueError(
+        "save_pretrained would lose the new gates' weights, which the model's loader does not know: use "
+        "torch.save(model.state_dict(), path), or restore_router(model) first"
+    )
+
+
+def _without_logits(module: nn.Module, args: Any, kwargs: Any) -> Any:
+    if not kwargs.get("output_router_logits"):
+        return None
+    if not torch.compiler.is_compiling():
+        warnings.warn(WITHOUT_LOGITS, stacklevel=2)
+    return args, kwargs | {"output_router_logits": False}
+
+
+def _router(block: Any, gates: Any, **options: Any) -> ResonanceRouter:
+    experts, dim = block.gate.weight.shape
+    own = {"top": block.gate.top_k, "normalize": getattr(block.gate, "norm_topk_prob", True)} | options
+    gate = gates
+    if isinstance(gates, str) and gates == "own":
+        gate = LinearGate(dim, experts)
+        gate.weight = block.gate.weight
+    return ResonanceRouter(dim, experts, gates=gate, **own)
+
+
+def _is_moe(block: nn.Module) -> bool:
+    """Whether it has experts with their weights and something that chooses among them."""
+    names = {name for name, _ in block.named_children()}
+    return "experts" in names and bool(names & {"gate", "router"})
+
+
+def _misfit(block: Any) -> str | None:
+    """What the block has that Mixtral's has not, or lacks; None where nothing."""
+    names = {name for name, _ in block.named_children()}
+    if names != {"gate", "experts"}:
+        return f"its parts are {', '.join(sorted(names))} but must be experts, gate alone"
     gate = {name: tuple(p.shape) for name, p in block.gate.named_parameters()}
     experts = {name: tuple(p.shape) for name, p in block.experts.named_parameters()}
+    own = [name for name, _ in (*block.named_parameters(recurse=False), *block.named_buffers())]
+    if own:
+        return f"it also keeps {', '.join(own)}"
     if set(gate) != {"weight"} or set(experts) != {"gate_up_proj", "down_proj"} or len(gate["weight"]) != 2:
-        return False
+        return (
+            f"its gate has the weights {', '.join(gate) or 'none'} (must be weight) and its experts "
+            f"{', '.join(experts) or 'none'} (must be gate_up_proj, down_proj)"
+        )
+    if any(p.is_meta for p in block.parameters()):
+        return "its weights are not loaded (offloaded by accelerate, or on the meta device): load the model whole first"
     n, d = gate["weight"]
     hidden = experts["down_proj"][-1]
-    shapes = experts["gate_up_proj"] == (n, 2 * hidden, d) and experts["down_proj"] == (n, d, hidden)
-    return shapes and hasattr(block.experts, "act_fn") and not getattr(block, "jitter_noise", 0)
+    if experts["gate_up_proj"] != (n, 2 * hidden, d) or experts["down_proj"] != (n, d, hidden):
+        return f"its experts' weights have the shapes {experts} but must be (n, 2 hidden, d) and (n, d, hidden)"
+    missing = [name for part, name in ((block.gate, "top_k"), (block.experts, "act_fn")) if not hasattr(part, name)]
+    if missing:
+        return f"it has no {' and no '.join(missing)}"
+    noise = getattr(block, "jitter_noise", 0)
+    return f"it multiplies tokens by noise in training (jitter_noise = {noise})" if noise else None
+
+
+@torch.no_grad()
+def _differs(block: Any) -> str | None:
+    """How it acts otherwise than a softmax gate with gated experts, on a random batch; None where it does not."""
+    experts, dim = block.gate.weight.shape
+    weight = {name: p.detach().float() for name, p in block.named_parameters()}
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 16, dim, generator=generator).to(block.gate.weight.device)
+    spread = (x @ weight["gate.weight"].T).std()
+    x = x * torch.where(spread > 0, 2 / spread, 1.0)  # logits of size 2, where kinds of gates differ
+    router = _router(block, "own", rule="token_choice", capacity_factor=float(experts), statistics=False)
+    gated = GatedExperts(block.experts.gate_up_proj, block.experts.down_proj, block.experts.act_fn)
+    new = ResonanceMoE(router, gated).eval()
+    renamed = {name.replace("gate.weight", "router.gate.weight"): p for name, p in weight.items()}
+    training = block.training
+    block.eval()
+    try:
+        wanted = torch.func.functional_call(block, weight, (x,))
+        got = torch.func.functional_call(new, renamed, (x,))
+    except Exception as problem:
+        return f"it does not act as a softmax gate with gated experts ({type(problem).__name__} on a random batch)"
+    finally:
+        block.train(training)
+    if not isinstance(wanted, Tensor) or wanted.shape != got.shape:
+        return "it returns something else than hidden states"
+    error, size = float((got - wanted).abs().max()), float(wanted.abs().max())
+    if not error <= 1e-3 * size:
+        return (
+            f"on a random batch it gives values of size {size:.3g}, a softmax gate with gated experts {error:.3g} off"
+        )
+    return None

@@ -4,124 +4,40 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from resonance_theory import _arguments as arguments
-from resonance_theory import kernels, losses
+from resonance_theory import capacity_factor as factors
+from resonance_theory import kernels
 from resonance_theory.nn import select
+from resonance_theory.nn.accumulate import counts
 from resonance_theory.nn.capacity import MeasuredCapacity
 from resonance_theory.nn.gates import GroupedAveragePooling, build, full_precision
+from resonance_theory.nn.routing import Routing
 from resonance_theory.nn.statistics import RoutingStatistics
-from resonance_theory.rules.select import Assignment
+from resonance_theory.rules import Rule
+from resonance_theory.rules import rule as rule_named
+from resonance_theory.rules.adaptive import Adaptive
 
-__all__ = ["ResonanceRouter", "Routing"]
-
-RULES = ("token_choice", "expert_choice", "resonance")
-
-
-class Routing(NamedTuple):
-    """Which token sits in which slot of which expert, and with what weight it comes back; B samples, s tokens, n experts.
-
-    token: (B, n, slots) positions in the sample, 0 in empty slots. filled: (B, n, slots), False in empty slots.
-    weight: (B, n, slots), the combine weights, 0 in empty slots; differentiable. Slots without gaps, in the order of the
-        rule (falling affinity; token choice: position).
-    load: (B, n) candidates of each expert before the capacity. expert: (B, s, top), each token's own best experts.
-    score: (B, s, n), what the rule compares: cosines, or probabilities for learned gates. probability: (B, s, n),
-        rows summing to 1; differentiable. Both (B, s, 0) of a fused router, which has none for experts not chosen.
-    real: (B, s), False for padding, or None where there is none. batched: whether x had an axis of samples.
-    """
-
-    token: Tensor
-    filled: Tensor
-    weight: Tensor
-    load: Tensor
-    expert: Tensor
-    score: Tensor
-    probability: Tensor
-    real: Tensor | None
-    batched: bool
-
-    @property
-    def kept(self) -> Tensor:
-        """Tokens that each expert processes, (B, n)."""
-        return self.filled.sum(-1)
-
-    @property
-    def copies(self) -> Tensor:
-        """Experts that process each token, (B, s); 0 for dropped tokens and for padding."""
-        zero = torch.zeros(self.score.shape[:2], dtype=torch.int64, device=self.score.device)
-        return zero.scatter_add(1, self.token.flatten(1), self.filled.flatten(1).long())
-
-    @property
-    def dropped(self) -> Tensor:
-        """Real tokens that no expert processes, (B, s) booleans."""
-        without = self.copies == 0
-        return without if self.real is None else without & self.real
-
-    def assignment(self) -> Assignment:
-        """The same pairs as the compact `Assignment` of `rules`; its size depends on the data, so this waits for the device."""
-        sample, expert, slot = self.filled.nonzero(as_tuple=True)
-        tokens, experts = self.score.shape[1], self.token.shape[1]
-        return Assignment(
-            expert=expert,
-            token=self.token[sample, expert, slot],
-            slot=slot,
-            sample=sample if self.batched else None,
-            load=self.load if self.batched else self.load[0],
-            tokens=tokens,
-            experts=experts,
-            capacity=self.token.shape[-1],
-        )
-
-    def load_balance(self, *, alpha: float = 0.01) -> Tensor:
-        """Load-balance loss α n Σ f_i P_i over all real tokens of the batch (`rt.losses.load_balance`); 0 without any."""
-        self._needs_probability()
-        if self.probability.shape[:2].numel() == 0:
-            return self.probability.sum() * 0
-        probability, expert = self.probability.flatten(0, 1), self.expert.flatten(0, 1)
-        if self.real is None:
-            return losses.load_balance(probability, expert, alpha=alpha)
-        real, some = self.real.reshape(-1), self.real.any()
-        # Without real tokens all are taken, for a finite loss to multiply by 0: nothing waits for the device.
-        return losses.load_balance(probability, expert, alpha=alpha, mask=real | ~some) * some
-
-    def locality(self, local: Tensor, *, epsilon: float, mu: float = 1.0) -> Tensor:
-        """Locality loss μ KL(D_c ‖ D_l) (`rt.losses.locality`); D_c: mean gate probabilities of the real tokens.
-
-        local: (experts,) booleans, True for experts on the tokens' own node; epsilon: share spread over the others.
-        """
-        self._needs_probability()
-        if tuple(local.shape) != (self.score.shape[-1],):
-            raise ValueError(f"local has shape {tuple(local.shape)} but must have shape ({self.score.shape[-1]},)")
-        if self.probability.shape[:2].numel() == 0:
-            return self.probability.sum() * 0
-        weight = torch.ones_like(self.probability[..., 0])
-        some: Any = 1
-        if self.real is not None:
-            some = self.real.any()
-            weight = (self.real | ~some).to(weight)
-        current = (weight[..., None] * self.probability).sum((0, 1)) / weight.sum()
-        target = losses.local_distribution(local, epsilon=epsilon).to(current.device)
-        return losses.locality(current, target, mu=mu) * some
-
-    def _needs_probability(self) -> None:
-        if self.probability.shape[-1] == 0:
-            raise ValueError("this loss needs the probabilities of all experts, which a router with fused = True lacks")
+__all__ = ["ResonanceRouter"]
 
 
 class ResonanceRouter(nn.Module):
-    """Route tokens by token choice, expert choice or resonance (ETR eq. 2-6).
+    """Route tokens by token choice, expert choice, resonance (ETR eq. 2-6) or any other `Rule`.
+
+    rule: a rule or its name, also one made known by `rt.register_rule`; tokens are ranked by its `priority`.
 
     dim, experts: features d and experts n. top: experts per token, 1..n (expert choice: only sets the default capacity).
     gates: "grap" (cosines with the means of n blocks of features; needs d divisible by n), "grap-centred" (the same about
-        the mean token), "simplex" (H4), "orthogonal" (GrAP after a learned orthogonal map), "linear" (learned softmax
-        gate), or a module (..., d) -> (..., n) of logits.
+        the mean token), "simplex" (GrAP gates about their own mean), "orthogonal" (GrAP after a learned orthogonal map),
+        "linear" (a learned softmax gate), or a module (..., d) -> (..., n) of logits.
     Slots of each expert, per sample, by at most one of
-        capacity: a whole number, 1..tokens;
-        capacity_factor: f > 0, ceil(f · top · real tokens / n), at most all of them; default 1.25;
+        capacity: a whole number of at least 1, of which samples of fewer tokens use as many as they have;
+        capacity_factor: f > 0, ceil(f · top · real tokens / n), at most all of them, f the decimal
+            that was typed; default 1.25;
         target: with `discriminative`: follows measured p, q, h (see `MeasuredCapacity`; call `router.refresh()` to move).
     mass: for resonance, keep the fewest best candidates that hold this share in (0, 1] of the candidates' affinity
         (`rules.adaptive`), at most the slots above; without one of those, as many as there are.
@@ -133,7 +49,7 @@ class ResonanceRouter(nn.Module):
         other experts: for gates "grap", token choice and resonance, `normalize`, and neither mass, target nor
         statistics. Affinities are then sums in float64: kept sets differ from the others' only where two scores agree
         to rounding. The losses, which need all probabilities, are not available. On a GPU the kernels check values, and
-        so wait for the device.
+        so synchronise with the host.
     nonfinite: "raise" (ValueError; on other devices than the CPU, and compiled, an assertion of the device) or "drop":
         tokens with NaN or infinite features are treated as padding.
 
@@ -149,7 +65,7 @@ class ResonanceRouter(nn.Module):
         dim: int,
         experts: int,
         *,
-        rule: str = "resonance",
+        rule: str | Rule = "resonance",
         top: int = 1,
         capacity: int | None = None,
         capacity_factor: float | None = None,
@@ -164,27 +80,30 @@ class ResonanceRouter(nn.Module):
         fused: bool = False,
     ) -> None:
         super().__init__()
-        self.dim, self.experts = _whole("dim", dim, None), _whole("experts", experts, None)
-        self.rule = arguments.choice("rule", rule, RULES)
-        self.top = _whole("top", top, self.experts, "experts")
+        self.dim, self.experts = arguments.whole("dim", dim, 1), arguments.whole("experts", experts, 1)
+        self._rule = rule_named(rule)
+        if isinstance(self._rule, Adaptive):
+            raise ValueError(
+                f"rule = {self._rule.name!r} must be resonance with mass, the share of the affinity to keep"
+            )
+        self.rule = self._rule.name
+        self.top = arguments.whole("top", top, 1, self.experts, "experts")
         options = {"capacity": capacity, "capacity_factor": capacity_factor, "target": target}
         given = [name for name, value in options.items() if value is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are given together but must be given one at a time")
         if mass is not None and rule != "resonance":
             raise ValueError(f"mass = {mass} needs rule = 'resonance' but rule = {rule!r}")
-        self.mass = None if mass is None else _real("mass", mass, 0.0, 1.0, open_low=True)
-        self.capacity = None if capacity is None else _whole("capacity", capacity, None)
+        self.mass = None if mass is None else arguments.number("mass", mass, 0.0, 1.0, open_low=True)
+        self.capacity = None if capacity is None else arguments.whole("capacity", capacity, 1)
         if self.capacity is None and target is None and capacity_factor is None and mass is None:
             capacity_factor = 1.25
-        self.capacity_factor = (
-            None if capacity_factor is None else _real("capacity_factor", capacity_factor, 0.0, math.inf, open_low=True)
-        )
+        self.capacity_factor = capacity_factor
         self.gate = build(gates, self.dim, self.experts)
-        self.temperature = _real("temperature", temperature, 0.0, math.inf, open_low=True)
+        self.temperature = arguments.number("temperature", temperature, 0.0, math.inf, open_low=True)
         self.normalize = bool(normalize)
         self.nonfinite = arguments.choice("nonfinite", nonfinite, ("raise", "drop"))
-        level = _real("discriminative", discriminative, -1.0, 1.0)
+        level = arguments.number("discriminative", discriminative, -1.0, 1.0)
         self.measured = None if target is None else MeasuredCapacity(self.experts, target=target, discriminative=level)
         self.statistics = RoutingStatistics(self.dim, self.experts, discriminative=level) if statistics else None
         self.fused = bool(fused)
@@ -199,7 +118,21 @@ class ResonanceRouter(nn.Module):
             if missing:
                 raise ValueError(f"fused = True needs {' and '.join(missing)}")
 
+    @property
+    def capacity_factor(self) -> float | None:
+        """The factor f of the capacity, where it follows one; it can be set."""
+        return self._factor
+
+    @capacity_factor.setter
+    def capacity_factor(self, value: float | None) -> None:
+        self._factor, self._share = value, None
+        if value is not None:
+            self._factor = arguments.number("capacity_factor", value, 0.0, open_low=True)
+            self._share = factors.share(self._factor, self.top, self.experts)
+
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Routing:
+        if torch.onnx.is_in_onnx_export():
+            raise ValueError("the router breaks ties by stable sorts, which ONNX lacks: use torch.export instead")
         x, real, batched = self._read(x, padding_mask)
         if self.nonfinite == "drop":
             finite = torch.isfinite(x).all(-1)
@@ -208,24 +141,31 @@ class ResonanceRouter(nn.Module):
             with full_precision(x):
                 return self._fused(x, real, batched)
         with full_precision(x):
-            score, probability = self._scores(x, real)
+            score, probability, logits = self._scores(x, real)
             compared = score.detach()
             if self.nonfinite == "raise":
                 _check_finite(compared)
             expert = select.top_experts(compared, self.top)
             slots, limit = self._slots(x.shape[1], real)
-            if self.rule == "expert_choice":
-                table = select.all_tokens(compared, real, slots, limit)
+            if not self._rule.tokens_choose:
+                table = select.best_tokens(compared, real, slots, limit)
             else:
-                line = select.line_up(compared, expert, real, by_score=self.rule == "resonance")
-                table = select.seat(line, slots, limit, self.mass)
+                line = select.candidates(compared, expert, real, self._rule)
+                table = select.best_candidates(line, slots, limit, self.mass)
             weight = self._weights(probability, expert, table)
-        routing = Routing(table.token, table.filled, weight, table.load, expert, score, probability, real, batched)
-        if self.measured is not None and self.training:
-            self.measured.observe(compared, expert, real)
-        if self.statistics is not None:
-            self.statistics.observe(x, routing, self.rule)
+        frozen = self.training and not torch.is_grad_enabled() and self._trains(x)
+        routing = Routing(
+            table.token, table.filled, weight, table.load, expert, score, probability, real, batched, logits, frozen
+        )
+        if counts():
+            if self.measured is not None and self.training:
+                self.measured.observe(compared, expert, real)
+            if self.statistics is not None:
+                self.statistics.observe(x, routing, self.rule)
         return routing
+
+    def _trains(self, x: Tensor) -> bool:
+        return x.requires_grad or any(p.requires_grad for p in self.gate.parameters())
 
     def _fused(self, x: Tensor, real: Tensor | None, batched: bool) -> Routing:
         samples, tokens, _ = x.shape
@@ -236,15 +176,15 @@ class ResonanceRouter(nn.Module):
         if real is not None:
             priority = priority.masked_fill(~real[..., None], -2.0)
         slot, load = kernels.slots(priority, expert, self.experts, slots)
-        seated = slot >= 0
+        kept = slot >= 0
         if limit is not None:
-            seated = seated & (slot < limit[:, None, None])
+            kept = kept & (slot < limit[:, None, None])
         if real is not None:
-            seated = seated & real[..., None]
+            kept = kept & real[..., None]
             padded = (~real)[..., None].expand(expert.shape).flatten(1).to(load.dtype)
             load = load - torch.zeros_like(load).scatter_add(1, expert.flatten(1), padded)
         end = self.experts * slots  # one place more, for those that found none
-        place = torch.where(seated, expert * slots + slot, end).flatten(1)
+        place = torch.where(kept, expert * slots + slot, end).flatten(1)
 
         def table(value: Tensor) -> Tensor:
             empty = torch.zeros(samples, end + 1, dtype=value.dtype, device=x.device)
@@ -253,10 +193,19 @@ class ResonanceRouter(nn.Module):
         position = torch.arange(tokens, device=x.device)[:, None].expand(expert.shape)
         weight = table(torch.softmax(affinity / self.temperature, dim=-1))
         none = affinity.new_zeros(samples, tokens, 0)
-        return Routing(table(position), table(seated), weight, load, expert, none, none, real, batched)
+        return Routing(table(position), table(kept), weight, load, expert, none, none, real, batched)
+
+    def reduce(self, group: Any = None) -> None:
+        """Give every rank of torch.distributed the mean of all ranks' running estimates; call it on all of them.
+
+        It moves the measured p, q and h and the mean token, which each rank else finds from its own batches alone.
+        """
+        for part in (self.measured, self.gate):
+            if isinstance(part, (MeasuredCapacity, GroupedAveragePooling)):
+                part.reduce(group)
 
     def refresh(self) -> None:
-        """Let a capacity with `target` follow the estimates as they are now; waits for the device."""
+        """Let a capacity with `target` follow the estimates as they are now; synchronises with the host."""
         if self.measured is not None:
             self.measured.refresh()
 
@@ -269,7 +218,7 @@ class ResonanceRouter(nn.Module):
             raise ValueError(
                 f"x has shape {tuple(x.shape)} but must be (tokens, {self.dim}) or (samples, tokens, {self.dim})"
             )
-        home = next(itertools.chain(self.parameters(), self.buffers()), x).device
+        home = next(itertools.chain(self.gate.parameters(), self.gate.buffers()), x).device
         if x.device != home:
             raise ValueError(f"x is on device {x.device} but the router is on {home}: move one of them")
         batched = x.ndim == 3
@@ -290,36 +239,35 @@ class ResonanceRouter(nn.Module):
         x = x.masked_fill(padding_mask[..., None], 0.0)
         return (x, ~padding_mask, True) if batched else (x[None], ~padding_mask[None], False)
 
-    def _scores(self, x: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _scores(self, x: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """What the rule compares, the probabilities, and the logits of these: (samples, tokens, experts) each."""
         if isinstance(self.gate, GroupedAveragePooling):
             score = self.gate(x, real)
-            return score, torch.softmax(score / self.temperature, dim=-1)
+            logits = score / self.temperature
+            return score, torch.softmax(logits, dim=-1), logits
         logits = self.gate(x)
         if logits.shape != (*x.shape[:-1], self.experts):
             raise ValueError(
                 f"gates returned shape {tuple(logits.shape)} but must return {(*x.shape[:-1], self.experts)}"
             )
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        probability = torch.softmax(logits / self.temperature, dim=-1)
-        return probability, probability
+        logits = (logits if logits.dtype == torch.float64 else logits.float()) / self.temperature
+        probability = torch.softmax(logits, dim=-1)
+        return probability, probability, logits
 
     def _slots(self, tokens: int, real: Tensor | None) -> tuple[int, Tensor | None]:
         """Slots of the table, and those in use in each sample where padding makes them fewer."""
         if self.capacity is not None:
-            if 0 < tokens < self.capacity:
-                raise ValueError(f"capacity = {self.capacity} must be at most the number of tokens, {tokens}")
             return min(self.capacity, tokens), None
-        if self.capacity_factor is not None:
-            share = self.capacity_factor * self.top / self.experts
-            slots = min(tokens, math.ceil(share * tokens))
-            return slots, None if real is None else (real.sum(-1).double() * share).ceil().long()
+        if self._share is not None:
+            above, below = self._share
+            return -(-above * tokens // below), None if real is None else -(-above * real.sum(-1) // below)
         if self.measured is not None:
             slots = self.measured.slots(self.rule, tokens, self.top)
             return slots, None if real is None else -(-real.sum(-1) * slots // max(tokens, 1))
         return tokens, None
 
     def _weights(self, probability: Tensor, expert: Tensor, table: select.Table) -> Tensor:
-        if self.normalize and self.rule != "expert_choice":
+        if self.normalize and self._rule.tokens_choose:
             probability = probability / probability.gather(-1, expert).sum(-1, keepdim=True)
         column = torch.arange(self.experts, device=expert.device)[:, None]
         pair = (table.token * self.experts + column).flatten(1)
@@ -338,17 +286,3 @@ def _check_finite(score: Tensor) -> None:
             raise ValueError(message)
     else:
         torch._assert_async(finite, message)
-
-
-def _whole(name: str, value: Any, high: int | None, high_name: str = "") -> int:
-    array = arguments.integer(name, value, 1, high, high_name)
-    if array.ndim:
-        raise ValueError(f"{name} has shape {array.shape} but must be one whole number")
-    return int(array)
-
-
-def _real(name: str, value: Any, low: float, high: float, open_low: bool = False) -> float:
-    array = arguments.real(name, value, low, high, open_low=open_low)
-    if array.ndim:
-        raise ValueError(f"{name} has shape {array.shape} but must be one number")
-    return float(array)

@@ -1,4 +1,4 @@
-"""The three rules as tables of slots: every shape follows from the sizes, so nothing waits for the device.
+"""Dispatch by the three rules as tables of slots: every shape follows from the sizes, so no host synchronisation.
 
 `rules` holds the same rules with results of the size of what is kept; the tests hold the two to equal sets.
 Padding has score -inf and belongs to no expert. Ties go to the lower expert, then to the earlier token.
@@ -12,9 +12,9 @@ import array_api_compat.torch as compat
 import torch
 from torch import Tensor
 
-from resonance_theory.rules import select
+from resonance_theory.rules import Rule, select
 
-__all__ = ["Candidates", "Table", "all_tokens", "line_up", "seat", "top_experts"]
+__all__ = ["Candidates", "Table", "best_candidates", "best_tokens", "candidates", "top_experts"]
 
 
 class Candidates(NamedTuple):
@@ -50,19 +50,20 @@ def top_experts(score: Tensor, top: int) -> Tensor:
     return score.sort(dim=-1, descending=True, stable=True).indices[..., :top]
 
 
-def line_up(score: Tensor, expert: Tensor, real: Tensor | None, by_score: bool) -> Candidates:
-    """Sort the pairs (token, one of its experts) by expert, then by falling score (by_score) or position."""
+def candidates(score: Tensor, expert: Tensor, real: Tensor | None, rule: Rule) -> Candidates:
+    """Sort the pairs (token, one of its experts) by expert, then by the rule's priority (falling) or by position."""
     samples, tokens, top = expert.shape
     experts = score.shape[-1]
-    value, chosen = score.gather(-1, expert), expert
+    value, chosen = score.gather(-1, expert), expert  # (samples, tokens, top)
+    priority = rule.priority(value)
     if real is not None:
         value = value.masked_fill(~real[..., None], -torch.inf)
         chosen = chosen.masked_fill(~real[..., None], experts)
     value, chosen = value.reshape(samples, tokens * top), chosen.reshape(samples, tokens * top)
-    if by_score:
-        # Two stable sorts, the lesser key first.
-        order = value.sort(dim=-1, descending=True, stable=True).indices
-        order = order.gather(1, chosen.gather(1, order).sort(dim=-1, stable=True).indices)
+    if priority is not None:
+        # Two stable sorts, the lesser key first; padding comes last, as it belongs to no expert.
+        order = priority.reshape(value.shape).sort(dim=-1, descending=True, stable=True).indices
+        order = order.gather(1, chosen.gather(1, order).sort(dim=-1, stable=True).indices)  # (samples, tokens * top)
     else:
         order = chosen.sort(dim=-1, stable=True).indices
     bounds = torch.arange(experts + 1, device=score.device).expand(samples, experts + 1).contiguous()
@@ -70,13 +71,13 @@ def line_up(score: Tensor, expert: Tensor, real: Tensor | None, by_score: bool) 
     return Candidates(order, start, value, top)
 
 
-def seat(line: Candidates, slots: int, limit: Tensor | None, mass: float | None) -> Table:
-    """Give each expert's first candidates its slots; limit: (samples,) slots in use, of `slots`.
+def best_candidates(line: Candidates, slots: int, limit: Tensor | None, mass: float | None) -> Table:
+    """Each expert keeps its candidates of highest priority and drops the rest; limit: (samples,) slots in use, of `slots`.
 
-    mass: stop with the fewest candidates whose scores sum to this share of the expert's total (rules.adaptive).
+    mass: keep only the fewest candidates whose scores sum to this share of the expert's total (rules.adaptive).
     """
     slot = torch.arange(slots, device=line.order.device)
-    place = line.start[:, :-1, None] + slot
+    place = line.start[:, :-1, None] + slot  # (samples, experts, slots)
     filled = slot < line.load[..., None]
     if limit is not None:
         filled = filled & (slot < limit[:, None, None])
@@ -97,10 +98,10 @@ def seat(line: Candidates, slots: int, limit: Tensor | None, mass: float | None)
     return Table(token, filled, line.load)
 
 
-def all_tokens(score: Tensor, real: Tensor | None, slots: int, limit: Tensor | None) -> Table:
-    """Each expert takes its `slots` tokens of highest score among all of them (expert choice)."""
+def best_tokens(score: Tensor, real: Tensor | None, slots: int, limit: Tensor | None) -> Table:
+    """Each expert keeps its `slots` tokens of highest score among all of them (expert choice)."""
     samples, tokens, experts = score.shape
-    by_expert = score.transpose(1, 2)
+    by_expert = score.transpose(1, 2)  # (samples, experts, tokens)
     count = torch.full((samples,), tokens, dtype=torch.int64, device=score.device)
     if real is not None:
         by_expert, count = by_expert.masked_fill(~real[:, None, :], -torch.inf), real.sum(-1)

@@ -252,8 +252,8 @@ def test_torch_is_not_imported_for_numpy_tokens():
     code = (
         "import sys, numpy as np, resonance_theory as rt\n"
         "a = rt.affinity(np.ones((4, 8)), 4); rt.grap_gates(8, 4)\n"
-        "from resonance_theory.rules import _select\n"
-        "scores = _select.read(a, 2); _select.keep_best(scores, _select.top_experts(scores))\n"
+        "from resonance_theory.rules import select\n"
+        "scores = select.read(a, 2); select.keep(scores, select.top_experts(scores), None)\n"
         "print(sorted({'torch', 'cupy', 'jax'} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
