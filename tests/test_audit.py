@@ -21,6 +21,7 @@ from scipy import stats
 import resonance_theory as rt
 from resonance_theory import audit
 from resonance_theory.audit import counts, measure
+from resonance_theory.rules import Rates
 
 RNG = np.random.default_rng
 
@@ -327,8 +328,9 @@ def test_held_out_judgement_against_its_definition():
             ratio = counts.fit(fitted, 40, 1).ratio * (1 + 1 / 3)  # a new load, and the error of the shares
             lost = np.array([np.maximum(other - c, 0).sum() / other.sum() for c in range(41)])
             laws = {
-                "uniform": rt.token_choice.failure(40, 4, np.arange(1, 41)),
-                "measured_load": rt.token_choice.failure(40, 4, np.arange(1, 41)[:, None], load=share) @ share,
+                "uniform": rt.token_choice.failure(40, np.arange(1, 41), Rates(experts=4)),
+                "measured_load": rt.token_choice.failure(40, np.arange(1, 41)[:, None], Rates(experts=4, load=share))
+                @ share,
                 "beta_binomial": rt.dependence.BetaBinomial((ratio - 1) / 39).drop(
                     40, 4, np.arange(1, 41)[:, None], load=share
                 )
@@ -363,7 +365,7 @@ def test_errors_of_the_predictions_against_their_definition():
         share = fitted.mean(axis=0) / 40
         lost = np.array([np.maximum(judged - c, 0).sum() / judged.sum() for c in capacity])
         if model == "measured_load":
-            return rt.token_choice.failure(40, 4, capacity[:, None], load=share) @ share - lost
+            return rt.token_choice.failure(40, capacity[:, None], Rates(experts=4, load=share)) @ share - lost
         ratio = counts.fit(fitted, 40, 1).ratio * (1 + 1 / len(fitted) if new else 1)
         law = rt.dependence.BetaBinomial((ratio - 1) / 39)
         return law.drop(40, 4, capacity[:, None], load=share) @ share - lost

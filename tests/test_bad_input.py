@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import resonance_theory as rt
 from resonance_theory import homogenization, step_time
 from resonance_theory.homogenization import cells
-from resonance_theory.rules import dependence
+from resonance_theory.rules import INDEPENDENT
 from resonance_theory.tokens import evolving, gaussian
 
 GOOD = {
@@ -47,8 +47,42 @@ JUNK = st.one_of(
     st.lists(st.one_of(st.integers(-3, 9), st.floats(-1, 2)), max_size=4),
 )
 
-RULES = (rt.token_choice, rt.expert_choice, rt.resonance)
-VERBS = ("success", "log_success", "failure", "log_failure", "bounds", "kept", "least_capacity")
+FIELDS = {
+    rt.token_choice: ("experts", "top", "hit", "load"),
+    rt.random_keep: ("experts", "top", "hit"),
+    rt.expert_choice: ("false_positive",),
+    rt.resonance: ("hit", "candidate_tail"),
+    rt.Pooled(rt.token_choice, 3): ("experts", "top", "hit", "rival"),
+    rt.Pooled(rt.resonance, 3): ("hit", "candidate_tail", "rival"),
+}
+VERBS = ("success", "log_success", "failure", "log_failure", "bounds", "kept", "drop_rate", "least_capacity")
+OPTIONAL = {"top": 1, "hit": 1.0, "load": None}
+
+
+def asked(rule, verb, fields, counts=INDEPENDENT):
+    """A verb as a function of plain arguments: sizes, and the fields of its rates."""
+    sizes = ("target", "tokens") if verb == "least_capacity" else ("tokens", "capacity")
+
+    def call(**drawn):
+        first = [drawn.pop(name) for name in sizes]
+        return getattr(rule, verb)(*first, rt.Rates(**drawn, counts=counts))
+
+    empty, kind = inspect.Parameter.empty, inspect.Parameter.KEYWORD_ONLY
+    call.__signature__ = inspect.Signature(
+        [inspect.Parameter(name, kind, default=OPTIONAL.get(name, empty)) for name in (*sizes, *fields)]
+    )
+    call.__name__, call.__module__ = verb, rule.name
+    return call
+
+
+def verbs(rule):
+    """Those that the rule has: expert choice drops nothing, resonance alone does not know its load."""
+    without = {"drop_rate"} if not rule.tokens_choose else set()
+    if "candidate_tail" in FIELDS[rule]:
+        without |= {"kept", "drop_rate"}
+    return [verb for verb in VERBS if verb not in without and (verb != "bounds" or rule.kinds)]
+
+
 GEOMETRY = [
     "cap",
     "log_cap",
@@ -61,13 +95,18 @@ GEOMETRY = [
     "candidate_tail",
     "log_candidate_tail",
 ]
-MODELS = (dependence.Blocks(3), dependence.BetaBinomial(0.1))
+MODELS = (rt.Blocks(3), rt.BetaBinomial(0.1))
 SCATTER = ("token_choice_scatter", "resonance_scatter", "kept_means", "expected_max", "simplex_norm")
 TOKEN = gaussian.Gaussian((1.0, 2.0, 0.5), 3.0, 64)
 FUNCTIONS = [
-    *(getattr(rule, verb) for rule in RULES for verb in VERBS),
-    *(getattr(rt.sphere, name) for name in GEOMETRY),
-    *(getattr(model, verb) for model in MODELS for verb in ("success", "drop")),
+    *(asked(rule, verb, fields) for rule, fields in FIELDS.items() for verb in verbs(rule)),
+    *(
+        asked(rule, verb, ("experts", "top", "percentile"), model)
+        for model in MODELS
+        for rule in (rt.token_choice, rt.random_keep, rt.resonance)
+        for verb in ("success", "drop_rate")
+    ),
+    *(getattr(rt.tokens, name) for name in GEOMETRY),
     *(getattr(homogenization, name) for name in SCATTER),
     *(getattr(TOKEN, name) for name in ("load", "false_positive", "candidate_tail")),
 ]
@@ -168,18 +207,26 @@ def test_affinity_mass_answers_or_refuses(function, monkeypatch):
     [
         (lambda: rt.tokens.affinity_mass.threshold([0.1, 0.2], 8, [2, 3, 4]), "mass (2,), experts (3,)"),
         (lambda: rt.tokens.affinity_mass.success(0.5, [1.0, 2.0], [8, 9, 10], 2, tokens=4), "signal (2,), dim (3,)"),
-        (lambda: rt.token_choice.success([10, 20], [2, 4, 8], 3), "tokens (2,), experts (3,)"),
-        (lambda: rt.pooling.token_choice_success([1, 2], 9, [2, 4, 8], 3), "samples (2,), experts (3,)"),
-        (lambda: rt.tokens.cap([], [2, 2]), "affinity (0,), dim (2,)"),
-        (lambda: dependence.Blocks([1, 2]).success([10, 20, 30], 8, 3), "tokens (3,), length (2,)"),
-        (lambda: dependence.Blocks([1, 2]).variance_ratio([10, 20, 30]), "tokens (3,), length (2,)"),
-        (lambda: dependence.BetaBinomial(0.1).kept([10, 20, 30], [2, 4], 3), "tokens (3,), experts (2,)"),
+        (lambda: rt.token_choice.success([10, 20], 3, rt.Rates(experts=[2, 4, 8])), "tokens (2,), experts (3,)"),
         (
-            lambda: dependence.BetaBinomial(0.1).failure(9, 8, [3, 4], percentile=[0.1, 0.2, 0.3]),
+            lambda: rt.Pooled(rt.token_choice, [1, 2]).success(9, 3, rt.Rates(experts=[2, 4, 8])),
+            "samples (2,), experts (3,)",
+        ),
+        (lambda: rt.tokens.cap([], [2, 2]), "affinity (0,), dim (2,)"),
+        (
+            lambda: rt.token_choice.success([10, 20, 30], 3, rt.Rates(experts=8, counts=rt.Blocks([1, 2]))),
+            "tokens (3,), length (2,)",
+        ),
+        (lambda: rt.Blocks([1, 2]).variance_ratio([10, 20, 30]), "tokens (3,), length (2,)"),
+        (lambda: rt.resonance.kept([10, 20, 30], 3, rt.Rates(experts=[2, 4])), "tokens (3,), experts (2,)"),
+        (
+            lambda: rt.resonance.failure(9, [3, 4], rt.Rates(experts=8, percentile=[0.1, 0.2, 0.3])),
             "capacity (2,), percentile (3,)",
         ),
         (
-            lambda: dependence.BetaBinomial([0.1, 0.2]).least_capacity(0.9, [10, 20, 30], 8),
+            lambda: rt.token_choice.least_capacity(
+                0.9, [10, 20, 30], rt.Rates(experts=8, counts=rt.BetaBinomial([0.1, 0.2]))
+            ),
             "tokens (3,), correlation (2,)",
         ),
         (lambda: homogenization.token_choice_scatter([2, 3], [2, 2, 2]), "dim (2,), experts (3,)"),
@@ -200,7 +247,7 @@ def test_shapes_that_do_not_broadcast_are_named(call, named):
     [
         (lambda: TOKEN.load(top=[1, 2]), "top"),
         (lambda: TOKEN.candidate_tail(0.1, [0, 1]), "expert"),
-        (lambda: gaussian.law([TOKEN], [TOKEN], nodes=[64, 128]), "nodes"),
+        (lambda: gaussian.rates([TOKEN], [TOKEN], nodes=[64, 128]), "nodes"),
         (
             lambda: gaussian.sampled_rates(0.1, np.ones(40), np.eye(2, 40), np.random.default_rng(0), draws=[9, 9]),
             "draws",
@@ -218,14 +265,14 @@ def test_single_numbers_are_single(call, name):
 def test_rates_and_their_complements(tokens, experts, rate, data):
     """For every sensible setting: success + failure = 1, logarithms agree, and each rule's bounds contain its rate."""
     capacity = data.draw(st.integers(1, tokens))
-    for rule, parameters in (
-        (rt.token_choice, {"experts": experts, "hit": rate}),
-        (rt.expert_choice, {"false_positive": rate}),
-        (rt.resonance, {"hit": 0.75, "candidate_tail": rate}),
+    for rule, rates in (
+        (rt.token_choice, rt.Rates(experts=experts, hit=rate)),
+        (rt.expert_choice, rt.Rates(false_positive=rate)),
+        (rt.resonance, rt.Rates(hit=0.75, candidate_tail=rate)),
     ):
-        good = float(rule.success(tokens, capacity=capacity, **parameters))
-        bad = float(rule.failure(tokens, capacity=capacity, **parameters))
+        good = float(rule.success(tokens, capacity, rates))
+        bad = float(rule.failure(tokens, capacity, rates))
         assert good + bad == pytest.approx(1, abs=1e-13)
         for value, log in ((good, rule.log_success), (bad, rule.log_failure)):
-            exponent = float(log(tokens, capacity=capacity, **parameters))
+            exponent = float(log(tokens, capacity, rates))
             assert math.exp(exponent) == pytest.approx(value, rel=1e-13)

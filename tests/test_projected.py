@@ -6,6 +6,7 @@ from scipy import integrate, special, stats
 
 import resonance_theory as rt
 from resonance_theory.evidence.statistics import equal
+from resonance_theory.rules import Rates
 from resonance_theory.tokens import candidates, caps
 from resonance_theory.tokens.gaussian import Gaussian, law, sampled_rates
 
@@ -97,9 +98,9 @@ def test_the_joint_law_of_planted_tokens():
     joint = law([Gaussian((2.5, *(0.0,) * 7), 0.0, 64)], [Gaussian((0.0,) * 8, 0.0, 64)])
     assert joint.weight.sum() == pytest.approx(1, abs=1e-14)
     rates = (
-        rt.token_choice.success(256, 8, 12, hit=joint.hit, load=joint.load, weight=joint.weight),
-        rt.resonance.success(256, 12, hit=joint.hit, candidate_tail=joint.candidate_tail, weight=joint.weight),
-        rt.expert_choice.success(256, 12, false_positive=joint.false_positive, weight=joint.weight),
+        rt.token_choice.success(256, 12, Rates(experts=8, hit=joint.hit, load=joint.load, weight=joint.weight)),
+        rt.resonance.success(256, 12, joint),
+        rt.expert_choice.success(256, 12, joint),
     )
     assert rates == pytest.approx((0.3131985257630, 0.7581593753703, 0.7800494397366), abs=1e-12)
 

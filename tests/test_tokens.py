@@ -265,7 +265,7 @@ def test_the_law_resolves_the_step_of_a_rule_at_its_capacity():
     """Mutant: the nodes that do for small capacities."""
 
     def success(law):
-        return resonance.success(4096, 488, hit=law.hit, candidate_tail=law.candidate_tail, weight=law.weight)
+        return resonance.success(4096, 488, law)
 
     model = samplers.Planted(1.0, 26, 3)
     want = success(planted.planted(1.0, 26, 3, nodes=9001))

@@ -33,9 +33,3 @@ __all__ = [
     "rules",
     "token_choice",
 ]
-
-from resonance_theory.rules import _legacy
-
-for _rule in (token_choice, resonance, expert_choice):
-    _legacy.wrap(_rule)
-_legacy.attach({"token_choice": token_choice, "resonance": resonance})

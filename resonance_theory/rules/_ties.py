@@ -75,6 +75,8 @@ def least(
 
 def place(s: int, c: int, h: Fraction, hit: Fraction, goal: Fraction) -> bool | None:
     """Whether hit x P(Bin(s-1, h) <= C-1) >= goal."""
+    if h in (0, 1):  # no rival, or only rivals
+        return hit * (1 - h) >= goal
     if h == Fraction(1, 2) and 2 * c == s:  # the median of an odd number of fair coins
         return hit / 2 >= goal
     if s > MOST:

@@ -110,6 +110,7 @@ class Blocks(Counts):
     def variance_ratio(self, tokens: ArrayLike) -> Floats:
         """Variance of the load over the binomial one: (Q length² + R²)/s with s = Q length + R."""
         s = arguments.integer("tokens", tokens, 1, 2**52)
+        arguments.same_shapes(tokens=s.shape, **self.shapes())
         runs, rest = np.divmod(s, self.length)
         return (runs * np.square(np.asarray(self.length, np.float64)) + np.square(rest)) / s
 
@@ -153,6 +154,7 @@ class Blocks(Counts):
         s, c, m, *parts, rho = (value.ravel() for value in arrays)
         at, rival = Threshold(*parts), Threshold.of(rho)
         runs, rest = np.divmod(s - 1, m)
+        _bounded(runs, _MOST_RUNS, "time and memory grow with the square root of the runs")
 
         def mixed(part: int) -> Floats:
             def term(extra: Whole, i: Whole, j: Whole) -> Floats:
@@ -184,6 +186,7 @@ class Blocks(Counts):
         s, c, m, *parts = (value.ravel() for value in arrays)
         at = Threshold(*parts)
         runs, rest = np.divmod(s - 1, m)
+        _bounded(runs, _MOST_RUNS, "time and memory grow with the square root of the runs")
 
         def beyond(extra: Whole, part: int) -> Floats:
             """log Σ P(j of the runs) C/(N+1), or (N+1-C)/(N+1), over N = m j + extra >= C."""
@@ -255,7 +258,9 @@ class BetaBinomial(Counts):
 
     def variance_ratio(self, tokens: ArrayLike) -> Floats:
         """Variance of the load over the binomial one, 1 + (s-1) correlation."""
-        return 1.0 + (arguments.integer("tokens", tokens, 1, 2**52) - 1) * np.asarray(self.correlation)
+        s = arguments.integer("tokens", tokens, 1, 2**52)
+        arguments.same_shapes(tokens=s.shape, **self.shapes())
+        return 1.0 + (s - 1) * np.asarray(self.correlation)
 
     def cost(self, tokens: int, rule: str) -> float:
         return float(tokens) * (0.1 if rule in ("token_choice", "random_keep") else 1.0)
@@ -296,6 +301,7 @@ class BetaBinomial(Counts):
         arrays = np.broadcast_arrays(trials, c, at.p, at.q, self.correlation, 0.0 if extra is None else extra)
         shape = arrays[0].shape
         trials, c, p, q, kappa, rho = (value.ravel() for value in arrays)
+        _bounded(trials, _MOST_TOKENS, "time and memory grow with them")
         result = np.empty((2, trials.size))
         longest = int(trials.max(initial=0))
         step = max(1, (1 << 20) // (longest + 1))
@@ -308,6 +314,16 @@ class BetaBinomial(Counts):
             more = None if extra is None else rho[part, None]
             result[:, part] = sums(mass, n, c[part, None].astype(np.float64), more)
         return result[0].reshape(shape), result[1].reshape(shape)
+
+
+_MOST_TOKENS = 10**7  # of a beta-binomial count, whose masses are summed one by one
+_MOST_RUNS = 2**40  # of a mixture over runs, which sums about ten times their square root
+
+
+def _bounded(count: Whole, most: int, why: str) -> None:
+    largest = int(count.max(initial=0))
+    if largest > most:
+        raise ValueError(f"tokens are too many for dependent loads ({largest} terms, at most {most}): {why}")
 
 
 def _beta_binomial(trials: Floats, n: Floats, p: Floats, q: Floats, kappa: Floats) -> Floats:

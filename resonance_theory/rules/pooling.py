@@ -57,6 +57,12 @@ class Pooled(Rule):
     def priority(self, affinity: Array, rng: Any = None) -> Array | None:
         return self.rule.priority(affinity, rng)
 
+    def _sizes(self, tokens: ArrayLike, capacity: ArrayLike, rates: Rates) -> tuple[Whole, Whole]:
+        s, c = super()._sizes(tokens, capacity, rates)
+        samples = rates.expand(self.samples).shape
+        arguments.same_shapes(samples=samples, tokens=s.shape, capacity=c.shape, **rates.shapes())
+        return s, c
+
     def place(self, tokens: Whole, capacity: Whole, rates: Rates) -> _law.Logs:
         if not isinstance(rates.counts, Independent):
             raise ValueError(f"rates.counts = {rates.counts!r} must not be given: pooled slots have no law for it")

@@ -142,7 +142,7 @@ class Rule:
         s = arguments.integer("tokens", tokens, 1, 2**52)
         goal = arguments.real("target", target, 0.0, 1.0, open_low=True)
         logs = self._logs(s, np.ones((), dtype=np.int64), rates)
-        shape = np.broadcast_shapes(logs.success.shape, goal.shape, s.shape)
+        shape = arguments.same_shapes(target=goal.shape, tokens=s.shape, rates=logs.success.shape)
         ceiling = rates.hit_rate if self.tokens_choose else np.ones(())
         return _ties.least(lambda c: self._logs(s, c, rates), self._tie(rates), ceiling, s, shape, goal)
 
