@@ -80,8 +80,8 @@ def test_every_study_runs_and_each_is_judged(stubs, capsys, tmp_path):
     made = provenance()
     for study in record:
         assert study["format"] == "resonance-theory study 1"
-        assert {key: study[key] for key in made if key != "time"} == {key: made[key] for key in made if key != "time"}
-        assert study["time"] <= made["time"]
+        assert {key: study["provenance"][key] for key in made} == made | {"time": study["provenance"]["time"]}
+        assert study["provenance"]["time"] <= made["time"]
 
 
 def test_one_pattern_and_a_store_that_resumes(stubs, capsys, tmp_path):

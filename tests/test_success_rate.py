@@ -197,7 +197,7 @@ def test_the_record_is_json_lines(small, tmp_path, monkeypatch):
     assert summary["passed"] is result.passed
     assert summary["provenance"]["command"] == "resonance simulate success_rate --full --seed 5 --record"
     assert summary["provenance"]["seed"] == 5
-    assert set(summary["provenance"]) >= {"resonance-theory", "numpy", "python", "platform", "backend", "seconds"}
+    assert set(summary["provenance"]) >= {"version", "packages", "commit", "python", "platform", "backend", "seconds"}
     assert [row["key"] for row in rows] == [row["key"] for row in result.rows]
     assert list(tmp_path.iterdir()) == [path]
     before = path.read_text()

@@ -60,7 +60,7 @@ class Evidence:
         return f"{mark} {self.name:<24} {self.seconds:6.1f} s  {self.status:<9}  {said}"
 
     def to_json(self) -> dict[str, Any]:
-        record = head(self.name, False, provenance()) if self.result is None else self.result.to_json()
+        record = head(self.name, False) | {"provenance": provenance()} if self.result is None else self.result.to_json()
         return {**record, "status": self.status, "problem": self.problem}
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from resonance_theory import _output
-from resonance_theory.provenance import provenance as present
 
 __all__ = ["StudyResult", "aligned", "head"]
 
 
-def head(name: str, passed: bool, origin: Mapping[str, Any]) -> dict[str, Any]:
+def head(name: str, passed: bool) -> dict[str, Any]:
     """First fields of every record of a study."""
-    return {"format": "resonance-theory study 1", **origin, "study": name, "passed": passed}
+    return {"format": "resonance-theory study 1", "study": name, "passed": passed}
 
 
 def aligned(table: Sequence[Sequence[str]]) -> list[str]:
@@ -33,15 +32,13 @@ class StudyResult:
         name: The study's.
         rows: One JSON-able record for each rate.
         mutants: Whether each wrong law was rejected somewhere.
-        provenance: How it was run: command, versions, seed, seconds.
-        origin: Version, commit, time and packages of the process that made it.
+        provenance: How it was run, and under what: command, seed, seconds, version, commit, time, packages.
     """
 
     name: str
     rows: Sequence[Mapping[str, Any]]
     mutants: Mapping[str, bool]
     provenance: Mapping[str, Any]
-    origin: Mapping[str, Any] = field(default_factory=present)
 
     @property
     def passed(self) -> bool:
@@ -54,7 +51,7 @@ class StudyResult:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            **head(self.name, self.passed, self.origin),
+            **head(self.name, self.passed),
             "mutants_rejected": dict(self.mutants),
             # JSON knows no infinity: null where so few trials detect no difference at all
             "rows": [{k: None if v == float("inf") else v for k, v in row.items()} for row in self.rows],

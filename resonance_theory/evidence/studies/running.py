@@ -13,6 +13,7 @@ from resonance_theory.evidence.sampling.engine import run
 from resonance_theory.evidence.sampling.progress import Progress
 from resonance_theory.evidence.sampling.store import Store
 from resonance_theory.evidence.sampling.task import Tally, Task, versions
+from resonance_theory.provenance import provenance
 
 __all__ = ["Run"]
 
@@ -44,7 +45,7 @@ class Run:
         label(task, tally) is a line of progress.
         """
         start = time.perf_counter()
-        made = {"command": self.command, **versions(), "seed": self.seed}
+        made = {"command": self.command, **provenance(), "seed": self.seed}
         trials = {task.id: blocks * task.block_size for task in tasks}
         display = Progress(label, trials, stream=self.progress)
         with contextlib.ExitStack() as stack:

@@ -67,7 +67,7 @@ class TrainingResult(StudyResult):
 
     def to_json(self) -> dict[str, Any]:
         return {
-            **head(self.name, self.passed, self.origin),
+            **head(self.name, self.passed),
             "rows": [dict(row) for row in self.rows],
             "provenance": dict(self.provenance),
         }
