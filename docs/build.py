@@ -6,6 +6,7 @@ A hook of MkDocs (mkdocs.yml). Nothing about a claim is written by hand here or 
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import json
@@ -138,6 +139,36 @@ def claims_index(claims: Sequence[Claim], runs: Mapping[str, Mapping[str, Any]])
         "\n".join(["| place | as published | claims |", "|---|---|---|", *rows]),
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def stated() -> dict[str, list[str]]:
+    """For each claim, the functions and classes of the library whose docstrings name it ("Claim: token_choice_exact.")."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "resonance_theory").rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts[1:]).removesuffix(".__init__")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+                continue
+            name = module if isinstance(node, ast.Module) else f"{module}.{node.name}"
+            for ids in re.findall(r"\bClaims?: ([a-z0-9_*, \n]+)", ast.get_docstring(node) or ""):
+                for claim in re.findall(r"\w+", ids):
+                    found.setdefault(claim, []).append(name)
+    return found
+
+
+def tags_page(claims: Sequence[Claim]) -> str:
+    """Tag = claim = functions, for the claims that no paper states; then the others that functions rest on."""
+    functions = stated()
+    rows = [
+        f"| {claim.tag or '&nbsp;'} | [{claim.title.replace('|', '&#124;')}]({claim.id}.md) | "
+        + ", ".join(f"`{name}`" for name in functions.get(claim.id, ()))
+        + " |"
+        for claim in sorted(
+            claims, key=lambda c: (not c.tag, c.tag[:1], int(re.sub(r"\D.*", "", c.tag[1:]) or 0), c.id)
+        )
+        if claim.tag or claim.id in functions
+    ]
+    return "\n".join(["# Tags and claims", "", "| tag | claim | functions |", "|---|---|---|", *rows, ""])
 
 
 # --- results, figures and the tour ------------------------------------------------------------------------------------
@@ -325,6 +356,7 @@ def pages() -> dict[str, str]:
     claims = [ledger.load(i) for i in ids]
     runs = {claim.id: runs[claim.id] for claim in claims if still_valid(claim, runs.get(claim.id))}
     out = {"index.md": (ROOT / "README.md").read_text(encoding="utf-8"), "theory/index.md": claims_index(claims, runs)}
+    out["theory/tags.md"] = tags_page(claims)
     out |= {f"theory/{claim.id}.md": claim_page(claim, runs.get(claim.id), ids) for claim in claims}
     out |= {"tour.md": tour(), "records.md": record_page()} | result_pages()
     out |= {"api/index.md": api_index()} | {
@@ -351,6 +383,7 @@ def on_config(config: Any) -> Any:
         {
             "Claims": [
                 "theory/index.md",
+                {"Tags": "theory/tags.md"},
                 *({name: claims[name]} for name in sorted(claims, key=list(TOPICS.values()).index)),
             ]
         },

@@ -50,10 +50,10 @@ def pair_loads() -> np.ndarray:
 
 
 def sample(
-    rng: np.random.Generator, trials: int, total: int, boost: float
+    rng: np.random.Generator, trials: int, tokens: int, boost: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores (trials, total, experts), and position and expert of the discriminative token."""
-    scores = rng.gumbel(size=(trials, total, len(LOAD))) + np.log(LOAD)
-    position, expert = rng.integers(total, size=trials), rng.integers(len(LOAD), size=trials)
+    """Scores (trials, tokens, experts), and position and expert of the discriminative token."""
+    scores = rng.gumbel(size=(trials, tokens, len(LOAD))) + np.log(LOAD)
+    position, expert = rng.integers(tokens, size=trials), rng.integers(len(LOAD), size=trials)
     scores[np.arange(trials), position, expert] += boost
     return scores, position, expert

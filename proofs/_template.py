@@ -31,7 +31,7 @@ claim = Claim(
 
 
 @claim.certificate("a square")
-def _(bound: sp.Rational) -> Outcome:
+def square(bound: sp.Rational) -> Outcome:
     t = sp.symbols("t", real=True)  # t = (2p-1)^2 >= 0
     slack = sp.expand(p**2 + (1 - p) ** 2 - bound).subs(p**2, (t - 1) / 4 + p)
     return nonnegative_polynomial(sp.expand(slack), {t: 0})

@@ -47,7 +47,8 @@ claim = Claim(
         r"background tokens independent of each other and of $o$; $m(-1)>0$; no ties; $0<\tau\leq 1$",
         "an expert whose candidates' affinities sum to at most 0 keeps none",
     ),
-    source="new (N12); a reading of the adaptive capacity of ETR (arXiv 2406.00023), which gives no rule",
+    source="new; a reading of the adaptive capacity of ETR (arXiv 2406.00023), which gives no rule",
+    tag="N12",
     kind="asymptotic",
     expected=Verdict.PROVED,
     truth=side(1),
@@ -58,7 +59,7 @@ claim = Claim(
 
 
 @claim.derivation("the criterion of one token, and the slope of m")
-def _(side: SimpleNamespace) -> Outcome:
+def criterion_one_token_slope_m(side: SimpleNamespace) -> Outcome:
     above, below, a, tau = sp.symbols("B W a tau", real=True)
     h, integral = sp.Function("h"), sp.Function("I")  # I(a) = the integral of h over [a, 1], I' = -h
     own = a**side.power
@@ -89,7 +90,7 @@ def moment(order: int, low: float, dim: float, experts: int) -> float:
 
 
 @claim.reference("the package's cuts by another integral; f = .339996, .645395, .779761 for Gaussian scores, n = 8")
-def _(side: SimpleNamespace) -> Outcome:
+def package_s_cuts_another_integral(side: SimpleNamespace) -> Outcome:
     worst = 0.0
     for dim, experts in ((np.inf, 8), (64, 8), (16, 3)):
         whole, number = moment(side.power, -np.inf, dim, experts), moment(0, -np.inf, dim, experts)
@@ -109,7 +110,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the criterion on the real router, token by token: 36000 tokens, negative affinities among them")
-def _(side: SimpleNamespace) -> Outcome:
+def criterion_real_router_token_token(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(51)
     empty = 0
     for dim, experts, top in ((6, 3, 1), (8, 4, 2), (4, 2, 1)):
@@ -145,9 +146,9 @@ def grids(dim: int, experts: int, signal: float) -> tuple[np.ndarray, np.ndarray
 
 
 def bracket(
-    side: SimpleNamespace, total: int, dim: int, experts: int, signal: float, mass: float
+    side: SimpleNamespace, tokens: int, dim: int, experts: int, signal: float, mass: float
 ) -> tuple[float, float]:
-    """(lower, upper) bound of the success rate of planted tokens at `total` tokens."""
+    """(lower, upper) bound of the success rate of planted tokens at `tokens` tokens."""
     a, density, hit = grids(dim, experts, signal)
 
     def above(order: int) -> np.ndarray:
@@ -155,7 +156,7 @@ def bracket(
         part = a**order * density
         return np.cumsum(part[::-1])[::-1] - part / 2
 
-    first, second, m = side.power, 2 * side.power, total - 1
+    first, second, m = side.power, 2 * side.power, tokens - 1
     whole, square = float((a**first * density).sum()), float((a**second * density).sum())
     mean = above(first) - mass * whole  # E Y, and Var Y
     variance = (1 - 2 * mass) * above(second) + mass**2 * square - mean**2
@@ -173,16 +174,16 @@ def bracket(
 
 
 @claim.reference("the package's limit of the success rate lies inside the bounds, which close as s grows")
-def _(side: SimpleNamespace) -> Outcome:
+def package_s_limit_success_rate(side: SimpleNamespace) -> Outcome:
     lines = []
     for dim, experts, signal, mass in ((64, 8, 2.5, 0.5), (16, 4, 2.0, 0.8)):
         limit = float(affinity_mass.success(mass, signal, dim, experts))
         widths = []
-        for total in (10**3, 10**4, 10**5):
-            lower, upper = bracket(side, total, dim, experts, signal, mass)
+        for tokens in (10**3, 10**4, 10**5):
+            lower, upper = bracket(side, tokens, dim, experts, signal, mass)
             if not lower <= limit <= upper:
                 return fails(
-                    f"d={dim}, n={experts}, τ={mass}, s={total}: {limit:.6f} not in [{lower:.6f}, {upper:.6f}]"
+                    f"d={dim}, n={experts}, τ={mass}, s={tokens}: {limit:.6f} not in [{lower:.6f}, {upper:.6f}]"
                 )
             widths.append(upper - lower)
         if not widths[2] < widths[1] < widths[0] or widths[2] > 0.01:
@@ -194,24 +195,24 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, total: int, dim: int, experts: int, signal: float, mass: float
+    rng: np.random.Generator, trials: int, *, tokens: int, dim: int, experts: int, signal: float, mass: float
 ) -> dict[str, int]:
-    done, step = 0, max(1, 2_000_000 // (total * experts))
+    done, step = 0, max(1, 2_000_000 // (tokens * experts))
     for start in range(0, trials, step):
-        drawn = samplers.planted_affinity(rng, min(step, trials - start), total, dim, experts, signal)
+        drawn = samplers.planted_affinity(rng, min(step, trials - start), tokens, dim, experts, signal)
         done += int(np.count_nonzero(adaptive.route(drawn.values, mass).contains(drawn.position, drawn.expert)))
     return {"success": done, "failure": trials - done}
 
 
-def law(side: SimpleNamespace, *, total: int, dim: int, experts: int, signal: float, mass: float) -> dict[str, float]:
+def law(side: SimpleNamespace, *, tokens: int, dim: int, experts: int, signal: float, mass: float) -> dict[str, float]:
     """Success and failure are each at least what the bounds leave around the limit."""
-    lower, upper = bracket(side, total, dim, experts, signal, mass)
+    lower, upper = bracket(side, tokens, dim, experts, signal, mass)
     return {"success": lower, "failure": 1 - upper}
 
 
 claim.simulate(
     sample,
-    cases=[{"total": 400, "dim": 8, "experts": 2, "signal": 1.5, "mass": 0.5}],
+    cases=[{"tokens": 400, "dim": 8, "experts": 2, "signal": 1.5, "mass": 0.5}],
     law=law,
     relation="at_least",
     trials=6_000,

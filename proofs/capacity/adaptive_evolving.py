@@ -51,7 +51,8 @@ claim = Claim(
         r"$x(0)\sim N(0,b^2I_d)$ for every token; orthonormal gates, $\theta>0$, $0<\tau\leq 1$",
         r"the limit $s\to\infty$ (at finite $s$ the number kept is constant as well)",
     ),
-    source="new (V1, N12); on the adaptive capacity of ETR (arXiv 2406.00023)",
+    source="new; on the adaptive capacity of ETR (arXiv 2406.00023)",
+    tag="V1, N12",
     kind="equality",
     expected=Verdict.PROVED,
     studies=("adaptive_evolution",),
@@ -63,7 +64,7 @@ claim = Claim(
 
 
 @claim.derivation("a token's cosine does not see the noise")
-def _(side: SimpleNamespace) -> Outcome:
+def token_s_cosine_does_not(side: SimpleNamespace) -> Outcome:
     noise, rest = sp.symbols("sigma R", positive=True)
     g = sp.symbols("g", real=True)
 
@@ -99,7 +100,7 @@ def passing(mark: float) -> float:
 @claim.reference(
     "the evolving law's cuts at four times; success given a hit at the marks; chosen and needed slots at s = 4096"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def evolving_law_s_cuts_four(side: SimpleNamespace) -> Outcome:
     for time in (0.0, 0.5, 2.0, 8.0):
         law = FLOW.adaptive(time, 0.8)
         if abs(law.threshold[0] - cut(side, time, 0.8)) > 1e-9:
@@ -122,26 +123,26 @@ def _(side: SimpleNamespace) -> Outcome:
     return holds(f"cut and marks as claimed; s = 4096: {chosen:.0f} kept throughout, needed {shown}")
 
 
-def sample(rng: np.random.Generator, trials: int, *, time: float, total: int, mass: float) -> dict[str, int]:
+def sample(rng: np.random.Generator, trials: int, *, time: float, tokens: int, mass: float) -> dict[str, int]:
     """Tokens of the flow at one time through the router: the class token, and one other at its best expert."""
     done = other = 0
     for begin in range(0, trials, 4000):
-        drawn = FLOW.affinity(rng, min(4000, trials - begin), total + 1, time)
+        drawn = FLOW.affinity(rng, min(4000, trials - begin), tokens + 1, time)
         row = np.arange(len(drawn.values))
         planted = drawn.position > 0
-        background = drawn.values[np.arange(total + 1) != drawn.position[:, None]].reshape(-1, total, FLOW.experts)
+        background = drawn.values[np.arange(tokens + 1) != drawn.position[:, None]].reshape(-1, tokens, FLOW.experts)
         done += int(np.count_nonzero(adaptive.route(background, mass).contains(0, background[:, 0].argmax(-1), row)))
         # a sample of `total` tokens, the class token among them: leave out one of the others
-        keep = np.arange(total + 1) != np.where(planted, 0, 1)[:, None]
-        values = drawn.values[keep].reshape(-1, total, FLOW.experts)
+        keep = np.arange(tokens + 1) != np.where(planted, 0, 1)[:, None]
+        values = drawn.values[keep].reshape(-1, tokens, FLOW.experts)
         place = np.where(planted, drawn.position - 1, 0)
         other += int(np.count_nonzero(adaptive.route(values, mass).contains(place, drawn.expert, row)))
     return {"background kept": done, "success": other}
 
 
-def law(side: SimpleNamespace, *, time: float, total: int, mass: float) -> dict[str, float]:
+def law(side: SimpleNamespace, *, time: float, tokens: int, mass: float) -> dict[str, float]:
     """The exact rates at `total` tokens, moved by what the claimed cut changes in the limit."""
-    exact = FLOW.adaptive(time, mass, tokens=total)
+    exact = FLOW.adaptive(time, mass, tokens=tokens)
     right, claimed = cut(claim.truth, time, mass), cut(side, time, mass)
     token = FLOW.rates(time, nodes=4096)
     moved = token.weight @ (token.hit * ((token.affinity >= claimed) * 1.0 - (token.affinity >= right)))
@@ -154,7 +155,7 @@ def law(side: SimpleNamespace, *, time: float, total: int, mass: float) -> dict[
 
 claim.simulate(
     sample,
-    cases=[{"time": 0.5, "total": 64, "mass": 0.8}, {"time": 4.0, "total": 64, "mass": 0.8}],
+    cases=[{"time": 0.5, "tokens": 64, "mass": 0.8}, {"time": 4.0, "tokens": 64, "mass": 0.8}],
     law=law,
     trials=8_000,
     full=200_000,

@@ -47,7 +47,8 @@ claim = Claim(
         r"background tokens independent of each other and of $o$; no ties (for the last statement: ties are broken)",
         r"$0<\tau\leq 1$; an expert whose candidates' affinities sum to at most 0 keeps none",
     ),
-    source="new (N12); a reading of the adaptive capacity of ETR (arXiv 2406.00023), which gives no rule",
+    source="new; a reading of the adaptive capacity of ETR (arXiv 2406.00023), which gives no rule",
+    tag="N12",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(0),
@@ -57,7 +58,7 @@ claim = Claim(
 
 
 @claim.derivation("the criterion, and why the sign of the total needs no word of its own")
-def _(side: SimpleNamespace) -> Outcome:
+def criterion_why_sign_total_needs(side: SimpleNamespace) -> Outcome:
     above, below, a, tau = sp.symbols("A W a tau", real=True)
     total = above + below + a
     criterion = (above + side.own * a - tau * total) - ((1 - tau) * above - tau * below - tau * a)
@@ -83,7 +84,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("at most ⌈τN⌉ are kept, and as many where all affinities are equal")
-def _(side: SimpleNamespace) -> Outcome:
+def most_n_kept_many_affinities(side: SimpleNamespace) -> Outcome:
     # k best of mean level + x, the N - k = rest others of mean level - y: the best sum to at least k/N of the total
     k, rest, x, y, level = sp.symbols("k rest x y level", positive=True)
     best, others = k * (level + x), rest * (level - y)
@@ -132,7 +133,7 @@ def three(own: int, dim: int, experts: int, signal: float, mass: float, load: fl
 
 
 @claim.reference("the package's law at three tokens against direct sums over the two others")
-def _(side: SimpleNamespace) -> Outcome:
+def package_s_law_three_tokens(side: SimpleNamespace) -> Outcome:
     worst = 0.0
     for dim, experts, signal, mass in ((16, 4, 1.5, 0.7), (24, 2, 2.0, 0.4)):
         direct = three(side.own, dim, experts, signal, mass)

@@ -63,7 +63,8 @@ claim = Claim(
         r"the limit: routes independent, or any with $N/s\to$ a positive load",
         r"an expert whose candidates' affinities sum to at most 0 keeps none",
     ),
-    source="new (N12); a reading of the adaptive capacity of ETR (arXiv 2406.00023), with its Assumption 4 dropped",
+    source="new; a reading of the adaptive capacity of ETR (arXiv 2406.00023), with its Assumption 4 dropped",
+    tag="N12",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(pi),
@@ -76,7 +77,7 @@ claim = Claim(
 @claim.derivation(
     "the load cancels from the cut and scales the number kept; the slope of f in a shift of the affinities"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def load_cancels_cut_scales_number(side: SimpleNamespace) -> Outcome:
     above, whole, tail = sp.symbols("A W H", positive=True)  # E_G[δ; δ >= a], E_G δ, G(δ >= a)
     ratio = (side.load * above) / (side.load * whole) - above / whole
     number = side.load * tail - pi * tail
@@ -93,11 +94,11 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the package: a mixture over the number of candidates; direct sums at three tokens; a common mean")
-def _(side: SimpleNamespace) -> Outcome:
-    def law(total: int | np.ndarray, load: float) -> np.ndarray:
+def package_mixture_number_candidates_direct(side: SimpleNamespace) -> Outcome:
+    def law(tokens: int | np.ndarray, load: float) -> np.ndarray:
         """Success and kept fraction."""
-        success = affinity_mass.success(0.7, 1.5, 16, 4, tokens=total, load=load)
-        return np.array([success, affinity_mass.kept_fraction(0.7, 16, 4, tokens=total, load=load)])
+        success = affinity_mass.success(0.7, 1.5, 16, 4, tokens=tokens, load=load)
+        return np.array([success, affinity_mass.kept_fraction(0.7, 16, 4, tokens=tokens, load=load)])
 
     worst, count = 0.0, np.arange(4)
     for share in (0.5, 0.05):
@@ -122,30 +123,30 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, total: int, signal: float, mass: float, correlation: float
+    rng: np.random.Generator, trials: int, *, tokens: int, signal: float, mass: float, correlation: float
 ) -> dict[str, int]:
     """Planted tokens on a skewed background through the router: successes of the heaviest and of the lightest class."""
-    drawn = Dependent(signal, 16, 4, correlation=correlation, load=_skewed.LOAD).affinity(rng, trials, total)
+    drawn = Dependent(signal, 16, 4, correlation=correlation, load=_skewed.LOAD).affinity(rng, trials, tokens)
     done = adaptive.route(drawn.values, mass).contains(drawn.position, drawn.expert)
     return {f"class {i}": int(np.count_nonzero(done & (drawn.expert == i))) for i in (0, 3)}
 
 
-def law(side: SimpleNamespace, *, total: int, signal: float, mass: float, correlation: float) -> dict[str, float]:
+def law(side: SimpleNamespace, *, tokens: int, signal: float, mass: float, correlation: float) -> dict[str, float]:
     loads = {i: side.at(_skewed.LOAD[i], 4) for i in (0, 3)}
     if correlation:  # the sample's own loads: beta-binomial counts, mixed over certain candidates
-        count, strength = np.arange(total), (1 - correlation) / correlation
+        count, strength = np.arange(tokens), (1 - correlation) / correlation
         certain = affinity_mass.success(mass, signal, 16, 4, tokens=count + 1, load=1.0)
-        mix = {i: stats.betabinom.pmf(count, total - 1, p * strength, (1 - p) * strength) for i, p in loads.items()}
+        mix = {i: stats.betabinom.pmf(count, tokens - 1, p * strength, (1 - p) * strength) for i, p in loads.items()}
         return {f"class {i}": float(chance @ certain) / 4 for i, chance in mix.items()}
-    rate = affinity_mass.success(mass, signal, 16, 4, tokens=total, load=list(loads.values()))
+    rate = affinity_mass.success(mass, signal, 16, 4, tokens=tokens, load=list(loads.values()))
     return {f"class {i}": float(value) / 4 for i, value in zip(loads, rate)}
 
 
 claim.simulate(
     sample,
     cases=[
-        {"total": 5, "signal": 1.5, "mass": 0.3, "correlation": 0.0},
-        {"total": 5, "signal": 1.5, "mass": 0.3, "correlation": 0.4},
+        {"tokens": 5, "signal": 1.5, "mass": 0.3, "correlation": 0.0},
+        {"tokens": 5, "signal": 1.5, "mass": 0.3, "correlation": 0.4},
     ],
     law=law,
     trials=60_000,

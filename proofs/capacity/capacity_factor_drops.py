@@ -48,7 +48,7 @@ claim = Claim(
 
 
 @claim.derivation("positive parts by absolute values, and the two bounds")
-def _(side: SimpleNamespace) -> Outcome:
+def positive_parts_absolute_values_two(side: SimpleNamespace) -> Outcome:
     s, pi, capacity, up = sp.symbols("s pi C u", positive=True)
     load = s * pi
     deviation = sp.sqrt(load * (1 - pi))
@@ -73,7 +73,7 @@ def bracket(side: SimpleNamespace, tokens: int, load: float, capacity: int) -> t
 
 
 @claim.reference("the package's exact drops inside the limits, 600 settings and ETR's")
-def _(side: SimpleNamespace) -> Outcome:
+def package_s_exact_drops_inside(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(11)
     settings = [(32768, load, 4506) for load in (0.125, 0.161, 0.49)]
     for _ in range(600):
@@ -89,7 +89,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.counterexample("s = 32768, n = 8, an expert that attracts 49 % of the tokens")
-def _(side: SimpleNamespace) -> Outcome:
+def s_n_expert_attracts_tokens(side: SimpleNamespace) -> Outcome:
     dropped, low, high = bracket(side, 32768, 0.49, 4506)
     text = f"it drops {dropped:.4f}, claimed [{low:.4f}, {high:.4f}]"
     return holds(text) if low <= dropped <= high else fails(text)

@@ -50,7 +50,8 @@ claim = Claim(
     r"$\mathrm{sgn}(\frac kM-h)\sqrt{2M\,KL(\frac kM\Vert h)}=\Phi^{-1}(\tau)$; "
     r"$\lceil Mh+z\sqrt{Mh(1-h)}\rceil\leq C^*_{RES}$ for $\tau\geq\frac12$, $h+z\sqrt{h(1-h)/M}\leq 1-h$",
     hypotheses=(r"$M=s-1$, $h=\rho\pi\in(0,1)$, $z=\Phi^{-1}(\tau)$, $1\leq\kappa\leq M-1$",),
-    source="new (N9)",
+    source="new",
+    tag="N9",
     kind="bound",
     expected=Verdict.PROVED,
     truth=side(1),
@@ -61,7 +62,7 @@ claim = Claim(
 
 
 @claim.derivation("sufficiency of ⌈κ⌉ + 1, and the quadratic bound of KL")
-def _(side: SimpleNamespace) -> Outcome:
+def sufficiency_quadratic_bound_kl(side: SimpleNamespace) -> Outcome:
     kl = x * sp.log(x / h) + (1 - x) * sp.log((1 - x) / (1 - h))
     gap = (x - h) ** 2 / (2 * h * (1 - h)) - kl
     curvature = (x - h) * (1 - h - x) / (h * (1 - h) * x * (1 - x))
@@ -79,24 +80,24 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the package's least capacities; 336, 229, 64 at s = 4096; closed form; Zubkov-Serov on exact tails")
-def _(side: SimpleNamespace) -> Outcome:
+def package_s_least_capacities_s(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(24)
-    total = (10 ** rng.uniform(1, 6, 1500)).astype(np.int64)
+    tokens = (10 ** rng.uniform(1, 6, 1500)).astype(np.int64)
     tail = 10 ** rng.uniform(-3, -0.2, 1500)
     goal = rng.choice([0.5, 0.6, 0.9, 0.95, 0.99, 0.999], 1500)
-    kappa = np.array([root(int(s) - 1, float(t), float(g)) for s, t, g in zip(total, tail, goal)])
-    used = (kappa >= 1) & (kappa <= total - 2)
-    total, tail, goal, kappa = total[used], tail[used], goal[used], kappa[used]
-    least = resonance.least_capacity(goal, total, Rates(hit=1.0, candidate_tail=tail))
+    kappa = np.array([root(int(s) - 1, float(t), float(g)) for s, t, g in zip(tokens, tail, goal)])
+    used = (kappa >= 1) & (kappa <= tokens - 2)
+    tokens, tail, goal, kappa = tokens[used], tail[used], goal[used], kappa[used]
+    least = resonance.least_capacity(goal, tokens, Rates(hit=1.0, candidate_tail=tail))
     outside = (least < np.ceil(kappa - 1e-7)) | (least > np.ceil(kappa + 1e-7) + side.extra)
     if outside.any():
         i = int(np.argmax(outside))
-        return fails(f"s={total[i]}, h={tail[i]:.5f}, τ={goal[i]}: C* = {least[i]}, ⌈κ⌉ = {np.ceil(kappa[i]):.0f}")
+        return fails(f"s={tokens[i]}, h={tail[i]:.5f}, τ={goal[i]}: C* = {least[i]}, ⌈κ⌉ = {np.ceil(kappa[i]):.0f}")
     spread, z = tail * (1 - tail), special.ndtri(goal)
-    closed = (total - 1) * tail + z * np.sqrt((total - 1) * spread)
-    wrong = (closed <= (total - 1) * (1 - tail)) & (np.ceil(closed * (1 - 1e-12)) > least)
+    closed = (tokens - 1) * tail + z * np.sqrt((tokens - 1) * spread)
+    wrong = (closed <= (tokens - 1) * (1 - tail)) & (np.ceil(closed * (1 - 1e-12)) > least)
     if wrong.any():
-        return fails(f"closed form above C* at s={total[np.argmax(wrong)]}")
+        return fails(f"closed form above C* at s={tokens[np.argmax(wrong)]}")
     for rho, expected in ((0.6, 336), (0.4, 229), (0.1, 64)):  # s = 4096, n = 8, τ = .95, minimality by SciPy's tails
         ours = int(resonance.least_capacity(0.95, 4096, Rates(hit=1.0, candidate_tail=rho / 8)))
         enough = stats.binom.cdf(ours - 1, 4095, rho / 8) >= 0.95 > stats.binom.cdf(ours - 2, 4095, rho / 8)
@@ -117,23 +118,23 @@ def _(side: SimpleNamespace) -> Outcome:
     return holds(f"{len(kappa)} inside, ⌈κ⌉+1 needed in {above}; C* = 336, 229, 64; Zubkov-Serov holds on 4000 tails")
 
 
-def sample(rng: np.random.Generator, trials: int, *, total: int, tail: float, capacity: int) -> dict[str, int]:
-    return {"success": int(np.count_nonzero(rng.binomial(total - 1, tail, trials) < capacity))}
+def sample(rng: np.random.Generator, trials: int, *, tokens: int, tail: float, capacity: int) -> dict[str, int]:
+    return {"success": int(np.count_nonzero(rng.binomial(tokens - 1, tail, trials) < capacity))}
 
 
-def law(side: SimpleNamespace, *, total: int, tail: float, capacity: int) -> dict[str, float]:
+def law(side: SimpleNamespace, *, tokens: int, tail: float, capacity: int) -> dict[str, float]:
     """A side promises τ = .9 at ⌈κ⌉ + extra and above, and nothing below."""
-    return {"success": 0.9 if capacity >= int(np.ceil(root(total - 1, tail, 0.9))) + side.extra else 0.0}
+    return {"success": 0.9 if capacity >= int(np.ceil(root(tokens - 1, tail, 0.9))) + side.extra else 0.0}
 
 
 claim.simulate(
     sample,
     # ⌈κ⌉ and ⌈κ⌉ + 1 in two settings where the second one is needed
     cases=[
-        {"total": 12, "tail": 0.12, "capacity": int(np.ceil(root(11, 0.12, 0.9))) + 1},
-        {"total": 12, "tail": 0.12, "capacity": int(np.ceil(root(11, 0.12, 0.9)))},
-        {"total": 40, "tail": 0.13, "capacity": int(np.ceil(root(39, 0.13, 0.9))) + 1},
-        {"total": 40, "tail": 0.13, "capacity": int(np.ceil(root(39, 0.13, 0.9)))},
+        {"tokens": 12, "tail": 0.12, "capacity": int(np.ceil(root(11, 0.12, 0.9))) + 1},
+        {"tokens": 12, "tail": 0.12, "capacity": int(np.ceil(root(11, 0.12, 0.9)))},
+        {"tokens": 40, "tail": 0.13, "capacity": int(np.ceil(root(39, 0.13, 0.9))) + 1},
+        {"tokens": 40, "tail": 0.13, "capacity": int(np.ceil(root(39, 0.13, 0.9)))},
     ],
     law=law,
     relation="at_least",
@@ -151,12 +152,12 @@ def threshold(kind: str, tail: float) -> float:
 
 
 def sample_router(
-    rng: np.random.Generator, trials: int, *, kind: str, total: int, tail: float, capacity: int
+    rng: np.random.Generator, trials: int, *, kind: str, tokens: int, tail: float, capacity: int
 ) -> dict[str, int]:
     """The token of expert 1 at a fixed affinity, and at no other expert, among real competitors."""
-    shape = (trials, total, 4)
+    shape = (trials, tokens, 4)
     scores = rng.gumbel(size=shape) + np.log(_skewed.LOAD) if kind == "skewed" else rng.random(shape)
-    position = rng.integers(total, size=trials)
+    position = rng.integers(tokens, size=trials)
     at = np.arange(trials)
     scores[at, position] = -50.0
     scores[at, position, 1] = threshold(kind, tail)
@@ -167,11 +168,11 @@ def sample_router(
 claim.simulate(
     sample_router,
     cases=[
-        {"kind": kind, "total": 12, "tail": 0.12, "capacity": int(np.ceil(root(11, 0.12, 0.9))) + extra}
+        {"kind": kind, "tokens": 12, "tail": 0.12, "capacity": int(np.ceil(root(11, 0.12, 0.9))) + extra}
         for kind in ("top 2", "skewed")
         for extra in (0, 1)
     ],
-    law=lambda side, *, kind, total, tail, capacity: law(side, total=total, tail=tail, capacity=capacity),
+    law=lambda side, *, kind, tokens, tail, capacity: law(side, tokens=tokens, tail=tail, capacity=capacity),
     relation="at_least",
     trials=60_000,
     name="Monte Carlo through the router, Top-2 and unequal loads",

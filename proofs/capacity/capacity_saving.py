@@ -40,7 +40,8 @@ claim = Claim(
         r"$\rho=h(\delta_o)/\pi$, with a distribution function continuous and rising at its $\tau$-quantile",
         r"one load $\pi$: experts of unequal loads one by one",
     ),
-    source="ETR abstract: 40 % fewer tokens per expert (v2, v3), 60 % (v1); condition new (N9)",
+    source="ETR abstract: 40 % fewer tokens per expert (v2, v3), 60 % (v1); condition new",
+    tag="N9",
     kind="asymptotic",
     expected=Verdict.PROVED,
     studies=("capacity_scale", "planted_phases"),
@@ -52,7 +53,7 @@ claim = Claim(
 
 
 @claim.derivation("fluid limit on a two-point percentile: kept fractions, the level that reaches τ, and 40 %")
-def _(side: SimpleNamespace) -> Outcome:
+def fluid_limit_two_point_percentile(side: SimpleNamespace) -> Outcome:
     tau, epsilon, m = sp.symbols("tau epsilon m", positive=True)
     outcomes = [
         # the saving 1 - ρ/τ at the two printed numbers
@@ -71,10 +72,10 @@ def _(side: SimpleNamespace) -> Outcome:
     return every(outcomes)
 
 
-def bracket(total: int, share: float, values: np.ndarray, weights: np.ndarray, goal: float) -> tuple[float, float]:
+def bracket(tokens: int, share: float, values: np.ndarray, weights: np.ndarray, goal: float) -> tuple[float, float]:
     """Capacities between which C* of resonance must lie, from the Hoeffding sandwich with the best ε of a grid."""
-    others = total - 1
-    low, high = 1.0, float(total)
+    others = tokens - 1
+    low, high = 1.0, float(tokens)
     for epsilon in 10 ** np.linspace(-5, -0.5, 400):
         slip = np.exp(-2 * others * epsilon**2)
         if goal / (1 - slip) <= 1 - 1e-12 and slip < 1:
@@ -85,34 +86,34 @@ def bracket(total: int, share: float, values: np.ndarray, weights: np.ndarray, g
 
 
 @claim.certificate("finite-s sandwich: C* of the package inside, and the sandwich closes on the level as s grows")
-def _(side: SimpleNamespace) -> Outcome:
+def finite_s_sandwich_c_package(side: SimpleNamespace) -> Outcome:
     values, goal, share = np.linspace(0.0005, 0.9995, 1000) ** 2, 0.9005, 1 / 8  # τ inside an atom: one quantile
     weights = np.full(1000, 1e-3)
     level = side.level(values, weights, goal)
     widths = []
     # one of 8 experts, two of 8, and an expert with half the load: the saving does not depend on π
-    for share, total in ((1 / 8, 10**3), (1 / 4, 10**5), (0.49, 10**5), (1 / 8, 10**7), (1 / 4, 10**9), (0.49, 10**9)):
-        low, high = bracket(total, share, values, weights, goal)
+    for share, tokens in ((1 / 8, 10**3), (1 / 4, 10**5), (0.49, 10**5), (1 / 8, 10**7), (1 / 4, 10**9), (0.49, 10**9)):
+        low, high = bracket(tokens, share, values, weights, goal)
         least = int(
             resonance.least_capacity(
-                goal, total, Rates(hit=np.ones(1000), candidate_tail=values * share, weight=weights)
+                goal, tokens, Rates(hit=np.ones(1000), candidate_tail=values * share, weight=weights)
             )
         )
         if not low <= least <= high:
-            return fails(f"s={total}, π={share}: C* = {least} outside [{low:.1f}, {high:.1f}]")
-        inside = low <= share * level * total <= high
+            return fails(f"s={tokens}, π={share}: C* = {least} outside [{low:.1f}, {high:.1f}]")
+        inside = low <= share * level * tokens <= high
         if not inside:
             return fails(
-                f"s={total}: the level {level:.4f} means C = {share * level * total:.0f}, C* is in [{low:.0f}, {high:.0f}]"
+                f"s={tokens}: the level {level:.4f} means C = {share * level * tokens:.0f}, C* is in [{low:.0f}, {high:.0f}]"
             )
-        widths.append((high - low) / (share * total))
+        widths.append((high - low) / (share * tokens))
     if sorted(widths, reverse=True) != widths:
         return fails(f"the sandwich does not close: widths {widths}")
     return holds(f"C* and level inside at s = 10^3..10^9, relative width {widths[0]:.3f} down to {widths[-1]:.5f}")
 
 
 @claim.reference("planted d=64, n=8, θ=2.5, τ=.95: 48.6 % in the limit, and C* = 252 against 488 at s = 4096")
-def _(side: SimpleNamespace) -> Outcome:
+def planted_d_n_limit_c(side: SimpleNamespace) -> Outcome:
     law = Rates.planted(2.5, 64, 8)
     hit = float(law.weight @ law.hit)
     given = law.weight * law.hit / hit
@@ -124,25 +125,25 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, total: int, experts: int, capacity: int, power: int
+    rng: np.random.Generator, trials: int, *, tokens: int, experts: int, capacity: int, power: int
 ) -> dict[str, int]:
     """ρ = U^power given a hit; better candidates counted among the others."""
     rho = rng.random(trials) ** power
-    return {"kept": int(np.count_nonzero(rng.binomial(total - 1, rho / experts) < capacity))}
+    return {"kept": int(np.count_nonzero(rng.binomial(tokens - 1, rho / experts) < capacity))}
 
 
-def law(side: SimpleNamespace, *, total: int, experts: int, capacity: int, power: int) -> dict[str, float]:
+def law(side: SimpleNamespace, *, tokens: int, experts: int, capacity: int, power: int) -> dict[str, float]:
     """The τ whose level the capacity is, in the fluid limit: the side's claim for the rate."""
     grid = (np.arange(20_000) + 0.5) / 20_000
     values, weights = grid**power, np.full(20_000, 1 / 20_000)
     goals = np.linspace(0.01, 0.99, 197)
     levels = np.array([side.level(values, weights, goal) for goal in goals])
-    return {"kept": float(goals[np.argmin(np.abs(levels - capacity * experts / total))])}
+    return {"kept": float(goals[np.argmin(np.abs(levels - capacity * experts / tokens))])}
 
 
 claim.simulate(
     sample,
-    cases=[{"total": 10**8, "experts": 8, "capacity": 10**8 // 32, "power": 2}],
+    cases=[{"tokens": 10**8, "experts": 8, "capacity": 10**8 // 32, "power": 2}],
     law=law,
     trials=200_000,
     full=200_000,

@@ -56,7 +56,8 @@ claim = Claim(
         r"$x(0)\sim N(0,b^2I_d)$ for every token",
         r"orthonormal gates, $\theta>0$; target $\tau p(t)$; saving in the limit $s\to\infty$",
     ),
-    source="ETR abstract: 40 % fewer tokens per expert (v2, v3), 60 % (v1), and figure 13 (arXiv 2406.00023); new (V1)",
+    source="ETR abstract: 40 % fewer tokens per expert (v2, v3), 60 % (v1), and figure 13 (arXiv 2406.00023); new",
+    tag="V1",
     kind="equality",
     expected=Verdict.PROVED,
     studies=("evolution", "planted_phases"),
@@ -73,7 +74,7 @@ claim = Claim(
 
 
 @claim.derivation("the flow's moments, and the square of the ratio")
-def _(side: SimpleNamespace) -> Outcome:
+def flow_s_moments_square_ratio(side: SimpleNamespace) -> Outcome:
     memory, end = sp.exp(-rate * t), noise**2 / (2 * rate)
     mean, v = theta * (1 - memory), variance(memory, start, end)
     point = {theta: 2, rate: 1, start: 3, noise: 1, t: 1}
@@ -90,7 +91,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("r rises in t, and the density's log has a non-negative mixed derivative, for all parameters")
-def _(side: SimpleNamespace) -> Outcome:
+def r_rises_t_density_s(side: SimpleNamespace) -> Outcome:
     e, g, part = sp.symbols("e g part", positive=True)
     v = variance(e, start, g)
     slope = sp.diff(sp.log(side.square(theta, e, start, g)), e) / 2
@@ -144,7 +145,7 @@ FLOW = Evolving(64, 8, signal=4.0, rate=0.5, noise=1.0, start=2.0)  # g = 1, b²
 
 
 @claim.reference("40 % and 60 % at the marks; finite s = 16384 along a flow, by the law of the evolving tokens")
-def _(side: SimpleNamespace) -> Outcome:
+def marks_finite_s_along_flow(side: SimpleNamespace) -> Outcome:
     parts = []
     for share, mark in MARKS.items():
         if abs(saving(mark) - share) > 2e-4:

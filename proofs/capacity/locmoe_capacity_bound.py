@@ -61,7 +61,7 @@ claim = Claim(
 
 
 @claim.derivation("the slope of log(G'/F') is R(x)/(2x(1-x)(2-x)²)")
-def _(side: SimpleNamespace) -> Outcome:
+def slope_log_g_f_r(side: SimpleNamespace) -> Outcome:
     exponent = -side.factor * d * x / (2 - x)
     # |G'| up to its constant 1/B(1/2, (d-1)/2); |F'|
     log_ratio = -sp.log(x) / 2 + (d - 3) / 2 * sp.log(1 - x) - sp.log(-sp.diff(exponent, x)) - exponent
@@ -73,7 +73,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("d >= 7: R < 0 on [0,1], so the difference rises, then falls to exp(-d) > 0")
-def _(side: SimpleNamespace) -> Outcome:
+def d_r_so_difference_rises(side: SimpleNamespace) -> Outcome:
     # R with the exponent's factor m: R = (2-x)(5x-2) - d x³ + 4(m-1) d x(1-x), falling in d if m = 1
     in_d = -(x**2) + 4 * (side.factor - 1) * (1 - x)  # dR/dd divided by x
     at_seven = (2 - x) * (5 * x - 2) + 7 * x * in_d
@@ -102,7 +102,7 @@ def slack(side: SimpleNamespace, dim: int, t: flint.arb) -> flint.arb:
 
 
 @claim.certificate("d = 3, 4, 5, 6: endpoint estimate on (0, 1/10], ball arithmetic on [1/10, pi/2]")
-def _(side: SimpleNamespace) -> Outcome:
+def d_endpoint_estimate_ball_arithmetic(side: SimpleNamespace) -> Outcome:
     outcomes = []
     for dim in range(3, 7):
         # Near 0, F >= 1 - exponent and 1 - G = ∫_0^t cos^{dim-2} / I >= t cos^{dim-2}(1/10) / I, while exponent <=
@@ -121,7 +121,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("d = 2: negative exactly between two roots, each crossed once")
-def _(side: SimpleNamespace) -> Outcome:
+def d_negative_exactly_between_two(side: SimpleNamespace) -> Outcome:
     first, second = ("7421468/10000000", "7421469/10000000"), ("9596815/10000000", "9596816/10000000")
 
     def angle(text: str) -> flint.arb:
@@ -156,7 +156,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.counterexample("dimension 2, threshold .85")
-def _(side: SimpleNamespace) -> Outcome:
+def dimension_threshold(side: SimpleNamespace) -> Outcome:
     for dim in range(side.least_dim, 7):
         for hundredth in range(5, 101, 5):
             value = slack(side, dim, (arb(hundredth) / 100).asin() if hundredth < 100 else arb.pi() / 2)
@@ -167,7 +167,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the package's caps against the bound and against 30-digit integrals, d up to 5120")
-def _(side: SimpleNamespace) -> Outcome:
+def package_s_caps_bound_digit(side: SimpleNamespace) -> Outcome:
     worst = 0.0
     with mpmath.workdps(30):
         for dim in (3, 4, 5, 6, 8, 64, 4096, 5120):

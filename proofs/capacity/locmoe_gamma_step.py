@@ -59,7 +59,7 @@ claim = Claim(
 
 
 @claim.derivation("slope of the log ratio of slopes; erfc(z) < exp(-z²)")
-def _(side: SimpleNamespace) -> Outcome:
+def slope_log_ratio_slopes_erfc(side: SimpleNamespace) -> Outcome:
     u = (d - side.less) * x / (2 - x)
     # |slope of p_δ| and |slope of erfc(√u)| up to constants
     log_ratio = -sp.log(x) / 2 + (d - 3) / 2 * sp.log(1 - x) - (-u - sp.log(u) / 2 + sp.log(sp.diff(u, x)))
@@ -79,7 +79,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("ρ(0) < 1 in every dimension, ρ rises then falls, D(1) > 0")
-def _(side: SimpleNamespace) -> Outcome:
+def dimension_rises_then_falls_d(side: SimpleNamespace) -> Outcome:
     # ρ(0)² = Γ(y+1/2)² / (Γ(y)² (y + 1/2 - less/2)), y = (d-1)/2; from y to y+1 it is multiplied by top/bottom below
     y = sp.symbols("y", positive=True)
     u = (2 * y + 1 - side.less) * x / (2 - x)
@@ -119,7 +119,7 @@ def sign(side: SimpleNamespace, dim: int, delta: float) -> int:
 
 
 @claim.counterexample("thresholds .02, .05 and .2, d = 2 to 5120")
-def _(side: SimpleNamespace) -> Outcome:
+def thresholds_d(side: SimpleNamespace) -> Outcome:
     for dim in (2, 3, 64, 4096, 5120):
         for delta in (0.02, 0.05, 0.2):
             if sign(side, dim, delta) != (1 if side.above else -1):
@@ -129,7 +129,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the crossings by certified signs, and the package's caps on both sides of them")
-def _(side: SimpleNamespace) -> Outcome:
+def crossings_certified_signs_package_s(side: SimpleNamespace) -> Outcome:
     for dim, delta in ((2, 0.9973143), (3, 0.9818732), (64, 0.6429891), (4096, 0.2531751), (5120, 0.2398593)):
         around = [sign(side, dim, delta - 1e-6), sign(side, dim, delta + 1e-6)]
         if around != [1, -1]:

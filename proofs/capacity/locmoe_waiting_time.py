@@ -55,7 +55,8 @@ claim = Claim(
     r"$E\,T\geq\frac{2}{n\,p_\delta}>\frac2n e^{d\delta^2/(2-\delta^2)}$ for $d\geq 3$. The printed "
     r"$\frac1n e^{d\delta^2/(2-\delta^2)}$ exceeds 1 iff $\delta^2>\frac{2\ln n}{d+\ln n}$, and rises with $\delta$",
     hypotheses=(r"independent isotropic tokens in $R^d$, orthonormal gates, $2\leq n\leq d$, $0<\delta\leq 1$",),
-    source="new (G1, G4), completing LocMoE Theorem 1 (arXiv 2401.13920), ETR Remark 7 (arXiv 2406.00023)",
+    source="new, completing LocMoE Theorem 1 (arXiv 2401.13920), ETR Remark 7 (arXiv 2406.00023)",
+    tag="G1, G4",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(True),
@@ -65,7 +66,7 @@ claim = Claim(
 
 
 @claim.derivation("geometric waiting time; the plane with two experts in closed form")
-def _(side: SimpleNamespace) -> Outcome:
+def geometric_waiting_time_plane_two(side: SimpleNamespace) -> Outcome:
     # E T and P(T > m) solve the first-step equations E = 1 + (1-p) E and G(m+1) = (1-p) G(m), G(0) = 1
     m = sp.symbols("m", positive=True, integer=True)
     delta = sp.symbols("delta", positive=True)
@@ -81,7 +82,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("overlap iff 2δ² < 1; binding threshold and monotony for all d, n; LocMoE's inequality for d >= 3")
-def _(side: SimpleNamespace) -> Outcome:
+def overlap_iff_binding_threshold_monotony(side: SimpleNamespace) -> Outcome:
     room = sp.symbols("room", positive=True)  # 1/2 - δ²
     # the point (t, t) with t² halfway between δ² and 1/2 lies beyond both thresholds and inside the disc
     square = (sp.Rational(1, 2) - room + sp.Rational(1, 2)) / 2
@@ -108,7 +109,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("d = 4096 and 5120, n = 8 and 16: where the bound binds, and the exact time there")
-def _(side: SimpleNamespace) -> Outcome:
+def d_n_bound_binds_exact(side: SimpleNamespace) -> Outcome:
     rows = []
     for dim, experts, printed in (
         (4096, 8, 0.0318565),
@@ -137,7 +138,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("least numbers with confidence τ, by the exact distribution function")
-def _(side: SimpleNamespace) -> Outcome:
+def least_numbers_confidence_exact_distribution(side: SimpleNamespace) -> Outcome:
     for dim, experts, delta in ((32, 8, 0.2), (64, 64, 0.3), (4096, 16, 0.05)):
         none = 1 - side.reach(delta, dim, experts)
         for goal in (0.5, 0.95, 0.999):

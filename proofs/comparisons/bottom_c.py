@@ -46,42 +46,42 @@ claim = Claim(
 )
 
 
-def law(side: SimpleNamespace, *, total: int, experts: int, capacity: int, percentile: float) -> dict[str, float]:
+def law(side: SimpleNamespace, *, tokens: int, experts: int, capacity: int, percentile: float) -> dict[str, float]:
     rival = side.rival(1 / experts, percentile / experts)
-    return {"kept": float(stats.binom.cdf(capacity - 1, total - 1, rival))}
+    return {"kept": float(stats.binom.cdf(capacity - 1, tokens - 1, rival))}
 
 
 @claim.reference("the package's law of resonance against SciPy's binomial tails, 500 settings")
-def _(side: SimpleNamespace) -> Outcome:
+def package_s_law_resonance_scipy(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(6)
-    total = rng.integers(2, 5000, 500)
+    tokens = rng.integers(2, 5000, 500)
     experts = rng.integers(2, 64, 500)
-    capacity = np.maximum(1, (total / experts * rng.uniform(0.05, 1.2, 500)).astype(np.int64))
+    capacity = np.maximum(1, (tokens / experts * rng.uniform(0.05, 1.2, 500)).astype(np.int64))
     tail = rng.random(500) / experts
-    ours = resonance.success(total, capacity, Rates(hit=1.0, candidate_tail=tail))
-    claimed = stats.binom.cdf(capacity - 1, total - 1, side.rival(1 / experts, tail))
+    ours = resonance.success(tokens, capacity, Rates(hit=1.0, candidate_tail=tail))
+    claimed = stats.binom.cdf(capacity - 1, tokens - 1, side.rival(1 / experts, tail))
     worst = int(np.argmax(np.abs(ours - claimed)))
-    text = f"s={total[worst]}, C={capacity[worst]}: package {ours[worst]:.12f}, claimed {claimed[worst]:.12f}"
+    text = f"s={tokens[worst]}, C={capacity[worst]}: package {ours[worst]:.12f}, claimed {claimed[worst]:.12f}"
     return holds(f"largest difference at {text}") if abs(ours[worst] - claimed[worst]) < 1e-11 else fails(text)
 
 
 @claim.counterexample("three candidates with affinities .9, .5, .1 and one slot")
-def _(side: SimpleNamespace) -> Outcome:
+def three_candidates_affinities_one_slot(side: SimpleNamespace) -> Outcome:
     routed = resonance.route(np.array([[0.9], [0.5], [0.1]]), 1)
     kept = int(np.asarray(routed.token)[0])
-    promised = law(side, total=3, experts=1, capacity=1, percentile=0.0)["kept"]
+    promised = law(side, tokens=3, experts=1, capacity=1, percentile=0.0)["kept"]
     text = f"the router keeps token {kept}; the best token is kept with probability {promised:.0f} by the claim"
     return holds(text) if kept == 0 and promised == 1 else fails(text)
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, total: int, experts: int, capacity: int, percentile: float
+    rng: np.random.Generator, trials: int, *, tokens: int, experts: int, capacity: int, percentile: float
 ) -> dict[str, int]:
     """Token 0 is a candidate of expert 0 with affinity 1 - ρ; the others choose an expert and an affinity at random."""
-    affinity = np.full((trials, total, experts), -1.0)
-    chosen = rng.integers(0, experts, (trials, total))
+    affinity = np.full((trials, tokens, experts), -1.0)
+    chosen = rng.integers(0, experts, (trials, tokens))
     chosen[:, 0] = 0
-    value = rng.random((trials, total))
+    value = rng.random((trials, tokens))
     value[:, 0] = 1 - percentile
     np.put_along_axis(affinity, chosen[:, :, None], value[:, :, None], axis=2)
     routed = resonance.route(affinity, capacity)
@@ -91,8 +91,8 @@ def sample(
 claim.simulate(
     sample,
     cases=[
-        {"total": 24, "experts": 3, "capacity": 4, "percentile": 0.3},
-        {"total": 16, "experts": 2, "capacity": 5, "percentile": 0.6},
+        {"tokens": 24, "experts": 3, "capacity": 4, "percentile": 0.3},
+        {"tokens": 16, "experts": 2, "capacity": 5, "percentile": 0.6},
     ],
     law=law,
     trials=40_000,

@@ -46,7 +46,7 @@ claim = Claim(
 
 
 @claim.derivation("limits of the three rates from two-sided bounds that close")
-def _(side: SimpleNamespace) -> Outcome:
+def limits_three_rates_two_sided(side: SimpleNamespace) -> Outcome:
     c, q, pi, s = sp.symbols("c q pi s", positive=True)
     # token choice between N2 and Jensen: with C = cs the variance term C(1-π)/π² over s² vanishes
     y = sp.symbols("y", positive=True)
@@ -70,7 +70,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.counterexample("q = .3 of order 1, C/s = .4, n = 8, p = .9")
-def _(side: SimpleNamespace) -> Outcome:
+def q_order_c_s_n(side: SimpleNamespace) -> Outcome:
     for s in (256, 4096, 65536):
         capacity = int(0.4 * s)
         ecr = float(expert_choice.success(s, capacity, Rates(false_positive=0.3)))
@@ -81,7 +81,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("rates of the three rules at s = 10^8 against the fluid limit")
-def _(side: SimpleNamespace) -> Outcome:
+def rates_three_rules_s_fluid(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(25)
     s = 10**8
     cases = [(0.3, 0.35, 0.5, 0.9, 8)]
@@ -104,13 +104,13 @@ def _(side: SimpleNamespace) -> Outcome:
     return holds(f"{used} settings within 1e-3 of the limit")
 
 
-def sample(rng: np.random.Generator, trials: int, *, total: int, capacity: int, q: float) -> dict[str, int]:
-    return {"expert choice": int(np.count_nonzero(rng.binomial(total - 1, q, trials) < capacity))}
+def sample(rng: np.random.Generator, trials: int, *, tokens: int, capacity: int, q: float) -> dict[str, int]:
+    return {"expert choice": int(np.count_nonzero(rng.binomial(tokens - 1, q, trials) < capacity))}
 
 
 claim.simulate(
     sample,
     # at this size the limit is reached to 1e-30 on both sides of c = q
-    cases=[{"total": 10**6, "capacity": 310_000, "q": 0.3}, {"total": 10**6, "capacity": 290_000, "q": 0.3}],
-    law=lambda side, *, total, capacity, q: {"expert choice": float(capacity / total > side.edge * q)},
+    cases=[{"tokens": 10**6, "capacity": 310_000, "q": 0.3}, {"tokens": 10**6, "capacity": 290_000, "q": 0.3}],
+    law=lambda side, *, tokens, capacity, q: {"expert choice": float(capacity / tokens > side.edge * q)},
 )

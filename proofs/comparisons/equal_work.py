@@ -53,7 +53,8 @@ claim = Claim(
         "background tokens i.i.d. and independent of the discriminative one; its position uniform",
         r"any rule, random or not, of fixed or varying numbers; planted: $\theta\geq 0$, unit tokens, $C<s$",
     ),
-    source="new (N8); answers ETR Corollary 6 (arXiv 2406.00023) at equal cost",
+    source="new; answers ETR Corollary 6 (arXiv 2406.00023) at equal cost",
+    tag="N8",
     kind="bound",
     expected=Verdict.PROVED,
     truth=side("1"),
@@ -64,7 +65,7 @@ claim = Claim(
 
 
 @claim.derivation("one token's share of the gap, on both sides of the multiplier")
-def _(side: SimpleNamespace) -> Outcome:
+def one_token_s_share_gap(side: SimpleNamespace) -> Outcome:
     # a token kept with probability kept = 1 - left; Λ = λ ± gap; M(λ) + λ share E φ - E φΛ token by token
     kept, left, gap, level = sp.symbols("kept left gap lambda", nonnegative=True)
     share = sp.Rational(side.share.numerator, side.share.denominator)
@@ -88,7 +89,7 @@ def best(o: list[Fraction], r: list[Fraction], level: Fraction) -> Fraction:
 @claim.reference(
     "exact rationals: random rules on two tokens of three symbols stay below, and tests of every level attain it"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def exact_rationals_random_rules_two(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(61)
     for _ in range(60):
         o, r = ([Fraction(int(v), 60) for v in rng.multinomial(57, np.ones(3) / 3) + 1] for _ in range(2))
@@ -114,71 +115,71 @@ def power(level: np.ndarray | float, dim: int, signal: float) -> np.ndarray:
     return np.asarray(signals.affinity_tail(caps.cap_quantile(level, dim), signal, dim))
 
 
-def rates(total: int, dim: int, experts: int, signal: float, work: int) -> dict[str, float]:
+def rates(tokens: int, dim: int, experts: int, signal: float, work: int) -> dict[str, float]:
     """Success at `work` tokens per expert on average: the two rules with candidates between two whole capacities."""
     law = planted_.planted(signal, dim, experts, nodes=4096)
-    capacity = np.arange(1, total + 1)
-    spent = token_choice.kept(total, capacity, Rates(experts=experts))
+    capacity = np.arange(1, tokens + 1)
+    spent = token_choice.kept(tokens, capacity, Rates(experts=experts))
     c = int(np.searchsorted(spent, work))  # capacities c and c + 1
     part = float((work - spent[c - 1]) / (spent[c] - spent[c - 1]))
-    by_rank = [float(resonance.success(total, k, law)) for k in (c, c + 1)]
+    by_rank = [float(resonance.success(tokens, k, law)) for k in (c, c + 1)]
     return {
-        "TCR": float(law.weight @ law.hit) * work * experts / total,
+        "TCR": float(law.weight @ law.hit) * work * experts / tokens,
         "RES": (1 - part) * by_rank[0] + part * by_rank[1],
-        "ECR": float(expert_choice.success(total, work, law)),
+        "ECR": float(expert_choice.success(tokens, work, law)),
     }
 
 
 @claim.reference(
     "planted tokens: E R(U) is the package's expert choice; the rules at equal work, and how near they come"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def planted_tokens_e_r_u(side: SimpleNamespace) -> Outcome:
     node, weight = special.roots_legendre(200)
     lines = []
-    for total, signal, work in ((256, 1.0, 16), (256, 2.5, 12), (256, 4.0, 8), (16384, 2.5, 768)):
-        u = special.betaincinv(work, total - work, (1 + node) / 2)
+    for tokens, signal, work in ((256, 1.0, 16), (256, 2.5, 12), (256, 4.0, 8), (16384, 2.5, 768)):
+        u = special.betaincinv(work, tokens - work, (1 + node) / 2)
         mean = float(weight @ power(u, 64, signal)) / 2
-        found = rates(total, 64, 8, signal, work)
-        most = float(power(float(side.share) * work / total, 64, signal))
+        found = rates(tokens, 64, 8, signal, work)
+        most = float(power(float(side.share) * work / tokens, 64, signal))
         if abs(mean - found["ECR"]) > 1e-4:
-            return fails(f"s={total}, θ={signal}, C={work}: E R(U) = {mean:.6f}, expert choice {found['ECR']:.6f}")
+            return fails(f"s={tokens}, θ={signal}, C={work}: E R(U) = {mean:.6f}, expert choice {found['ECR']:.6f}")
         if max(found.values()) > most + 1e-9:
-            return fails(f"s={total}, θ={signal}, K={work}: {found} against {most:.5f}")
+            return fails(f"s={tokens}, θ={signal}, K={work}: {found} against {most:.5f}")
         shown = ", ".join(f"{k} {v:.4f}" for k, v in found.items())
-        lines.append(f"s={total}, θ={signal}, K={work}: {shown}, bound {most:.4f}")
+        lines.append(f"s={tokens}, θ={signal}, K={work}: {shown}, bound {most:.4f}")
     return holds("; ".join(lines))
 
 
-def sample(rng: np.random.Generator, trials: int, *, total: int, work: int, dim: int, signal: float) -> dict[str, int]:
+def sample(rng: np.random.Generator, trials: int, *, tokens: int, work: int, dim: int, signal: float) -> dict[str, int]:
     """Through the routers, and by the test that keeps all of affinity q^{-1}(K/s) at least."""
-    drawn = samplers.planted_affinity(rng, trials, total, dim, 4, signal)
+    drawn = samplers.planted_affinity(rng, trials, tokens, dim, 4, signal)
     own = drawn.values[np.arange(trials), drawn.position, drawn.expert]
     chosen = expert_choice.route(drawn.values, work).contains(drawn.position, drawn.expert)
     return {
         "expert choice": int(np.count_nonzero(chosen)),
-        "test": int(np.count_nonzero(own >= caps.cap_quantile(work / total, dim))),
+        "test": int(np.count_nonzero(own >= caps.cap_quantile(work / tokens, dim))),
         "affinity mass": int(
             np.count_nonzero(adaptive.route(drawn.values, 0.5).contains(drawn.position, drawn.expert))
         ),
     }
 
 
-def law(side: SimpleNamespace, *, total: int, work: int, dim: int, signal: float) -> dict[str, float]:
+def law(side: SimpleNamespace, *, tokens: int, work: int, dim: int, signal: float) -> dict[str, float]:
     """The exact rates, cut down to the R that the side allows for their work; the test attains it."""
     share, planted = float(side.share), planted_.planted(signal, dim, 4, nodes=4096)
-    spent = float(affinity_mass.kept_fraction(0.5, dim, 4, tokens=total)) / 4
-    most, mass = (float(power(share * level, dim, signal)) for level in (work / total, spent))
-    ranked = float(expert_choice.success(total, work, planted))
+    spent = float(affinity_mass.kept_fraction(0.5, dim, 4, tokens=tokens)) / 4
+    most, mass = (float(power(share * level, dim, signal)) for level in (work / tokens, spent))
+    ranked = float(expert_choice.success(tokens, work, planted))
     return {
         "expert choice": min(ranked, most),
         "test": most,
-        "affinity mass": min(float(affinity_mass.success(0.5, signal, dim, 4, tokens=total)), mass),
+        "affinity mass": min(float(affinity_mass.success(0.5, signal, dim, 4, tokens=tokens)), mass),
     }
 
 
 claim.simulate(
     sample,
-    cases=[{"total": 32, "work": 4, "dim": 16, "signal": 1.5}],
+    cases=[{"tokens": 32, "work": 4, "dim": 16, "signal": 1.5}],
     law=law,
     trials=60_000,
     full=1_000_000,

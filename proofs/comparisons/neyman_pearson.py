@@ -47,7 +47,8 @@ claim = Claim(
         "background tokens i.i.d. and independent of the discriminative one; its position uniform",
         "a rule may use the whole sample, all affinities, positions and its own randomness",
     ),
-    source="new (N8); after Neyman and Pearson (1933)",
+    source="new; after Neyman and Pearson (1933)",
+    tag="N8",
     kind="bound",
     expected=Verdict.PROVED,
     truth=side(lambda o, r: Fraction(o, r) if r else Fraction(10**9)),
@@ -57,7 +58,7 @@ claim = Claim(
 
 
 @claim.derivation("exchange: each token's share of the gap, and the shares' signs in the order of the score")
-def _(side: SimpleNamespace) -> Outcome:
+def exchange_token_s_share_gap(side: SimpleNamespace) -> Outcome:
     ratio, phi, level = sp.symbols("Lambda phi lambda", nonnegative=True)
     inside = (ratio - phi * ratio) - ((1 - phi) * (ratio - level) + level * (1 - phi))
     outside = -phi * ratio - (phi * (level - ratio) - level * phi)
@@ -85,7 +86,7 @@ def likelihood(f_o, f_r, sample, k: int) -> int:
 
 
 @claim.certificate("every deterministic rule enumerated: 65536 and 19683 of them; a random rule is a mixture of these")
-def _(side: SimpleNamespace) -> Outcome:
+def deterministic_rule_enumerated_them_random(side: SimpleNamespace) -> Outcome:
     lines = []
     for (f_o, f_r), s, capacity in ((MODELS[1], 3, 1), (MODELS[0], 2, 1), (MODELS[2], 2, 1), (MODELS[1], 3, 2)):
         samples = list(product(range(len(f_o)), repeat=s))
@@ -107,7 +108,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("every rule that keeps only candidates, and random rules beyond: models of three symbols, s = 3")
-def _(side: SimpleNamespace) -> Outcome:
+def rule_keeps_only_candidates_random(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(43)
     for f_o, f_r in MODELS:
         for candidate in product((0, 1), repeat=len(f_o)):  # which symbols choose the expert

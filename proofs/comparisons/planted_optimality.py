@@ -42,7 +42,8 @@ claim = Claim(
         r"$\theta\geq 0$, unit tokens, independent uniform background directions",
         "rules see unit tokens (if norms are visible, the inner product is the optimal score and cosine is not)",
     ),
-    source="new (N8); excludes the early regime of ETR Corollary 6 in this model",
+    source="new; excludes the early regime of ETR Corollary 6 in this model",
+    tag="N8",
     kind="bound",
     expected=Verdict.PROVED,
     studies=("digits_scaling",),
@@ -54,7 +55,7 @@ claim = Claim(
 
 
 @claim.derivation("the exponent in polar coordinates, and the sign of the ratio's derivative under the integral")
-def _(side: SimpleNamespace) -> Outcome:
+def exponent_polar_coordinates_sign_ratio(side: SimpleNamespace) -> Outcome:
     radius, theta = sp.symbols("R theta", positive=True)
     a = sp.symbols("a", real=True)
     signal = side.direction * theta
@@ -74,7 +75,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("density ratio of the package against 90-digit series, rising; d = 2 to 200")
-def _(side: SimpleNamespace) -> Outcome:
+def density_ratio_package_digit_series(side: SimpleNamespace) -> Outcome:
     saved, mpmath.mp.dps = mpmath.mp.dps, 90
     worst = 0.0
     try:
@@ -103,7 +104,7 @@ def _(side: SimpleNamespace) -> Outcome:
 @claim.reference(
     "the chain at 24 models and up to 5 capacities each, one or several experts per token; and visible norms"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def chain_models_up_capacities_one(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(44)
     for _ in range(24):
         dim = int(10 ** rng.uniform(0.5, 2.3))
@@ -111,15 +112,17 @@ def _(side: SimpleNamespace) -> Outcome:
         top, signal = int(rng.integers(1, experts)), float(10 ** rng.uniform(-1.5, 1))
         law = Rates.planted(signal, dim, experts, top=top)
         hit = float(signals.hit_rate(signal, experts, top=top))
-        total = int(10 ** rng.uniform(0.5, 4)) + 1
-        capacity = np.unique(np.clip(total * 10 ** rng.uniform(-2, 0, 5), 1, min(total, 500)).astype(np.int64))
-        tcr = token_choice.success(total, capacity, Rates(experts=experts, hit=hit, top=top))
+        tokens = int(10 ** rng.uniform(0.5, 4)) + 1
+        capacity = np.unique(np.clip(tokens * 10 ** rng.uniform(-2, 0, 5), 1, min(tokens, 500)).astype(np.int64))
+        tcr = token_choice.success(tokens, capacity, Rates(experts=experts, hit=hit, top=top))
         joint = {"hit": law.hit, "candidate_tail": law.candidate_tail, "weight": law.weight}
-        res = resonance.success(total, capacity, Rates(**joint))
-        ecr = expert_choice.success(total, capacity, law)
+        res = resonance.success(tokens, capacity, Rates(**joint))
+        ecr = expert_choice.success(tokens, capacity, law)
         gaps = side.direction * np.stack([res - tcr, ecr - res])
         if gaps.min() < -1e-11:
-            return fails(f"d={dim}, n={experts}, l={top}, θ={signal:.3f}, s={total}, C={capacity}: {tcr}, {res}, {ecr}")
+            return fails(
+                f"d={dim}, n={experts}, l={top}, θ={signal:.3f}, s={tokens}, C={capacity}: {tcr}, {res}, {ecr}"
+            )
     blind = 1 - float(signals.false_positive(2.0, 2))
     seeing = float(special.ndtr(2.0 / np.sqrt(2)))
     if not seeing > blind + 0.01:
@@ -131,14 +134,14 @@ def sample(
     rng: np.random.Generator,
     trials: int,
     *,
-    total: int,
+    tokens: int,
     dim: int,
     experts: int,
     signal: float,
     capacity: int,
     top: int,
 ) -> dict[str, int]:
-    drawn = samplers.planted_affinity(rng, trials, total, dim, experts, signal)
+    drawn = samplers.planted_affinity(rng, trials, tokens, dim, experts, signal)
     routed = {
         "RES": resonance.route(drawn.values, capacity, top=top),
         "ECR": expert_choice.route(drawn.values, capacity),
@@ -147,22 +150,22 @@ def sample(
 
 
 def law(
-    side: SimpleNamespace, *, total: int, dim: int, experts: int, signal: float, capacity: int, top: int
+    side: SimpleNamespace, *, tokens: int, dim: int, experts: int, signal: float, capacity: int, top: int
 ) -> dict[str, float]:
     """RES has at least TCR's exact rate and ECR at least RES's; the reverse chain would give RES at least ECR's."""
     nodes = Rates.planted(signal, dim, experts, top=top)
     hit = float(signals.hit_rate(signal, experts, top=top))
-    tcr = float(token_choice.success(total, capacity, Rates(experts=experts, hit=hit, top=top)))
-    ecr = float(expert_choice.success(total, capacity, nodes))
-    res = float(resonance.success(total, capacity, nodes))
+    tcr = float(token_choice.success(tokens, capacity, Rates(experts=experts, hit=hit, top=top)))
+    ecr = float(expert_choice.success(tokens, capacity, nodes))
+    res = float(resonance.success(tokens, capacity, nodes))
     return {"RES": tcr, "ECR": res} if side.direction > 0 else {"RES": ecr, "ECR": 0.0}
 
 
 claim.simulate(
     sample,
     cases=[
-        {"total": 16, "dim": 8, "experts": 4, "signal": 1.5, "capacity": 4, "top": 1},
-        {"total": 16, "dim": 16, "experts": 8, "signal": 1.5, "capacity": 3, "top": 2},
+        {"tokens": 16, "dim": 8, "experts": 4, "signal": 1.5, "capacity": 4, "top": 1},
+        {"tokens": 16, "dim": 16, "experts": 8, "signal": 1.5, "capacity": 3, "top": 2},
     ],
     law=law,
     relation="at_least",

@@ -34,7 +34,8 @@ claim = Claim(
     r"with $\delta_o$ (so $P_{RES}\geq p\,P_{ECR}$ if experts are alike); "
     r"given a hit, failure $\leq e^{-(s-1)KL(\frac{C}{s-1}\Vert\pi)}$ for $C\geq\pi(s-1)$",
     hypotheses=("background tokens independent of each other and of $o$",),
-    source="new (N7)",
+    source="new",
+    tag="N7",
     kind="bound",
     expected=Verdict.PROVED,
     truth=side(1),
@@ -45,7 +46,7 @@ claim = Claim(
 
 
 @claim.derivation("slack as a sum of products of non-negative factors; association as a double sum")
-def _(side: SimpleNamespace) -> Outcome:
+def slack_sum_products_non_negative(side: SimpleNamespace) -> Outcome:
     p, f, gain = sp.symbols("p f gain", positive=True)  # p hit, f = F(q), gain = F(h) - F(q) >= 0
     slack = p * (f + gain) - f + side.miss * (1 - p)
     w, a, b = (sp.symbols(f"{name}1:4") for name in "wab")
@@ -63,27 +64,29 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("random joint laws; association; the insurance bound; and a law that breaks it without monotonicity")
-def _(side: SimpleNamespace) -> Outcome:
+def random_joint_laws_association_insurance(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(19)
     for _ in range(400):
-        total = int(rng.integers(2, 300))
-        capacity, pi = int(rng.integers(1, total)), float(rng.uniform(0.05, 0.9))
+        tokens = int(rng.integers(2, 300))
+        capacity, pi = int(rng.integers(1, tokens)), float(rng.uniform(0.05, 0.9))
         q = np.sort(rng.random(5))[::-1]  # nodes in order of rising affinity
         h = np.minimum(q, pi) * rng.random(5)
         hit, weight = rng.random(5), rng.dirichlet(np.ones(5))
-        res = float(resonance.success(total, capacity, Rates(hit=hit, candidate_tail=h, weight=weight)))
-        ecr = float(expert_choice.success(total, capacity, Rates(false_positive=q, weight=weight)))
+        res = float(resonance.success(tokens, capacity, Rates(hit=hit, candidate_tail=h, weight=weight)))
+        ecr = float(expert_choice.success(tokens, capacity, Rates(false_positive=q, weight=weight)))
         if res < ecr - side.miss * float(weight @ (1 - hit)) - 1e-12:
-            return fails(f"s={total}, C={capacity}: RES {res:.5f}, ECR {ecr:.5f}, miss {float(weight @ (1 - hit)):.5f}")
+            return fails(
+                f"s={tokens}, C={capacity}: RES {res:.5f}, ECR {ecr:.5f}, miss {float(weight @ (1 - hit)):.5f}"
+            )
         rising = np.sort(hit)
-        together = float(resonance.success(total, capacity, Rates(hit=rising, candidate_tail=h, weight=weight)))
+        together = float(resonance.success(tokens, capacity, Rates(hit=rising, candidate_tail=h, weight=weight)))
         if together < float(weight @ rising) * ecr - 1e-12:
             return fails("association fails for a rising hit rate")
-        if capacity >= pi * (total - 1):
-            x = min(capacity / (total - 1), 1.0)
+        if capacity >= pi * (tokens - 1):
+            x = min(capacity / (tokens - 1), 1.0)
             exponent = sum(a * np.log(a / b) for a, b in ((x, pi), (1 - x, 1 - pi)) if a > 0)
-            worst = float(resonance.failure(total, capacity, Rates(hit=1.0, candidate_tail=h)).max())
-            if worst > np.exp(-(total - 1) * exponent) * (1 + 1e-9) + 1e-300:
+            worst = float(resonance.failure(tokens, capacity, Rates(hit=1.0, candidate_tail=h)).max())
+            if worst > np.exp(-(tokens - 1) * exponent) * (1 + 1e-9) + 1e-300:
                 return fails("failure above the insurance bound")
     falling = resonance.success(10, 1, Rates(hit=[1.0, 0.0], candidate_tail=[0.9, 0.001], weight=[0.5, 0.5]))
     other = expert_choice.success(10, 1, Rates(false_positive=[0.9, 0.001], weight=[0.5, 0.5]))
@@ -102,7 +105,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("inclusion on the real router: a hit that expert choice keeps is kept by resonance, 20000 samples")
-def _(side: SimpleNamespace) -> Outcome:
+def inclusion_real_router_hit_expert(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(20)
     scores = rng.integers(0, 5, (20_000, 7, 3)) / 4.0  # many ties
     position, expert = rng.integers(7, size=20_000), rng.integers(3, size=20_000)
@@ -117,26 +120,34 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, total: int, dim: int, experts: int, signal: float, capacity: int, top: int
+    rng: np.random.Generator,
+    trials: int,
+    *,
+    tokens: int,
+    dim: int,
+    experts: int,
+    signal: float,
+    capacity: int,
+    top: int,
 ) -> dict[str, int]:
-    drawn = samplers.planted_affinity(rng, trials, total, dim, experts, signal)
+    drawn = samplers.planted_affinity(rng, trials, tokens, dim, experts, signal)
     kept = resonance.route(drawn.values, capacity, top=top).contains(drawn.position, drawn.expert)
     return {"success": int(np.count_nonzero(kept))}
 
 
 def law(
-    side: SimpleNamespace, *, total: int, dim: int, experts: int, signal: float, capacity: int, top: int
+    side: SimpleNamespace, *, tokens: int, dim: int, experts: int, signal: float, capacity: int, top: int
 ) -> dict[str, float]:
     nodes = Rates.planted(signal, dim, experts, top=top)
-    ecr = float(expert_choice.success(total, capacity, nodes))
+    ecr = float(expert_choice.success(tokens, capacity, nodes))
     return {"success": ecr - side.miss * float(nodes.weight @ (1 - nodes.hit))}
 
 
 claim.simulate(
     sample,
     cases=[
-        {"total": 24, "dim": 8, "experts": 4, "signal": 1.0, "capacity": 8, "top": 1},
-        {"total": 24, "dim": 16, "experts": 8, "signal": 1.0, "capacity": 12, "top": 2},
+        {"tokens": 24, "dim": 8, "experts": 4, "signal": 1.0, "capacity": 8, "top": 1},
+        {"tokens": 24, "dim": 16, "experts": 8, "signal": 1.0, "capacity": 12, "top": 2},
     ],
     law=law,
     relation="at_least",
@@ -145,20 +156,20 @@ claim.simulate(
 )
 
 
-def sample_skewed(rng: np.random.Generator, trials: int, *, total: int, boost: float, capacity: int) -> dict[str, int]:
-    scores, position, expert = _skewed.sample(rng, trials, total, boost)
+def sample_skewed(rng: np.random.Generator, trials: int, *, tokens: int, boost: float, capacity: int) -> dict[str, int]:
+    scores, position, expert = _skewed.sample(rng, trials, tokens, boost)
     return {"success": int(np.count_nonzero(resonance.route(scores, capacity).contains(position, expert)))}
 
 
-def law_skewed(side: SimpleNamespace, *, total: int, boost: float, capacity: int) -> dict[str, float]:
+def law_skewed(side: SimpleNamespace, *, tokens: int, boost: float, capacity: int) -> dict[str, float]:
     nodes = _skewed.rates(boost)
-    ecr = float(expert_choice.success(total, capacity, nodes))
+    ecr = float(expert_choice.success(tokens, capacity, nodes))
     return {"success": ecr - side.miss * float(nodes.weight @ (1 - nodes.hit))}
 
 
 claim.simulate(
     sample_skewed,
-    cases=[{"total": 16, "boost": 1.0, "capacity": 6}],
+    cases=[{"tokens": 16, "boost": 1.0, "capacity": 6}],
     law=law_skewed,
     relation="at_least",
     trials=40_000,

@@ -47,7 +47,8 @@ claim = Claim(
         "no ties of candidate affinities (or ties broken at random)",
         r"$\rho=h/\pi$; where loads are unequal, the condition holds for every expert's own percentile",
     ),
-    source="new (N6)",
+    source="new",
+    tag="N6",
     kind="bound",
     expected=Verdict.PROVED,
     studies=("digits_mosaics", "digits_scaling"),
@@ -59,7 +60,7 @@ claim = Claim(
 
 
 @claim.derivation("thinning, and every step 1{ρ <= c} has at least its uniform mean")
-def _(side: SimpleNamespace) -> Outcome:
+def thinning_step_c_has_least(side: SimpleNamespace) -> Outcome:
     pi, u, z = sp.symbols("pi u z", positive=True)
     thinned = (1 - pi + pi * (1 - u + u * z)) - (1 - pi * u + pi * u * z)
     outcomes = [identity(sp.expand(thinned), name="generating function of a thinned trial - Bernoulli(πu)")]
@@ -73,7 +74,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the package on random percentile laws: whatever the side admits must win")
-def _(side: SimpleNamespace) -> Outcome:
+def package_random_percentile_laws_whatever(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(21)
     laws = [(np.array([0.4]), np.array([1.0])), (np.array([0.0, 0.7]), np.array([0.7, 0.3]))]
     for _ in range(400):
@@ -101,14 +102,14 @@ def _(side: SimpleNamespace) -> Outcome:
         if not side.admits(values, weights):
             continue
         admitted += 1
-        for total, experts, capacity in ((256, 8, 9), (64, 4, 20), (1000, 10, 3), (5, 2, 2)):
+        for tokens, experts, capacity in ((256, 8, 9), (64, 4, 20), (1000, 10, 3), (5, 2, 2)):
             res = float(
-                resonance.success(total, capacity, Rates(hit=1.0, candidate_tail=values / experts, weight=weights))
+                resonance.success(tokens, capacity, Rates(hit=1.0, candidate_tail=values / experts, weight=weights))
             )
-            tcr = float(token_choice.success(total, capacity, Rates(experts=experts)))
+            tcr = float(token_choice.success(tokens, capacity, Rates(experts=experts)))
             if res < tcr - 1e-12:
                 return fails(
-                    f"s={total}, n={experts}, C={capacity}, ρ={np.round(values, 3).tolist()}: {res:.4f} < {tcr:.4f}"
+                    f"s={tokens}, n={experts}, C={capacity}, ρ={np.round(values, 3).tolist()}: {res:.4f} < {tcr:.4f}"
                 )
     # loads .8 and .2: half the hits, the light expert's, have ρ = 0, the heavy one's ρ = .5; together below uniform
     load, rho, half = np.array([0.8, 0.2]), np.array([0.5, 0.0]), np.array([0.5, 0.5])
@@ -127,48 +128,48 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, total: int, experts: int, capacity: int, rho: str
+    rng: np.random.Generator, trials: int, *, tokens: int, experts: int, capacity: int, rho: str
 ) -> dict[str, int]:
     """Percentile drawn (power of a uniform, or constant); rivals counted as better candidates among the others."""
     percentile = np.full(trials, 0.4) if rho == "constant .4" else rng.random(trials) ** int(rho)
-    return {"success": int(np.count_nonzero(rng.binomial(total - 1, percentile / experts) < capacity))}
+    return {"success": int(np.count_nonzero(rng.binomial(tokens - 1, percentile / experts) < capacity))}
 
 
-def law(side: SimpleNamespace, *, total: int, experts: int, capacity: int, rho: str) -> dict[str, float]:
+def law(side: SimpleNamespace, *, tokens: int, experts: int, capacity: int, rho: str) -> dict[str, float]:
     """What the side claims for this percentile: at least token choice's rate if it admits the law, else nothing."""
     grid = (np.arange(1000) + (0.0 if rho != "constant .4" else 0.5)) / 1000
     values = np.array([0.4]) if rho == "constant .4" else grid ** int(rho)
     admitted = side.admits(values, np.full(len(values), 1 / len(values)))
-    return {"success": float(token_choice.success(total, capacity, Rates(experts=experts))) if admitted else 0.0}
+    return {"success": float(token_choice.success(tokens, capacity, Rates(experts=experts))) if admitted else 0.0}
 
 
-def sample_skewed(rng: np.random.Generator, trials: int, *, total: int, boost: float, capacity: int) -> dict[str, int]:
+def sample_skewed(rng: np.random.Generator, trials: int, *, tokens: int, boost: float, capacity: int) -> dict[str, int]:
     """Experts of unequal loads through the real router; beside them one at load 1/4 and a constant percentile of .45."""
-    scores, position, expert = _skewed.sample(rng, trials, total, boost)
+    scores, position, expert = _skewed.sample(rng, trials, tokens, boost)
     kept = resonance.route(scores, capacity).contains(position, expert)
-    constant = rng.binomial(total - 1, 0.45 / 4, trials) < capacity
+    constant = rng.binomial(tokens - 1, 0.45 / 4, trials) < capacity
     return {"skewed": int(np.count_nonzero(kept)), "constant": int(np.count_nonzero(constant))}
 
 
-def law_skewed(side: SimpleNamespace, *, total: int, boost: float, capacity: int) -> dict[str, float]:
+def law_skewed(side: SimpleNamespace, *, tokens: int, boost: float, capacity: int) -> dict[str, float]:
     """Token choice's rate, averaged over the experts, if the side admits the percentile of every one of them."""
     load = np.array(_skewed.LOAD)
     rank = np.arange(1000) / 1000  # percentiles given a hit: 1 - U^{1/(b+1-w)}, b = w e^boost, on a grid from below
     laws = [1 - (1 - rank) ** (1 / (w * np.exp(boost) + 1 - w)) for w in load]
     admitted = all(side.admits(values, np.full(1000, 1e-3)) for values in laws)
     rate = token_choice.success(
-        total, capacity, Rates(experts=4, hit=_skewed.hit_rates(boost), load=load, weight=np.full(4, 0.25))
+        tokens, capacity, Rates(experts=4, hit=_skewed.hit_rates(boost), load=load, weight=np.full(4, 0.25))
     )
     constant = side.admits(np.array([0.45]), np.array([1.0]))
     return {
         "skewed": float(rate) if admitted else 0.0,
-        "constant": float(token_choice.success(total, capacity, Rates(experts=4))) if constant else 0.0,
+        "constant": float(token_choice.success(tokens, capacity, Rates(experts=4))) if constant else 0.0,
     }
 
 
 claim.simulate(
     sample_skewed,
-    cases=[{"total": 24, "boost": 1.0, "capacity": 2}],
+    cases=[{"tokens": 24, "boost": 1.0, "capacity": 2}],
     law=law_skewed,
     relation="at_least",
     trials=60_000,
@@ -178,9 +179,9 @@ claim.simulate(
 claim.simulate(
     sample,
     cases=[
-        {"total": 256, "experts": 8, "capacity": 9, "rho": "2"},
-        {"total": 64, "experts": 8, "capacity": 4, "rho": "3"},
-        {"total": 256, "experts": 8, "capacity": 9, "rho": "constant .4"},
+        {"tokens": 256, "experts": 8, "capacity": 9, "rho": "2"},
+        {"tokens": 64, "experts": 8, "capacity": 4, "rho": "3"},
+        {"tokens": 256, "experts": 8, "capacity": 9, "rho": "constant .4"},
     ],
     law=law,
     relation="at_least",

@@ -49,7 +49,8 @@ claim = Claim(
         r"background tokens independent of each other and of $o$; no ties; $h=\rho\pi\leq q$",
         r"the bands: one fixed affinity, $c\neq h$, $c\neq q$",
     ),
-    source="new (N7, N8); answers ETR Corollary 6 (arXiv 2406.00023)",
+    source="new; answers ETR Corollary 6 (arXiv 2406.00023)",
+    tag="N7, N8",
     kind="bound",
     expected=Verdict.PROVED,
     truth=side("1"),
@@ -60,7 +61,7 @@ claim = Claim(
 
 
 @claim.derivation("both slacks as sums of products of non-negative factors")
-def _(side: SimpleNamespace) -> Outcome:
+def slacks_sums_products_non_negative(side: SimpleNamespace) -> Outcome:
     # Expert choice: p = 1 - miss, F(q) = 1 - lost, F(h) = F(q) + gain.
     miss, hit, lost, gain = sp.symbols("miss hit lost gain", nonnegative=True)
     slack = hit * (1 - lost + gain) + side.share * miss - (hit + miss) * (1 - lost)
@@ -80,17 +81,17 @@ def _(side: SimpleNamespace) -> Outcome:
     )
 
 
-def outside_span(total: int, experts: int, capacity: int) -> dict[str, Fraction]:
+def outside_span(tokens: int, experts: int, capacity: int) -> dict[str, Fraction]:
     """Exact rates of the three rules for o = εw + sqrt(1-ε²)v, ε -> 0+: p = 1, q = 1/2, h = (1 - 2^-n)/n."""
 
-    def below(rate: Fraction, m: int = total - 1) -> Fraction:
+    def below(rate: Fraction, m: int = tokens - 1) -> Fraction:
         # integers over one common denominator: exact and fast
         a, b = rate.numerator, rate.denominator
         return Fraction(sum(comb(m, j) * a**j * (b - a) ** (m - j) for j in range(capacity)), b**m)
 
-    a, m = experts - 1, total - 1
+    a, m = experts - 1, tokens - 1
     tcr = (
-        sum(min(Fraction(1), Fraction(capacity, j + 1)) * comb(m, j) * a ** (m - j) for j in range(total))
+        sum(min(Fraction(1), Fraction(capacity, j + 1)) * comb(m, j) * a ** (m - j) for j in range(tokens))
         / Fraction(experts) ** m
     )
     return {"TCR": tcr, "RES": below((1 - Fraction(1, 2**experts)) / experts), "ECR": below(Fraction(1, 2))}
@@ -99,7 +100,7 @@ def outside_span(total: int, experts: int, capacity: int) -> dict[str, Fraction]
 @claim.reference(
     "o outside the gates' span, exact rationals: the published early regime, and what is left of it to resonance"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def o_outside_gates_span_exact(side: SimpleNamespace) -> Outcome:
     lines = []
     for capacity in (14, 32, 72):
         exact = outside_span(128, 8, capacity)
@@ -127,23 +128,23 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("random joint laws within the bounds; the bands at s = 10^8; a class mean at cosine .1")
-def _(side: SimpleNamespace) -> Outcome:
+def random_joint_laws_within_bounds(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(47)
     for _ in range(300):
-        total, experts = int(rng.integers(2, 2000)), int(rng.integers(2, 20))
-        capacity = int(np.clip(total / experts * 10 ** rng.uniform(-1, 1), 1, total - 1))
+        tokens, experts = int(rng.integers(2, 2000)), int(rng.integers(2, 20))
+        capacity = int(np.clip(tokens / experts * 10 ** rng.uniform(-1, 1), 1, tokens - 1))
         weight, hit, rho = rng.dirichlet(np.ones(4)), rng.random(4), rng.random(4)
         h = rho / experts
         q = h + (1 - h) * rng.random(4) ** 3
         p = float(weight @ hit)
-        tcr = float(token_choice.success(total, capacity, Rates(experts=experts, hit=p)))
-        res = float(resonance.success(total, capacity, Rates(hit=hit, candidate_tail=h, weight=weight)))
-        ecr = float(expert_choice.success(total, capacity, Rates(false_positive=q, weight=weight)))
-        lost = resonance.failure(total, capacity, Rates(hit=1.0, candidate_tail=h))
+        tcr = float(token_choice.success(tokens, capacity, Rates(experts=experts, hit=p)))
+        res = float(resonance.success(tokens, capacity, Rates(hit=hit, candidate_tail=h, weight=weight)))
+        ecr = float(expert_choice.success(tokens, capacity, Rates(false_positive=q, weight=weight)))
+        lost = resonance.failure(tokens, capacity, Rates(hit=1.0, candidate_tail=h))
         early, late = side.number * float(weight @ (hit * rho * lost)), side.number * (1 - p)
         if tcr - res > early + 1e-12 or ecr - res > late + 1e-12:
             return fails(
-                f"s={total}, n={experts}, C={capacity}: gains {tcr - res:.4f} > {early:.4f} or {ecr - res:.4f} > {late:.4f}"
+                f"s={tokens}, n={experts}, C={capacity}: gains {tcr - res:.4f} > {early:.4f} or {ecr - res:.4f} > {late:.4f}"
             )
     s, n, fixed, level, false = 10**8, 8, 0.9, 0.6, 0.3
     for c, best in ((0.07, "TCR"), (0.2, "RES"), (0.1, "RES"), (0.35, "ECR")):
@@ -175,11 +176,11 @@ def _(side: SimpleNamespace) -> Outcome:
     )
 
 
-def sample(rng: np.random.Generator, trials: int, *, total: int, experts: int, capacity: int) -> dict[str, int]:
+def sample(rng: np.random.Generator, trials: int, *, tokens: int, experts: int, capacity: int) -> dict[str, int]:
     """Isotropic tokens on `experts` + 1 axes; o has affinity 1e-9 with its own gate and 0 with the others."""
-    x = rng.standard_normal((trials, total, experts + 1))
+    x = rng.standard_normal((trials, tokens, experts + 1))
     scores = x[..., :experts] / np.sqrt((x * x).sum(axis=-1, keepdims=True))
-    position, expert = rng.integers(total, size=trials), rng.integers(experts, size=trials)
+    position, expert = rng.integers(tokens, size=trials), rng.integers(experts, size=trials)
     scores[np.arange(trials), position] = 0.0
     scores[np.arange(trials), position, expert] = 1e-9
     rules = {"TCR": token_choice, "RES": resonance, "ECR": expert_choice}
@@ -187,16 +188,16 @@ def sample(rng: np.random.Generator, trials: int, *, total: int, experts: int, c
     return {name: int(np.count_nonzero(v)) for name, v in kept.items()}
 
 
-def law(side: SimpleNamespace, *, total: int, experts: int, capacity: int) -> dict[str, float]:
+def law(side: SimpleNamespace, *, tokens: int, experts: int, capacity: int) -> dict[str, float]:
     """The exact rates, none above resonance's by more than the gain claimed; there is no miss here."""
-    exact = {name: float(rate) for name, rate in outside_span(total, experts, capacity).items()}
+    exact = {name: float(rate) for name, rate in outside_span(tokens, experts, capacity).items()}
     most = exact["RES"] + side.number * (1 - 0.5**experts) * (1 - exact["RES"])
     return {name: min(rate, most) for name, rate in exact.items()}
 
 
 claim.simulate(
     sample,
-    cases=[{"total": 32, "experts": 4, "capacity": 7}, {"total": 32, "experts": 4, "capacity": 12}],
+    cases=[{"tokens": 32, "experts": 4, "capacity": 7}, {"tokens": 32, "experts": 4, "capacity": 12}],
     law=law,
     trials=20_000,
     full=200_000,

@@ -50,7 +50,8 @@ claim = Claim(
         r"any tokens, experts and capacity",
     ),
     source="ETR after Remark 7: switching, and abstract (v4): it maximises the success rate (arXiv 2406.00023); answers ETR "
-    "Corollary 6; new (V1, N7, N8)",
+    "Corollary 6; new",
+    tag="V1, N7, N8",
     kind="bound",
     expected=Verdict.CORRECTED,
     studies=("planted_phases",),
@@ -67,7 +68,7 @@ claim = Claim(
 
 
 @claim.derivation("the gain is at most the miss rate, and the hit rate rises with r")
-def _(side: SimpleNamespace) -> Outcome:
+def gain_most_miss_rate_hit(side: SimpleNamespace) -> Outcome:
     # hit probability and F(q) at a fixed affinity, F(h) = F(q) + more; the slack is linear, so it survives averaging
     miss, hit, lost, more = sp.symbols("miss hit lost more", nonnegative=True)
     slack = hit * (1 - lost + more) + side.share * miss - (hit + miss) * (1 - lost)
@@ -97,14 +98,14 @@ def _(side: SimpleNamespace) -> Outcome:
     )
 
 
-def rates(flow: Evolving, time: float, total: int, capacity: int, top: int = 1) -> tuple[dict[str, float], float]:
+def rates(flow: Evolving, time: float, tokens: int, capacity: int, top: int = 1) -> tuple[dict[str, float], float]:
     """Exact success of the three rules, and the miss rate, at one time."""
     law = flow.rates(time, top=top)
     hit = float(law.weight @ law.hit)
     success = {
-        "TCR": float(token_choice.success(total, capacity, Rates(experts=flow.experts, hit=hit, top=top))),
-        "RES": float(resonance.success(total, capacity, law)),
-        "ECR": float(expert_choice.success(total, capacity, law)),
+        "TCR": float(token_choice.success(tokens, capacity, Rates(experts=flow.experts, hit=hit, top=top))),
+        "RES": float(resonance.success(tokens, capacity, law)),
+        "ECR": float(expert_choice.success(tokens, capacity, law)),
     }
     return success, 1 - hit
 
@@ -112,7 +113,7 @@ def rates(flow: Evolving, time: float, total: int, capacity: int, top: int = 1) 
 @claim.reference(
     "a planted flow at six times and four capacities, Top-2 at three; a flow off the gates, where the order turns round"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def planted_flow_six_times_four(side: SimpleNamespace) -> Outcome:
     best, earlier = 0.0, 1.0
     for time in (0.3, 0.7, 1.5, 3.0, 6.0, 12.0):
         for capacity in (4, 16, 40, 200):
@@ -146,7 +147,7 @@ def _(side: SimpleNamespace) -> Outcome:
 @claim.counterexample(
     "the planted flow early, at t = .3, while the mean false-positive rate is above .4: four capacities"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def planted_flow_early_t_while(side: SimpleNamespace) -> Outcome:
     law = PLANTED.rates(0.3)
     mean = float(law.weight @ law.false_positive)
     if mean < 0.4:
@@ -159,26 +160,26 @@ def _(side: SimpleNamespace) -> Outcome:
     return holds(f"{side.early} is best at all four, at a mean false-positive rate of {mean:.3f}")
 
 
-def sample(rng: np.random.Generator, trials: int, *, time: float, total: int, capacity: int) -> dict[str, int]:
+def sample(rng: np.random.Generator, trials: int, *, time: float, tokens: int, capacity: int) -> dict[str, int]:
     """Tokens of the planted flow at one time, through the router by each rule."""
     counts = dict.fromkeys(RULES, 0)
     for begin in range(0, trials, 5000):
-        drawn = PLANTED.affinity(rng, min(5000, trials - begin), total, time)
+        drawn = PLANTED.affinity(rng, min(5000, trials - begin), tokens, time)
         for name, rule in zip(RULES, (token_choice, resonance, expert_choice)):
             kept = rule.route(drawn.values, capacity).contains(drawn.position, drawn.expert)
             counts[name] += int(np.count_nonzero(kept))
     return counts
 
 
-def law(side: SimpleNamespace, *, time: float, total: int, capacity: int) -> dict[str, float]:
+def law(side: SimpleNamespace, *, time: float, tokens: int, capacity: int) -> dict[str, float]:
     """The exact rates, expert choice's cut down to what the side allows above resonance."""
-    success, miss = rates(PLANTED, time, total, capacity)
+    success, miss = rates(PLANTED, time, tokens, capacity)
     return success | {"ECR": min(success["ECR"], success["RES"] + side.number * miss)}
 
 
 claim.simulate(
     sample,
-    cases=[{"time": 1.0, "total": 32, "capacity": 24}, {"time": 3.0, "total": 32, "capacity": 6}],
+    cases=[{"time": 1.0, "tokens": 32, "capacity": 24}, {"time": 3.0, "tokens": 32, "capacity": 6}],
     law=law,
     trials=20_000,
     full=500_000,

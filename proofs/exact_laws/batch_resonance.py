@@ -36,9 +36,9 @@ h, kappa, z, v = sp.symbols("h kappa z v", positive=True)
 def side(rival: sp.Expr) -> SimpleNamespace:
     """`rival`: the probability that another sample's discriminative token outranks, in κ."""
 
-    def value(samples: int, total: int, tail: Fraction, outranks: Fraction, capacity: int) -> Fraction:
+    def value(samples: int, tokens: int, tail: Fraction, outranks: Fraction, capacity: int) -> Fraction:
         chance = Fraction(str(rival.subs(kappa, outranks)))
-        many = samples * (total - 1)
+        many = samples * (tokens - 1)
         result = Fraction(0)
         for i in range(samples):
             other = comb(samples - 1, i) * chance**i * (1 - chance) ** (samples - 1 - i)
@@ -60,7 +60,8 @@ claim = Claim(
         r"$B$ independent samples, $BC$ slots for each expert, no ties",
         r"$\kappa$: P(another sample's discriminative token is a candidate of the expert and outranks)",
     ),
-    source="new (N10); corrects its rule of thumb C > hs",
+    source="new; corrects its rule of thumb C > hs",
+    tag="N10",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(kappa),
@@ -71,7 +72,7 @@ claim = Claim(
 
 
 @claim.derivation("generating function of the rivals, its mean Bm - κ; κ = h; one crossing of the beta laws")
-def _(side: SimpleNamespace) -> Outcome:
+def generating_function_rivals_mean_bm(side: SimpleNamespace) -> Outcome:
     point = [{B: 3, s: 5, h: sp.Rational(1, 5), kappa: sp.Rational(1, 3), z: sp.Rational(1, 2)}]
     direct = (1 - h + h * z) ** (B * (s - 1)) * (1 - kappa + kappa * z) ** (B - 1)
     rivals = (1 - h + h * z) ** (B * (s - 1)) * (1 - side.rival + side.rival * z) ** (B - 1)
@@ -89,7 +90,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("Hoeffding's exponent is at least 2B(C-m)²/s on both sides, for all B, s, C, h, κ")
-def _(side: SimpleNamespace) -> Outcome:
+def hoeffding_s_exponent_least_2b(side: SimpleNamespace) -> Outcome:
     # The side claims the exponent for x = |C - m|, m = (s-1)h + rival. The count's true mean is B((s-1)h + κ) - κ.
     y = sp.symbols("y", positive=True)  # 1 - κ
     missing = kappa - side.rival  # true m minus the side's
@@ -107,45 +108,45 @@ def _(side: SimpleNamespace) -> Outcome:
 @claim.reference(
     "the package against exact sums; the bounds; B = 2 worse than B = 1 below the threshold; one crossing at κ = h"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def package_exact_sums_bounds_b(side: SimpleNamespace) -> Outcome:
     worst, count = 0.0, 0
-    for total, tail, outranks, capacity in (
+    for tokens, tail, outranks, capacity in (
         (2, Fraction(1, 20), Fraction(9, 10), 1),
         (5, Fraction(1, 10), Fraction(1, 4), 1),
         (9, Fraction(1, 3), Fraction(1, 8), 2),
         (9, Fraction(1, 3), Fraction(1, 8), 3),
         (6, Fraction(1, 7), Fraction(1), 2),
     ):
-        mean = (total - 1) * tail + outranks
+        mean = (tokens - 1) * tail + outranks
         for samples in (1, 2, 3, 8, 20):
-            exact = side.value(samples, total, tail, outranks, capacity)
+            exact = side.value(samples, tokens, tail, outranks, capacity)
             both = Rates(candidate_tail=float(tail), rival=float(outranks))
-            ours = float(Pooled(resonance, samples).success(total, capacity, both))
-            short = float(Pooled(resonance, samples).failure(total, capacity, both))
+            ours = float(Pooled(resonance, samples).success(tokens, capacity, both))
+            short = float(Pooled(resonance, samples).failure(tokens, capacity, both))
             worst = max(worst, abs(ours / float(exact) - 1), abs(short / float(1 - exact) - 1) if exact < 1 else short)
             if worst > 1e-12:
                 return fails(
-                    f"B={samples}, s={total}, h={tail}, κ={outranks}, C={capacity}: {ours}, side {float(exact)}"
+                    f"B={samples}, s={tokens}, h={tail}, κ={outranks}, C={capacity}: {ours}, side {float(exact)}"
                 )
-            bound = float(np.exp(-2 * samples * float(capacity - mean) ** 2 / total))
+            bound = float(np.exp(-2 * samples * float(capacity - mean) ** 2 / tokens))
             if (short if mean < capacity else ours) > bound * (1 + 1e-12):
-                return fails(f"B={samples}, s={total}, h={tail}, κ={outranks}, C={capacity}: beyond the bound {bound}")
+                return fails(f"B={samples}, s={tokens}, h={tail}, κ={outranks}, C={capacity}: beyond the bound {bound}")
             count += 1
     pair = [float(side.value(b, 2, Fraction(1, 20), Fraction(9, 10), 1)) for b in (1, 2)]
     far = float(Pooled(resonance, 2000).success(2, 1, Rates(hit=1.0, candidate_tail=0.05, rival=0.9)))
     if not pair[1] < pair[0] < far:
         return fails(f"s=2, C=1, h=.05, κ=.9: B = 1, 2, 2000 give {pair}, {far}")
     tails = np.linspace(0.002, 0.998, 499)
-    for total, capacity in ((8, 1), (8, 3), (40, 30), (200, 20)):
+    for tokens, capacity in ((8, 1), (8, 3), (40, 30), (200, 20)):
         for few, more in ((1, 2), (2, 3), (4, 16)):
             rates = [
-                Pooled(resonance, b).success(total, capacity, Rates(hit=1.0, candidate_tail=tails, rival=tails))
+                Pooled(resonance, b).success(tokens, capacity, Rates(hit=1.0, candidate_tail=tails, rival=tails))
                 for b in (few, more)
             ]
             gain = rates[1] - rates[0]
             sign = np.sign(gain[np.abs(gain) > 1e-12])
             if sign[0] != 1 or sign[-1] != -1 or np.count_nonzero(np.diff(sign)) != 1:
-                return fails(f"κ = h, s={total}, C={capacity}, B = {few}, {more}: not one crossing")
+                return fails(f"κ = h, s={tokens}, C={capacity}, B = {few}, {more}: not one crossing")
     return holds(f"{count} laws agree to {worst:.0e} and keep the bounds; .95, .91225 at B = 1, 2; 12 single crossings")
 
 
@@ -156,14 +157,14 @@ def planted(top: int) -> tuple[Rates, np.ndarray]:
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, samples: int, total: int, capacity: int, top: int
+    rng: np.random.Generator, trials: int, *, samples: int, tokens: int, capacity: int, top: int
 ) -> dict[str, int]:
     """Batches of planted samples (d = 16, 4 experts, θ = 3) through the router; each asks about its first sample."""
-    done, step = 0, max(1, 2_000_000 // (samples * total * 4))
+    done, step = 0, max(1, 2_000_000 // (samples * tokens * 4))
     for start in range(0, trials, step):
         n = min(step, trials - start)
-        drawn = samplers.planted_affinity(rng, n * samples, total, 16, 4, 3.0)
-        routed = resonance.route(drawn.values.reshape(n, samples * total, 4), samples * capacity, top=top)
+        drawn = samplers.planted_affinity(rng, n * samples, tokens, 16, 4, 3.0)
+        routed = resonance.route(drawn.values.reshape(n, samples * tokens, 4), samples * capacity, top=top)
         position, expert = drawn.position[::samples], drawn.expert[::samples]
         done += int(
             np.count_nonzero((routed.token == position[routed.sample]) & (routed.expert == expert[routed.sample]))
@@ -171,18 +172,18 @@ def sample(
     return {"success": done}
 
 
-def law(side: SimpleNamespace, *, samples: int, total: int, capacity: int, top: int) -> dict[str, float]:
+def law(side: SimpleNamespace, *, samples: int, tokens: int, capacity: int, top: int) -> dict[str, float]:
     joint, true = planted(top)
     outranks = true * float(side.rival.subs(kappa, 1))
     given = {"hit": joint.hit, "candidate_tail": joint.candidate_tail, "weight": joint.weight}
-    return {"success": float(Pooled(resonance, samples).success(total, capacity, Rates(rival=outranks, **given)))}
+    return {"success": float(Pooled(resonance, samples).success(tokens, capacity, Rates(rival=outranks, **given)))}
 
 
 claim.simulate(
     sample,
     cases=[
-        {"samples": 4, "total": 4, "capacity": 1, "top": 1},
-        {"samples": 4, "total": 4, "capacity": 1, "top": 2},
+        {"samples": 4, "tokens": 4, "capacity": 1, "top": 1},
+        {"samples": 4, "tokens": 4, "capacity": 1, "top": 2},
     ],
     law=law,
     trials=60_000,
@@ -190,14 +191,14 @@ claim.simulate(
 
 
 def sample_skewed(
-    rng: np.random.Generator, trials: int, *, samples: int, total: int, boost: float, capacity: int
+    rng: np.random.Generator, trials: int, *, samples: int, tokens: int, boost: float, capacity: int
 ) -> dict[str, int]:
-    scores, position, expert = _skewed.sample(rng, trials * samples, total, boost)
-    routed = resonance.route(scores.reshape(trials, samples * total, -1), samples * capacity)
+    scores, position, expert = _skewed.sample(rng, trials * samples, tokens, boost)
+    routed = resonance.route(scores.reshape(trials, samples * tokens, -1), samples * capacity)
     return {"success": int(np.count_nonzero(routed.contains(position[::samples], expert[::samples])))}
 
 
-def law_skewed(side: SimpleNamespace, *, samples: int, total: int, boost: float, capacity: int) -> dict[str, float]:
+def law_skewed(side: SimpleNamespace, *, samples: int, tokens: int, boost: float, capacity: int) -> dict[str, float]:
     nodes, w = _skewed.rates(boost), np.array(_skewed.LOAD)
     load = np.repeat(w, nodes.weight.size // w.size)
     with np.errstate(divide="ignore"):
@@ -207,12 +208,12 @@ def law_skewed(side: SimpleNamespace, *, samples: int, total: int, boost: float,
     own = np.where(w[:, None] == load, np.exp(boost), 1.0) * load
     outranks = (own / total_rate * -np.expm1(-total_rate * v)).mean(axis=0) * float(side.rival.subs(kappa, 1))
     given = {"hit": nodes.hit, "candidate_tail": nodes.candidate_tail, "weight": nodes.weight}
-    return {"success": float(Pooled(resonance, samples).success(total, capacity, Rates(rival=outranks, **given)))}
+    return {"success": float(Pooled(resonance, samples).success(tokens, capacity, Rates(rival=outranks, **given)))}
 
 
 claim.simulate(
     sample_skewed,
-    cases=[{"samples": 4, "total": 4, "boost": 2.0, "capacity": 1}],
+    cases=[{"samples": 4, "tokens": 4, "boost": 2.0, "capacity": 1}],
     law=law_skewed,
     trials=60_000,
     name="Monte Carlo, experts of unequal loads",

@@ -35,8 +35,8 @@ def mass(trials: sp.Expr, count: sp.Expr) -> sp.Expr:
 def side(others: sp.Expr) -> SimpleNamespace:
     """`others`: tokens of the batch that compete with the discriminative one, in B and s."""
 
-    def value(samples: int, total: int, share: Fraction, capacity: int) -> Fraction:
-        trials = int(others.subs({B: samples, s: total}))
+    def value(samples: int, tokens: int, share: Fraction, capacity: int) -> Fraction:
+        trials = int(others.subs({B: samples, s: tokens}))
         return sum(
             (
                 comb(trials, i)
@@ -59,7 +59,8 @@ claim = Claim(
         r"$B$ samples of $s$ tokens in one position order, $BC$ slots for each expert",
         r"independent samples, exchangeable gates: every other token is a candidate with probability $\pi$",
     ),
-    source="new (N10)",
+    source="new",
+    tag="N10",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(B * s - 1),
@@ -70,7 +71,7 @@ claim = Claim(
 
 
 @claim.derivation("size-biased count, and the reverse martingale S_B/B for all B, r, s")
-def _(side: SimpleNamespace) -> Outcome:
+def size_biased_count_reverse_martingale(side: SimpleNamespace) -> Outcome:
     points = [{m: 6, r: 4, t: 5, j: 3, B: 3, s: 4, k: 2, pi: sp.Rational(2, 7)}]
     # E min(1, BC/(N+1)) = E min(S_B, BC)/(πBs) term by term: k b(Bs,k) = πBs b(others, k-1)
     biased = k * mass(B * s, k) - pi * B * s * mass(side.others, k - 1)
@@ -93,9 +94,9 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("exact rationals: the pooled law, its growth and its limit; the package")
-def _(side: SimpleNamespace) -> Outcome:
+def exact_rationals_pooled_law_growth(side: SimpleNamespace) -> Outcome:
     count = 0
-    for total, share, capacity in (
+    for tokens, share, capacity in (
         (3, Fraction(1, 2), 1),
         (4, Fraction(1, 4), 2),
         (5, Fraction(2, 7), 1),
@@ -103,21 +104,21 @@ def _(side: SimpleNamespace) -> Outcome:
     ):
         before = Fraction(0)
         for samples in range(1, 9):
-            trials = samples * total
+            trials = samples * tokens
             pmf = [comb(trials, i) * share**i * (1 - share) ** (trials - i) for i in range(trials + 1)]
             pooled = sum(min(i, samples * capacity) * v for i, v in enumerate(pmf)) / (share * trials)
-            if pooled != side.value(samples, total, share, capacity):
-                return fails(f"B={samples}, s={total}, π={share}, C={capacity}: kept fraction {float(pooled):.6f}")
+            if pooled != side.value(samples, tokens, share, capacity):
+                return fails(f"B={samples}, s={tokens}, π={share}, C={capacity}: kept fraction {float(pooled):.6f}")
             if pooled < before:
-                return fails(f"B={samples}, s={total}, π={share}, C={capacity}: falls")
+                return fails(f"B={samples}, s={tokens}, π={share}, C={capacity}: falls")
             top, experts = share.numerator, share.denominator
-            ours = Pooled(token_choice, samples).success(total, capacity, Rates(experts=experts, top=top))
+            ours = Pooled(token_choice, samples).success(tokens, capacity, Rates(experts=experts, top=top))
             if abs(float(ours) / float(pooled) - 1) > 1e-13:
                 return fails(f"package {ours}, exactly {float(pooled)}")
             before, count = pooled, count + 1
-        limit = min(1.0, capacity / (float(share) * total))
+        limit = min(1.0, capacity / (float(share) * tokens))
         far = float(
-            Pooled(token_choice, 10**6).success(total, capacity, Rates(experts=share.denominator, top=share.numerator))
+            Pooled(token_choice, 10**6).success(tokens, capacity, Rates(experts=share.denominator, top=share.numerator))
         )
         if not limit - 1e-2 < far <= limit + 1e-12:
             return fails(f"a million samples give {far}, the limit is {limit}")
@@ -125,34 +126,34 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, samples: int, total: int, experts: int, capacity: int, top: int
+    rng: np.random.Generator, trials: int, *, samples: int, tokens: int, experts: int, capacity: int, top: int
 ) -> dict[str, int]:
     """Batches of planted samples through the router; a random sample of each batch is asked about."""
-    done, step = 0, max(1, 2_000_000 // (samples * total * experts))
+    done, step = 0, max(1, 2_000_000 // (samples * tokens * experts))
     for start in range(0, trials, step):
         n = min(step, trials - start)
-        drawn = samplers.planted_affinity(rng, n * samples, total, 2 * experts, experts, 2.0)
-        routed = token_choice.route(drawn.values.reshape(n, samples * total, experts), samples * capacity, top=top)
+        drawn = samplers.planted_affinity(rng, n * samples, tokens, 2 * experts, experts, 2.0)
+        routed = token_choice.route(drawn.values.reshape(n, samples * tokens, experts), samples * capacity, top=top)
         asked = rng.integers(samples, size=n)
         row = np.arange(n) * samples + asked
-        position, expert = asked * total + drawn.position[row], drawn.expert[row]
+        position, expert = asked * tokens + drawn.position[row], drawn.expert[row]
         done += int(
             np.count_nonzero((routed.token == position[routed.sample]) & (routed.expert == expert[routed.sample]))
         )
     return {"success": done}
 
 
-def law(side: SimpleNamespace, *, samples: int, total: int, experts: int, capacity: int, top: int) -> dict[str, float]:
+def law(side: SimpleNamespace, *, samples: int, tokens: int, experts: int, capacity: int, top: int) -> dict[str, float]:
     hit = float(signals.hit_rate(2.0, experts, top=top))
-    return {"success": hit * float(side.value(samples, total, Fraction(top, experts), capacity))}
+    return {"success": hit * float(side.value(samples, tokens, Fraction(top, experts), capacity))}
 
 
 claim.simulate(
     sample,
     cases=[
-        {"samples": 6, "total": 4, "experts": 3, "capacity": 1, "top": 1},
-        {"samples": 3, "total": 16, "experts": 4, "capacity": 4, "top": 1},
-        {"samples": 4, "total": 8, "experts": 4, "capacity": 3, "top": 2},
+        {"samples": 6, "tokens": 4, "experts": 3, "capacity": 1, "top": 1},
+        {"samples": 3, "tokens": 16, "experts": 4, "capacity": 4, "top": 1},
+        {"samples": 4, "tokens": 8, "experts": 4, "capacity": 3, "top": 2},
     ],
     law=law,
     trials=40_000,

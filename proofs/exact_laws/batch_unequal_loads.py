@@ -57,16 +57,16 @@ def added(*counts: list[Fraction]) -> list[Fraction]:
 def side(rival: sp.Expr) -> SimpleNamespace:
     """`rival`: probability, in r and π, that another sample's discriminative token is a candidate."""
 
-    def value(samples: int, total: int, share: Fraction, own: Fraction, capacity: int) -> Fraction:
+    def value(samples: int, tokens: int, share: Fraction, own: Fraction, capacity: int) -> Fraction:
         """The telescoped form."""
         chance, slots = Fraction(str(rival.subs({r: own, pi: share}))), samples * capacity
 
         def ahead(m: int, more: int) -> list[Fraction]:
-            return added(masses(m * (total - 1) + more, share), masses(m, chance))
+            return added(masses(m * (tokens - 1) + more, share), masses(m, chance))
 
         whole = sum((min(i, slots) * v for i, v in enumerate(ahead(samples, 0))), Fraction(0))
-        free = sum((sum(ahead(m, total - 1)[:slots], Fraction(0)) for m in range(samples)), Fraction(0))
-        return (whole + (share - chance) * free) / (samples * share * total)
+        free = sum((sum(ahead(m, tokens - 1)[:slots], Fraction(0)) for m in range(samples)), Fraction(0))
+        return (whole + (share - chance) * free) / (samples * share * tokens)
 
     return SimpleNamespace(rival=rival, value=value)
 
@@ -81,7 +81,8 @@ claim = Claim(
         r"$B$ independent samples of $s$ tokens one after another, $BC$ slots for the expert; the asked sample is uniform",
         r"$\pi$, $r$: probability that an irrelevant token, that another sample's discriminative token is its candidate",
     ),
-    source="new (N10)",
+    source="new",
+    tag="N10",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(r),
@@ -92,7 +93,7 @@ claim = Claim(
 
 
 @claim.derivation("one trial replaced by another; the limit from both parts of the law")
-def _(side: SimpleNamespace) -> Outcome:
+def one_trial_replaced_another_limit(side: SimpleNamespace) -> Outcome:
     # E min(X + trial, M) = E min(X, M) + chance P(X < M); F = P(X < M)
     replaced = pi * F - side.rival * F - (pi - r) * F
     mean = (s - 1) * pi + side.rival
@@ -109,9 +110,9 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("exact rationals: position by position, the distance from r = π, the limit; random order; the package")
-def _(side: SimpleNamespace) -> Outcome:
+def exact_rationals_position_position_distance(side: SimpleNamespace) -> Outcome:
     worst, count = 0.0, 0
-    for total, share, own, capacity in (
+    for tokens, share, own, capacity in (
         (2, Fraction(1, 20), Fraction(9, 10), 1),
         (4, Fraction(1, 2), Fraction(1, 4), 1),
         (5, Fraction(2, 7), Fraction(1), 2),
@@ -121,24 +122,26 @@ def _(side: SimpleNamespace) -> Outcome:
             slots = samples * capacity
             direct = Fraction(0)
             for m in range(samples):
-                before = added(masses(m * (total - 1), share), masses(m, own))
-                direct += sum(sum(added(before, masses(k, share))[:slots], Fraction(0)) for k in range(total))
-            direct /= samples * total
-            value = side.value(samples, total, share, own, capacity)
+                before = added(masses(m * (tokens - 1), share), masses(m, own))
+                direct += sum(sum(added(before, masses(k, share))[:slots], Fraction(0)) for k in range(tokens))
+            direct /= samples * tokens
+            value = side.value(samples, tokens, share, own, capacity)
             if value != direct:
-                return fails(f"B={samples}, s={total}, π={share}, r={own}: {float(direct):.6f}, not {float(value):.6f}")
-            others = masses(samples * total - 1, share)
+                return fails(
+                    f"B={samples}, s={tokens}, π={share}, r={own}: {float(direct):.6f}, not {float(value):.6f}"
+                )
+            others = masses(samples * tokens - 1, share)
             alike = sum((min(Fraction(1), Fraction(slots, i + 1)) * v for i, v in enumerate(others)), Fraction(0))
             ratio = (alike - direct) / (own - share)
-            if not 0 <= ratio <= Fraction(samples - 1, samples) / (share * total):
-                return fails(f"B={samples}, s={total}, π={share}, r={own}: {float(ratio):.6f} from r = π")
+            if not 0 <= ratio <= Fraction(samples - 1, samples) / (share * tokens):
+                return fails(f"B={samples}, s={tokens}, π={share}, r={own}: {float(ratio):.6f} from r = π")
             rates = Rates(load=float(share), rival=float(own))
-            ours = float(Pooled(token_choice, samples).success(total, capacity, rates))
-            short = float(Pooled(token_choice, samples).failure(total, capacity, rates))
+            ours = float(Pooled(token_choice, samples).success(tokens, capacity, rates))
+            short = float(Pooled(token_choice, samples).failure(tokens, capacity, rates))
             worst = max(worst, abs(ours / float(direct) - 1), abs(short - float(1 - direct)))
             count += 1
-        limit = min(1.0, capacity / float((total - 1) * share + own))
-        far = float(Pooled(token_choice, 200).success(total, capacity, rates))
+        limit = min(1.0, capacity / float((tokens - 1) * share + own))
+        far = float(Pooled(token_choice, 200).success(tokens, capacity, rates))
         if worst > 1e-12 or abs(far - limit) > 1e-3:
             return fails(f"the package errs by {worst:.1e}; 200 samples give {far}, the limit is {limit}")
     one, two = (float(side.value(b, 2, Fraction(1, 20), Fraction(9, 10), 1)) for b in (1, 2))
@@ -152,18 +155,18 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, samples: int, total: int, boost: float, capacity: int
+    rng: np.random.Generator, trials: int, *, samples: int, tokens: int, boost: float, capacity: int
 ) -> dict[str, int]:
     """Plackett-Luce tokens through the router, a random sample of each batch asked: its class's expert, and success."""
-    scores, position, expert = _skewed.sample(rng, trials * samples, total, boost)
+    scores, position, expert = _skewed.sample(rng, trials * samples, tokens, boost)
     asked = rng.integers(samples, size=trials)
     row = np.arange(trials) * samples + asked
-    routed = token_choice.route(scores.reshape(trials, samples * total, -1), samples * capacity)
-    done = routed.contains(asked * total + position[row], expert[row])
+    routed = token_choice.route(scores.reshape(trials, samples * tokens, -1), samples * capacity)
+    done = routed.contains(asked * tokens + position[row], expert[row])
     return {f"class {i}": int(np.count_nonzero(done & (expert[row] == i))) for i in (0, 3)}
 
 
-def law(side: SimpleNamespace, *, samples: int, total: int, boost: float, capacity: int) -> dict[str, float]:
+def law(side: SimpleNamespace, *, samples: int, tokens: int, boost: float, capacity: int) -> dict[str, float]:
     w = np.array(_skewed.LOAD)
     # a token of class j goes to j with probability w_j e^boost / (1 + w_j (e^boost - 1)), else to i with w_i over the same
     rate = np.where(np.eye(w.size, dtype=bool), np.exp(boost), 1.0) * w / (1 + w[:, None] * np.expm1(boost))
@@ -171,7 +174,7 @@ def law(side: SimpleNamespace, *, samples: int, total: int, boost: float, capaci
     found = {}
     for i in (0, 3):
         chance = Fraction(str(side.rival.subs({r: sp.Rational(str(own[i])), pi: sp.Rational(str(w[i]))})))
-        value = claim.truth.value(samples, total, Fraction(str(w[i])), chance, capacity)
+        value = claim.truth.value(samples, tokens, Fraction(str(w[i])), chance, capacity)
         found[f"class {i}"] = float(value) * hit[i] / w.size
     return found
 
@@ -179,8 +182,8 @@ def law(side: SimpleNamespace, *, samples: int, total: int, boost: float, capaci
 claim.simulate(
     sample,
     cases=[
-        {"samples": 4, "total": 2, "boost": 3.0, "capacity": 1},
-        {"samples": 3, "total": 6, "boost": 3.0, "capacity": 1},
+        {"samples": 4, "tokens": 2, "boost": 3.0, "capacity": 1},
+        {"samples": 3, "tokens": 6, "boost": 3.0, "capacity": 1},
     ],
     law=law,
     trials=200_000,

@@ -44,7 +44,7 @@ claim = Claim(
 
 
 @claim.derivation("the exponent at t = kq/((m-k)p) is -m KL(k/m ‖ p)")
-def _(side: SimpleNamespace) -> Outcome:
+def exponent_t_kq_m_k(side: SimpleNamespace) -> Outcome:
     t = k * (1 - p) / ((m - k) * p)
     exponent = m * sp.log(1 - p + p * t) - k * sp.log(t)
     rate = k * sp.log(k / (m * p)) + (m - k) * sp.log((m - k) / (m * (1 - p)))
@@ -64,7 +64,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("non-negative coefficients: (1+y)^j - (1+y)^k for j >= k, and t >= 1 on the claimed range")
-def _(side: SimpleNamespace) -> Outcome:
+def non_negative_coefficients_y_j(side: SimpleNamespace) -> Outcome:
     # C(j+1,i) - C(j,i) = C(j,i-1) >= 0, so coefficients grow with j: Pascal's rule
     i, j = sp.symbols("i j", integer=True, positive=True)
     pascal = sp.binomial(j + 1, i) - sp.binomial(j, i) - sp.binomial(j, i - 1)
@@ -79,7 +79,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("both tails of 3000 binomials, and the package's rates")
-def _(side: SimpleNamespace) -> Outcome:
+def tails_binomials_package_s_rates(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(14)
     trials = np.floor(10 ** rng.uniform(0, 3, 3000)).astype(np.int64)
     chance = rng.uniform(0.001, 0.999, 3000)

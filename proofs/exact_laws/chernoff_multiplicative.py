@@ -51,7 +51,7 @@ claim = Claim(
 
 
 @claim.derivation("exponents at the edges of the claimed ranges, and their monotonicity")
-def _(side: SimpleNamespace) -> Outcome:
+def exponents_edges_claimed_ranges_their(side: SimpleNamespace) -> Outcome:
     above = sp.log(r) - 1 + 1 / r  # per C
     below = r * sp.log(r) - r + 1  # per μ
     return every(
@@ -71,7 +71,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("the printed constants 3/16 and 1/8 are not larger than the exponents on the claimed ranges")
-def _(side: SimpleNamespace) -> Outcome:
+def printed_constants_not_larger_than(side: SimpleNamespace) -> Outcome:
     def edge(value: flint.arb, bound: str, name: str) -> Outcome:
         text = f"{name}: exponent {float(value.mid()):.6f} against {bound}"
         top, bottom = map(int, bound.split("/"))
@@ -106,7 +106,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("both tails of 3000 binomials inside the claimed ranges")
-def _(side: SimpleNamespace) -> Outcome:
+def tails_binomials_inside_claimed_ranges(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(15)
     trials = np.floor(10 ** rng.uniform(0, 3.5, 3000)).astype(np.int64)
     chance = 10 ** rng.uniform(-3, 0, 3000)

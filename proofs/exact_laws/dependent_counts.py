@@ -38,18 +38,18 @@ def below(trials: int, share: Fraction, count: int) -> Fraction:
     )
 
 
-def by_position(total: int, length: int, share: Fraction, capacity: int) -> Fraction:
+def by_position(tokens: int, length: int, share: Fraction, capacity: int) -> Fraction:
     """The closed form, with its sums over q taken directly."""
-    (runs, rest), (whole, spare) = divmod(total - 1, length), divmod(capacity - 1, length)
+    (runs, rest), (whole, spare) = divmod(tokens - 1, length), divmod(capacity - 1, length)
     fits = min(rest, spare)
     full, less = (sum((below(q, share, c) for q in range(runs)), Fraction(0)) for c in (whole + 1, whole))
     value = full * (length * (1 - share) + share * (spare + 1)) + less * share * (length - 1 - spare)
     value += below(runs, share, whole + 1) * ((rest + 1) * (1 - share) + share * (fits + 1))
-    return (value + below(runs, share, whole) * share * (rest - fits)) / total
+    return (value + below(runs, share, whole) * share * (rest - fits)) / tokens
 
 
-def by_rank(total: int, length: int, share: Fraction, capacity: int) -> Fraction:
-    runs, rest = divmod(total - 1, length)
+def by_rank(tokens: int, length: int, share: Fraction, capacity: int) -> Fraction:
+    runs, rest = divmod(tokens - 1, length)
     value = Fraction(0)
     for j in range(runs + 1):
         chance = comb(runs, j) * share**j * (1 - share) ** (runs - j)
@@ -71,7 +71,8 @@ claim = Claim(
         r"position uniform, route of the discriminative token independent of the others",
         r"$N_k$: candidates among the first $k$ of the others, $N=N_{s-1}$",
     ),
-    source="new (N11)",
+    source="new",
+    tag="N11",
     kind="equality",
     expected=Verdict.PROVED,
     studies=("planted_phases",),
@@ -83,7 +84,7 @@ claim = Claim(
 
 
 @claim.derivation("two runs for all m, C <= m and π; the closed form grows by the chances of the m next positions")
-def _(side: SimpleNamespace) -> Outcome:
+def two_runs_m_c_m(side: SimpleNamespace) -> Outcome:
     # Two runs, by position: k < m sees k tokens of the first run; m <= k <= 2m sees all of it and k - m of the second.
     first = m * (1 - pi) + C * pi  # places Σ_{k<m} 1{no run, or k < C}
     second = (1 - pi) * ((m + 1) * (1 - pi) + C * pi)  # none behind a candidate run, since m >= C
@@ -110,26 +111,26 @@ def _(side: SimpleNamespace) -> Outcome:
 @claim.reference(
     "every pattern of runs and every position in exact rationals; the package; the rank form where it holds"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def pattern_runs_position_exact_rationals(side: SimpleNamespace) -> Outcome:
     share, worst = Fraction(2, 7), 0.0
-    for total, length in ((2, 3), (5, 2), (9, 3), (12, 4), (13, 4), (17, 5)):
-        runs = -(-(total - 1) // length)
-        for capacity in range(1, total + 1):
+    for tokens, length in ((2, 3), (5, 2), (9, 3), (12, 4), (13, 4), (17, 5)):
+        runs = -(-(tokens - 1) // length)
+        for capacity in range(1, tokens + 1):
             direct = Fraction(0)
             for pattern in product((0, 1), repeat=runs):
-                line = [pattern[t // length] for t in range(total - 1)]
+                line = [pattern[t // length] for t in range(tokens - 1)]
                 chance = share ** sum(pattern) * (1 - share) ** (runs - sum(pattern))
-                direct += chance * sum(sum(line[:k]) < capacity for k in range(total)) / total
-            claimed = side.value(total, length, share, capacity)
+                direct += chance * sum(sum(line[:k]) < capacity for k in range(tokens)) / tokens
+            claimed = side.value(tokens, length, share, capacity)
             if direct != claimed:
-                return fails(f"s={total}, m={length}, C={capacity}: {float(direct):.6f}, not {float(claimed):.6f}")
-            ours = token_choice.success(total, capacity, Rates(experts=7, top=2, counts=dependence.Blocks(length)))
+                return fails(f"s={tokens}, m={length}, C={capacity}: {float(direct):.6f}, not {float(claimed):.6f}")
+            ours = token_choice.success(tokens, capacity, Rates(experts=7, top=2, counts=dependence.Blocks(length)))
             worst = max(worst, abs(float(ours) / float(direct) - 1))
     value = side.value(129, 8, Fraction(1, 8), 16)
     if abs(value - Fraction("0.744216")) > Fraction(1, 10**6):
         return fails(f"m=8, s=129, n=8, C=16: {float(value):.6f}")
     # Exchangeable: Polya's urn, P(N_k = j) beta-binomial, α = 2/7 c, β = 5/7 c with correlation 1/(c+1)
-    for total, c in ((6, 3), (15, 7)):
+    for tokens, c in ((6, 3), (15, 7)):
         alpha, beta = share * c, (1 - share) * c
 
         def rising(x: Fraction, n: int) -> Fraction:
@@ -138,14 +139,14 @@ def _(side: SimpleNamespace) -> Outcome:
         def urn(k: int, j: int, a: Fraction = alpha, b: Fraction = beta, c: int = c) -> Fraction:
             return comb(k, j) * rising(a, j) * rising(b, k - j) / rising(Fraction(c), k)
 
-        for capacity in range(1, total + 1):
-            position = sum(urn(k, j) for k in range(total) for j in range(min(capacity, k + 1))) / total
-            rank = sum(urn(total - 1, j) * min(Fraction(1), Fraction(capacity, j + 1)) for j in range(total))
+        for capacity in range(1, tokens + 1):
+            position = sum(urn(k, j) for k in range(tokens) for j in range(min(capacity, k + 1))) / tokens
+            rank = sum(urn(tokens - 1, j) * min(Fraction(1), Fraction(capacity, j + 1)) for j in range(tokens))
             ours = token_choice.success(
-                total, capacity, Rates(experts=7, top=2, counts=dependence.BetaBinomial(1 / (c + 1)))
+                tokens, capacity, Rates(experts=7, top=2, counts=dependence.BetaBinomial(1 / (c + 1)))
             )
             if position != rank or abs(float(ours) / float(rank) - 1) > 1e-13:
-                return fails(f"beta-binomial, s={total}, C={capacity}: {position}, by rank {rank}, package {ours}")
+                return fails(f"beta-binomial, s={tokens}, C={capacity}: {position}, by rank {rank}, package {ours}")
     if worst > 1e-13:
         return fails(f"the package differs by {worst:.1e}")
     return holds(
@@ -154,30 +155,30 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, total: int, load: list[float], length: int, capacity: int
+    rng: np.random.Generator, trials: int, *, tokens: int, load: list[float], length: int, capacity: int
 ) -> dict[str, int]:
     """Runs of tokens with a planted one through the router; experts of equal and unequal loads."""
     model, done = Dependent(2.0, 2 * len(load), len(load), length, load=load), 0
     for start in range(0, trials, 20_000):
-        drawn = model.affinity(rng, min(20_000, trials - start), total)
+        drawn = model.affinity(rng, min(20_000, trials - start), tokens)
         routed = token_choice.route(drawn.values, capacity)
         at = routed.sample
         done += int(np.count_nonzero((routed.token == drawn.position[at]) & (routed.expert == drawn.expert[at])))
     return {"success": done}
 
 
-def law(side: SimpleNamespace, *, total: int, load: list[float], length: int, capacity: int) -> dict[str, float]:
+def law(side: SimpleNamespace, *, tokens: int, load: list[float], length: int, capacity: int) -> dict[str, float]:
     hit = float(signals.hit_rate(2.0, len(load)))
-    places = [float(side.value(total, length, Fraction(str(share)), capacity)) for share in load]
+    places = [float(side.value(tokens, length, Fraction(str(share)), capacity)) for share in load]
     return {"success": hit * sum(places) / len(places)}
 
 
 claim.simulate(
     sample,
     cases=[
-        {"total": 33, "load": [0.25] * 4, "length": 8, "capacity": 2},
-        {"total": 32, "load": [0.5] * 2, "length": 10, "capacity": 9},
-        {"total": 33, "load": [0.5, 0.3, 0.1, 0.1], "length": 8, "capacity": 6},
+        {"tokens": 33, "load": [0.25] * 4, "length": 8, "capacity": 2},
+        {"tokens": 32, "load": [0.5] * 2, "length": 10, "capacity": 9},
+        {"tokens": 33, "load": [0.5, 0.3, 0.1, 0.1], "length": 8, "capacity": 6},
     ],
     law=law,
     trials=40_000,

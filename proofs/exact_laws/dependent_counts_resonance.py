@@ -31,10 +31,10 @@ def binomial(trials: int, share: Fraction) -> Mass:
     return [comb(trials, j) * share**j * (1 - share) ** (trials - j) for j in range(trials + 1)]
 
 
-def thinned(total: int, length: int, share: Fraction, outrank: Fraction) -> Mass:
+def thinned(tokens: int, length: int, share: Fraction, outrank: Fraction) -> Mass:
     """Law of the number of outranking candidates when N comes in runs: a mixture of binomials."""
-    runs, rest = divmod(total - 1, length)
-    result = [Fraction(0)] * total
+    runs, rest = divmod(tokens - 1, length)
+    result = [Fraction(0)] * tokens
     for j, chance in enumerate(binomial(runs, share)):
         for extra, weight in ((0, 1 - share), (rest, share)):
             for k, v in enumerate(binomial(length * j + extra, outrank)):
@@ -42,8 +42,8 @@ def thinned(total: int, length: int, share: Fraction, outrank: Fraction) -> Mass
     return result
 
 
-def independent(total: int, length: int, share: Fraction, outrank: Fraction) -> Mass:
-    return binomial(total - 1, share * outrank)
+def independent(tokens: int, length: int, share: Fraction, outrank: Fraction) -> Mass:
+    return binomial(tokens - 1, share * outrank)
 
 
 claim = Claim(
@@ -54,7 +54,8 @@ claim = Claim(
         r"given the number $N$ of candidates their percentiles are independent and uniform",
         r"$\rho$: percentile of the discriminative token, independent of $N$",
     ),
-    source="new (N11)",
+    source="new",
+    tag="N11",
     kind="equality",
     expected=Verdict.PROVED,
     studies=("planted_phases",),
@@ -66,7 +67,7 @@ claim = Claim(
 
 
 @claim.derivation("generating functions: a run, its mean and variance for all m; the beta mixture")
-def _(side: SimpleNamespace) -> Outcome:
+def generating_functions_run_mean_variance(side: SimpleNamespace) -> Outcome:
     m = sp.symbols("m", integer=True, positive=True)
     run = side.run(m)
     # a run of m candidates with probability π, each thinned by ρ
@@ -89,17 +90,17 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the package against exact sums: runs, and the beta mixture by Gauss-Jacobi quadrature of N4")
-def _(side: SimpleNamespace) -> Outcome:
+def package_exact_sums_runs_beta(side: SimpleNamespace) -> Outcome:
     from scipy.special import roots_jacobi
 
     share, worst = Fraction(1, 4), 0.0
-    for total, length in ((6, 2), (14, 3), (30, 7)):
+    for tokens, length in ((6, 2), (14, 3), (30, 7)):
         for outrank in (Fraction(1, 8), Fraction(3, 4)):
-            mass = side.mass(total, length, share, outrank)
-            exact = np.cumsum([float(v) for v in mass])[: total - 1]
+            mass = side.mass(tokens, length, share, outrank)
+            exact = np.cumsum([float(v) for v in mass])[: tokens - 1]
             ours = resonance.success(
-                total,
-                np.arange(1, total),
+                tokens,
+                np.arange(1, tokens),
                 Rates(experts=4, percentile=float(outrank), counts=dependence.Blocks(length)),
             )
             error = np.abs(ours / exact - 1)
@@ -107,7 +108,7 @@ def _(side: SimpleNamespace) -> Outcome:
             if worst > 1e-12:
                 k = int(error.argmax())
                 return fails(
-                    f"s={total}, m={length}, ρ={outrank}, C={k + 1}: package {ours[k]:.9f}, side {exact[k]:.9f}"
+                    f"s={tokens}, m={length}, ρ={outrank}, C={k + 1}: package {ours[k]:.9f}, side {exact[k]:.9f}"
                 )
     # F(ρθ) is a polynomial of degree s-1 in θ: 50 nodes integrate it exactly against a beta density for s <= 100
     for correlation, capacity in ((0.05, 4), (0.3, 9)):
@@ -132,34 +133,34 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, total: int, load: list[float], length: int, capacity: int
+    rng: np.random.Generator, trials: int, *, tokens: int, load: list[float], length: int, capacity: int
 ) -> dict[str, int]:
     """Runs of tokens with a planted one, whose percentile is random, through the router; equal and unequal loads."""
     model, done = Dependent(2.0, 2 * len(load), len(load), length, load=load), 0
     for start in range(0, trials, 20_000):
-        drawn = model.affinity(rng, min(20_000, trials - start), total)
+        drawn = model.affinity(rng, min(20_000, trials - start), tokens)
         routed = resonance.route(drawn.values, capacity)
         at = routed.sample
         done += int(np.count_nonzero((routed.token == drawn.position[at]) & (routed.expert == drawn.expert[at])))
     return {"success": done}
 
 
-def law(side: SimpleNamespace, *, total: int, load: list[float], length: int, capacity: int) -> dict[str, float]:
+def law(side: SimpleNamespace, *, tokens: int, load: list[float], length: int, capacity: int) -> dict[str, float]:
     experts = len(load)
     joint = Rates.planted(2.0, 2 * experts, experts)
     kind = dependence.Blocks(length if side.mass is thinned else 1)
     outrank = np.minimum(1.0, experts * joint.candidate_tail)  # given its best expert a token is isotropic
     rates = Rates(hit=joint.hit, percentile=outrank, weight=joint.weight, counts=kind)
-    values = [resonance.success(total, capacity, rates.replace(load=np.full(outrank.shape, share))) for share in load]
+    values = [resonance.success(tokens, capacity, rates.replace(load=np.full(outrank.shape, share))) for share in load]
     return {"success": float(np.mean(values))}
 
 
 claim.simulate(
     sample,
     cases=[
-        {"total": 33, "load": [0.25] * 4, "length": 8, "capacity": 3},
-        {"total": 41, "load": [0.5] * 2, "length": 10, "capacity": 9},
-        {"total": 33, "load": [0.5, 0.3, 0.1, 0.1], "length": 8, "capacity": 3},
+        {"tokens": 33, "load": [0.25] * 4, "length": 8, "capacity": 3},
+        {"tokens": 41, "load": [0.5] * 2, "length": 10, "capacity": 9},
+        {"tokens": 33, "load": [0.5, 0.3, 0.1, 0.1], "length": 8, "capacity": 3},
     ],
     law=law,
     trials=60_000,

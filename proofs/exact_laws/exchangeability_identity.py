@@ -37,7 +37,8 @@ claim = Claim(
     title="Exchangeability identity: a uniform percentile makes resonance equal to position dropping",
     statement=r"$\int_0^1 P(\mathrm{Bin}(M,u)\le C-1)\,du=\min\{1,\,C/(M+1)\}$",
     hypotheses=(r"integers $M\ge 0$, $C\ge 0$",),
-    source="new (N5)",
+    source="new",
+    tag="N5",
     kind="equality",
     expected=Verdict.PROVED,
     studies=("digits_mosaics", "homogenization_training", "chen_homogenization"),
@@ -49,7 +50,7 @@ claim = Claim(
 
 
 @claim.derivation("telescoping: every count k has probability 1/(M+1)")
-def _(side: SimpleNamespace) -> Outcome:
+def telescoping_count_k_has_probability(side: SimpleNamespace) -> Outcome:
     # d/du P(Bin(M+1,u)=j) = cells (P(Bin(M,u)=j-1) - P(Bin(M,u)=j)); summed over j = 0..k it telescopes, so
     # P(Bin(M,u)=k) is the derivative of -P(Bin(M+1,u)<=k)/cells, which falls from 0 to -1/cells on [0,1], k <= M.
     slope = sp.diff(mass(M + 1, j), u) - side.cells * (mass(M, j - 1) - mass(M, j))
@@ -66,7 +67,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("exact polynomials, all M <= 14 and all C <= M + 3")
-def _(side: SimpleNamespace) -> Outcome:
+def exact_polynomials_m_c_m(side: SimpleNamespace) -> Outcome:
     # Independent of the proof: expand (1-u)^(M-k) and integrate each power of u in rationals.
     count = 0
     for m in range(15):

@@ -53,7 +53,7 @@ def mass(m: sp.Expr, i: sp.Expr) -> sp.Expr:
 
 
 @claim.derivation("F'(q) telescopes to minus the density of Beta(C, s-C), and F falls from 1 to 0")
-def _(side: SimpleNamespace) -> Outcome:
+def f_q_telescopes_minus_density(side: SimpleNamespace) -> Outcome:
     m = s + side.rivals
     # d/dq b(m,j) = m (b(m-1,j-1) - b(m-1,j)): summed over j <= C-1 what remains is -m b(m-1, C-1)
     slope = sp.diff(mass(m, j), q) - m * (mass(m - 1, j - 1) - mass(m - 1, j))
@@ -66,85 +66,89 @@ def _(side: SimpleNamespace) -> Outcome:
     )
 
 
-def exact(total: int, capacity: int, chance: Fraction, rivals: int) -> Fraction:
-    m = total + rivals
+def exact(tokens: int, capacity: int, chance: Fraction, rivals: int) -> Fraction:
+    m = tokens + rivals
     return sum((comb(m, i) * chance**i * (1 - chance) ** (m - i) for i in range(min(capacity, m + 1))), Fraction(0))
 
 
 @claim.reference("the package against exact rationals and 60-digit incomplete beta functions, s up to 10^9")
-def _(side: SimpleNamespace) -> Outcome:
+def package_exact_rationals_digit_incomplete(side: SimpleNamespace) -> Outcome:
     worst = 0.0
-    for total in (2, 3, 7, 40):
-        for capacity in range(1, total):
+    for tokens in (2, 3, 7, 40):
+        for capacity in range(1, tokens):
             for numerator in (1, 5, 12):
                 chance = Fraction(numerator, 16)  # exact as a double
-                value = exact(total, capacity, chance, side.rivals)
-                ours = float(expert_choice.success(total, capacity, Rates(false_positive=float(chance))))
+                value = exact(tokens, capacity, chance, side.rivals)
+                ours = float(expert_choice.success(tokens, capacity, Rates(false_positive=float(chance))))
                 worst = max(worst, abs(ours / float(value) - 1))
                 if worst > 1e-12:
-                    return fails(f"s={total}, C={capacity}, q={chance}: {ours:.12g}, exactly {float(value):.12g}")
+                    return fails(f"s={tokens}, C={capacity}, q={chance}: {ours:.12g}, exactly {float(value):.12g}")
     saved, flint.ctx.dps = flint.ctx.dps, 60
     try:
-        for total, capacity, chance_float in (
+        for tokens, capacity, chance_float in (
             (10**9, 250_020_000, 0.25),
             (10**6, 1, 2.0**-20),
             (10**9, 260_000_000, 0.25),
         ):
-            failure = flint.arb(chance_float).beta_lower(capacity, total + side.rivals - capacity + 1, regularized=True)
-            rate = float(expert_choice.failure(total, capacity, Rates(false_positive=chance_float)))
-            log_ours = float(expert_choice.log_failure(total, capacity, Rates(false_positive=chance_float)))
+            failure = flint.arb(chance_float).beta_lower(
+                capacity, tokens + side.rivals - capacity + 1, regularized=True
+            )
+            rate = float(expert_choice.failure(tokens, capacity, Rates(false_positive=chance_float)))
+            log_ours = float(expert_choice.log_failure(tokens, capacity, Rates(false_positive=chance_float)))
             close = abs(float(failure.log().mid()) - log_ours) / max(1.0, abs(log_ours))
             worst = max(worst, close)
             if close > 1e-12:
-                return fails(f"s={total}, C={capacity}: failure {rate:.6g}, exactly {float(failure.mid()):.6g}")
+                return fails(f"s={tokens}, C={capacity}: failure {rate:.6g}, exactly {float(failure.mid()):.6g}")
     finally:
         flint.ctx.dps = saved
     return holds(f"all agree to {worst:.0e}")
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, total: int, dim: int, experts: int, signal: float, capacity: int
+    rng: np.random.Generator, trials: int, *, tokens: int, dim: int, experts: int, signal: float, capacity: int
 ) -> dict[str, int]:
     """Planted tokens through the router."""
-    done, step = 0, max(1, 2_000_000 // (total * experts))
+    done, step = 0, max(1, 2_000_000 // (tokens * experts))
     for start in range(0, trials, step):
-        drawn = samplers.planted_affinity(rng, min(step, trials - start), total, dim, experts, signal)
+        drawn = samplers.planted_affinity(rng, min(step, trials - start), tokens, dim, experts, signal)
         done += int(
             np.count_nonzero(expert_choice.route(drawn.values, capacity).contains(drawn.position, drawn.expert))
         )
     return {"success": done}
 
 
-def law(side: SimpleNamespace, *, total: int, dim: int, experts: int, signal: float, capacity: int) -> dict[str, float]:
+def law(
+    side: SimpleNamespace, *, tokens: int, dim: int, experts: int, signal: float, capacity: int
+) -> dict[str, float]:
     nodes = Rates.planted(signal, dim, experts)
-    return {"success": float(nodes.weight @ stats.binom.cdf(capacity - 1, total + side.rivals, nodes.false_positive))}
+    return {"success": float(nodes.weight @ stats.binom.cdf(capacity - 1, tokens + side.rivals, nodes.false_positive))}
 
 
 claim.simulate(
     sample,
     cases=[
-        {"total": 6, "dim": 4, "experts": 2, "signal": 1.0, "capacity": 2},
-        {"total": 8, "dim": 64, "experts": 8, "signal": 0.5, "capacity": 3},
+        {"tokens": 6, "dim": 4, "experts": 2, "signal": 1.0, "capacity": 2},
+        {"tokens": 8, "dim": 64, "experts": 8, "signal": 0.5, "capacity": 3},
     ],
     law=law,
     trials=60_000,
 )
 
 
-def sample_skewed(rng: np.random.Generator, trials: int, *, total: int, boost: float, capacity: int) -> dict[str, int]:
-    scores, position, expert = _skewed.sample(rng, trials, total, boost)
+def sample_skewed(rng: np.random.Generator, trials: int, *, tokens: int, boost: float, capacity: int) -> dict[str, int]:
+    scores, position, expert = _skewed.sample(rng, trials, tokens, boost)
     return {"success": int(np.count_nonzero(expert_choice.route(scores, capacity).contains(position, expert)))}
 
 
-def law_skewed(side: SimpleNamespace, *, total: int, boost: float, capacity: int) -> dict[str, float]:
+def law_skewed(side: SimpleNamespace, *, tokens: int, boost: float, capacity: int) -> dict[str, float]:
     nodes = _skewed.rates(boost)
-    place = stats.binom.cdf(capacity - 1, total + side.rivals, nodes.false_positive)
+    place = stats.binom.cdf(capacity - 1, tokens + side.rivals, nodes.false_positive)
     return {"success": float(nodes.weight @ place)}
 
 
 claim.simulate(
     sample_skewed,
-    cases=[{"total": 8, "boost": 1.0, "capacity": 2}],
+    cases=[{"tokens": 8, "boost": 1.0, "capacity": 2}],
     law=law_skewed,
     trials=60_000,
     name="Monte Carlo, experts that attract unequally",

@@ -29,8 +29,8 @@ def rate(x: float, p: float) -> float:
 def side(shift: int) -> SimpleNamespace:
     """Success uses the count C - 1 - shift, failure C + shift."""
 
-    def bounds(total: int, capacity: int, q: float) -> tuple[float, float]:
-        m = total - 1
+    def bounds(tokens: int, capacity: int, q: float) -> tuple[float, float]:
+        m = tokens - 1
         few, many = capacity - 1 - shift, capacity + shift
         upper = float(np.exp(-m * rate(few / m, q))) if 0 <= few <= m * q else 1.0
         lower = 1 - float(np.exp(-m * rate(many / m, q))) if m * q <= many <= m else 0.0
@@ -55,7 +55,7 @@ claim = Claim(
 
 
 @claim.derivation("success and failure are Chernoff's events; at the extreme counts the bounds are equalities")
-def _(side: SimpleNamespace) -> Outcome:
+def success_failure_chernoff_s_events(side: SimpleNamespace) -> Outcome:
     m, q = sp.symbols("m q", positive=True)
     # k = 0 is success at C = 1 (+ shift): the bound (1-q)^m must cover P(X <= C-1) = P(X <= shift)
     none = (1 - q) ** m
@@ -72,30 +72,30 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("3000 settings against binomial tails; every capacity has a bound in force; the package agrees")
-def _(side: SimpleNamespace) -> Outcome:
+def settings_binomial_tails_capacity_has(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(17)
     for _ in range(3000):
-        total = int(10 ** rng.uniform(0.4, 3.5)) + 1
-        capacity, q = int(rng.integers(1, total)), float(rng.uniform(0.001, 0.999))
-        lower, upper = side.bounds(total, capacity, q)
-        exact = float(stats.binom.cdf(capacity - 1, total - 1, q))
+        tokens = int(10 ** rng.uniform(0.4, 3.5)) + 1
+        capacity, q = int(rng.integers(1, tokens)), float(rng.uniform(0.001, 0.999))
+        lower, upper = side.bounds(tokens, capacity, q)
+        exact = float(stats.binom.cdf(capacity - 1, tokens - 1, q))
         if not lower - 1e-12 <= exact <= upper + 1e-12:
-            return fails(f"s={total}, C={capacity}, q={q:.4f}: {exact:.6g} not in [{lower:.6g}, {upper:.6g}]")
-        ours = expert_choice.bounds(total, capacity, Rates(false_positive=q), kind="chernoff")
+            return fails(f"s={tokens}, C={capacity}, q={q:.4f}: {exact:.6g} not in [{lower:.6g}, {upper:.6g}]")
+        ours = expert_choice.bounds(tokens, capacity, Rates(false_positive=q), kind="chernoff")
         if max(abs(float(ours[0]) - lower), abs(float(ours[1]) - upper)) > 1e-9:
             return fails(
-                f"s={total}, C={capacity}, q={q:.4f}: the package says {float(ours[0]):.6g}, {float(ours[1]):.6g}"
+                f"s={tokens}, C={capacity}, q={q:.4f}: the package says {float(ours[0]):.6g}, {float(ours[1]):.6g}"
             )
     return holds("no violation")
 
 
-def sample(rng: np.random.Generator, trials: int, *, total: int, capacity: int, q: float) -> dict[str, int]:
-    return {"success": int(np.count_nonzero(rng.binomial(total - 1, q, trials) < capacity))}
+def sample(rng: np.random.Generator, trials: int, *, tokens: int, capacity: int, q: float) -> dict[str, int]:
+    return {"success": int(np.count_nonzero(rng.binomial(tokens - 1, q, trials) < capacity))}
 
 
 claim.simulate(
     sample,
-    cases=[{"total": 6, "capacity": 2, "q": 0.6}, {"total": 31, "capacity": 6, "q": 0.3}],
-    law=lambda side, *, total, capacity, q: {"success": side.bounds(total, capacity, q)[1]},
+    cases=[{"tokens": 6, "capacity": 2, "q": 0.6}, {"tokens": 31, "capacity": 6, "q": 0.3}],
+    law=lambda side, *, tokens, capacity, q: {"success": side.bounds(tokens, capacity, q)[1]},
     relation="at_most",
 )

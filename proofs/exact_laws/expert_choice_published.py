@@ -23,10 +23,10 @@ def side(up: str, down: str, *, averaged: bool = False) -> SimpleNamespace:
     """Lower bound claimed from C >= up (s-1) q_i, upper from C <= down (s-1) q_i; `averaged`: conditions on mean q only."""
     above, below = chernoff.side(up, down).above, chernoff.side(up, down).below
 
-    def bounds(total: float, capacity: float, q: np.ndarray) -> tuple[float, float]:
-        mean = (total - 1) * (np.full_like(q, q.mean()) if averaged else q)
+    def bounds(tokens: float, capacity: float, q: np.ndarray) -> tuple[float, float]:
+        mean = (tokens - 1) * (np.full_like(q, q.mean()) if averaged else q)
         lower = np.where(capacity >= above * mean, 1 - np.exp(-3 * capacity / 16), 0.0)
-        upper = np.where(capacity <= below * mean, np.exp(-(total - 1) * q / 8), 1.0)
+        upper = np.where(capacity <= below * mean, np.exp(-(tokens - 1) * q / 8), 1.0)
         return float(lower.mean()), float(upper.mean())
 
     return SimpleNamespace(up=up, down=down, bounds=bounds)
@@ -52,14 +52,14 @@ claim = Claim(
 
 
 @claim.certificate("Chernoff's exponents on the claimed ranges are at least 3/16 and 1/8")
-def _(side: SimpleNamespace) -> Outcome:
+def chernoff_s_exponents_claimed_ranges(side: SimpleNamespace) -> Outcome:
     # Failure is {X >= C} with C >= up μ; success {X <= C-1} is inside {X <= C} with C <= down μ, μ = (s-1) q.
     (check,) = (c for c in chernoff.claim.checks if c.kind == "certificate")
     return check.run(chernoff.side(side.up, side.down))
 
 
 @claim.counterexample("q = (0, 1/2), s = 101, C = 50")
-def _(side: SimpleNamespace) -> Outcome:
+def q_s_c(side: SimpleNamespace) -> Outcome:
     q = np.array([0.0, 0.5])
     exact = float(expert_choice.success(101, 50, Rates(false_positive=q)).mean())
     lower, upper = side.bounds(101, 50, q)
@@ -68,30 +68,30 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("random experts: the exact average between the bounds, 3000 settings")
-def _(side: SimpleNamespace) -> Outcome:
+def random_experts_exact_average_between(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(16)
     used = 0
     for _ in range(3000):
-        total = int(10 ** rng.uniform(0.5, 4))
-        capacity = int(rng.integers(1, total + 1))
-        q = np.minimum(capacity / total * 10 ** rng.uniform(-0.5, 0.5, rng.integers(1, 6)), 1.0)
-        lower, upper = side.bounds(total, capacity, q)
+        tokens = int(10 ** rng.uniform(0.5, 4))
+        capacity = int(rng.integers(1, tokens + 1))
+        q = np.minimum(capacity / tokens * 10 ** rng.uniform(-0.5, 0.5, rng.integers(1, 6)), 1.0)
+        lower, upper = side.bounds(tokens, capacity, q)
         used += (lower > 0) + (upper < 1)
-        exact = float(expert_choice.success(total, capacity, Rates(false_positive=q)).mean())
+        exact = float(expert_choice.success(tokens, capacity, Rates(false_positive=q)).mean())
         if not lower * (1 - 1e-12) <= exact <= upper * (1 + 1e-12):
             return fails(
-                f"s={total}, C={capacity}, q={np.round(q, 4).tolist()}: {exact:.5f} not in [{lower:.5f}, {upper:.5f}]"
+                f"s={tokens}, C={capacity}, q={np.round(q, 4).tolist()}: {exact:.5f} not in [{lower:.5f}, {upper:.5f}]"
             )
     return holds(f"no violation; {used} of the bounds were not trivial")
 
 
-def sample(rng: np.random.Generator, trials: int, *, total: int, capacity: int, q: float) -> dict[str, int]:
-    return {"failure": int(np.count_nonzero(rng.binomial(total - 1, q, trials) >= capacity))}
+def sample(rng: np.random.Generator, trials: int, *, tokens: int, capacity: int, q: float) -> dict[str, int]:
+    return {"failure": int(np.count_nonzero(rng.binomial(tokens - 1, q, trials) >= capacity))}
 
 
 claim.simulate(
     sample,
-    cases=[{"total": 401, "capacity": 60, "q": 0.1}, {"total": 41, "capacity": 8, "q": 0.1}],
-    law=lambda side, *, total, capacity, q: {"failure": 1 - side.bounds(total, capacity, np.array([q]))[0]},
+    cases=[{"tokens": 401, "capacity": 60, "q": 0.1}, {"tokens": 41, "capacity": 8, "q": 0.1}],
+    law=lambda side, *, tokens, capacity, q: {"failure": 1 - side.bounds(tokens, capacity, np.array([q]))[0]},
     relation="at_most",
 )

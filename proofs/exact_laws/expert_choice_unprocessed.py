@@ -63,7 +63,8 @@ claim = Claim(
         r"$1\leq C\leq s$",
         r"last part: isotropic tokens, orthonormal gates",
     ),
-    source="new (N3)",
+    source="new",
+    tag="N3",
     kind="asymptotic",
     expected=Verdict.PROVED,
     truth=side("1", True),
@@ -75,7 +76,7 @@ claim = Claim(
 
 
 @claim.derivation("the C-th least of s-1 uniforms: its law, and mean c and variance c(1-c)/(s+1)")
-def _(side: SimpleNamespace) -> Outcome:
+def c_th_least_s_uniforms(side: SimpleNamespace) -> Outcome:
     def mass(m: sp.Expr, j: sp.Expr) -> sp.Expr:
         return sp.binomial(m, j) * u**j * (1 - u) ** (m - j)
 
@@ -108,21 +109,21 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("refused tokens below the threshold in exact rationals, all C < s <= 14")
-def _(side: SimpleNamespace) -> Outcome:
+def refused_tokens_below_threshold_exact(side: SimpleNamespace) -> Outcome:
     factor, widest = Fraction(str(side.factor)), 0.0
-    for total in range(2, 15):
-        for capacity in range(1, total):
-            share, m = Fraction(capacity, total), total - 1
+    for tokens in range(2, 15):
+        for capacity in range(1, tokens):
+            share, m = Fraction(capacity, tokens), tokens - 1
             # powers of u of each binomial mass, integrated over [0, c]
             misranked = sum(
                 comb(m, j) * comb(m - j, i) * (-1) ** i * share ** (j + i + 1) / (j + i + 1)
                 for j in range(capacity, m + 1)
                 for i in range(m - j + 1)
             )
-            square = share * (1 - share) / (total + 1)
+            square = share * (1 - share) / (tokens + 1)
             widest = max(widest, float(4 * misranked**2 / square) ** 0.5)
             if 4 * misranked**2 > factor**2 * square:
-                return fails(f"s={total}, C={capacity}: {float(misranked):.6f} are refused, more than claimed")
+                return fails(f"s={tokens}, C={capacity}: {float(misranked):.6f} are refused, more than claimed")
     return holds(f"91 settings below the bound, the widest at {widest:.4f} of it")
 
 
@@ -148,7 +149,7 @@ def none_above(a: float, dim: int, experts: int) -> float:
 
 
 @claim.reference("the limit for isotropic tokens: nested integrals, disjoint caps, and the floor 2^-n")
-def _(side: SimpleNamespace) -> Outcome:
+def limit_isotropic_tokens_nested_integrals(side: SimpleNamespace) -> Outcome:
     worst = 0.0
     for experts, dim, share in ((8, 64, 1 / 8), (8, 64, 1 / 4), (4, 32, 1 / 4), (3, 40, 0.1)):
         ours = side.limit(share, experts, dim)
@@ -171,30 +172,30 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, total: int, experts: int, dim: int, capacity: int
+    rng: np.random.Generator, trials: int, *, tokens: int, experts: int, dim: int, capacity: int
 ) -> dict[str, int]:
     """Isotropic tokens through the router: does any expert take the first token?"""
-    taken, step = 0, max(1, 4_000_000 // (total * experts))
+    taken, step = 0, max(1, 4_000_000 // (tokens * experts))
     for start in range(0, trials, step):
-        scores = samplers.isotropic_affinity(rng, min(step, trials - start), total, dim, experts)
+        scores = samplers.isotropic_affinity(rng, min(step, trials - start), tokens, dim, experts)
         routed = expert_choice.route(scores, capacity)
         assert routed.sample is not None
         taken += np.unique(routed.sample[routed.token == 0]).size
     return {"unprocessed": trials - taken, "processed": taken}
 
 
-def law(side: SimpleNamespace, *, total: int, experts: int, dim: int, capacity: int) -> dict[str, float]:
-    share = capacity / total
+def law(side: SimpleNamespace, *, tokens: int, experts: int, dim: int, capacity: int) -> dict[str, float]:
+    share = capacity / tokens
     limit = side.limit(share, experts, dim)
-    error = experts / 2 * float(side.factor) * (share * (1 - share) / (total + 1)) ** 0.5
+    error = experts / 2 * float(side.factor) * (share * (1 - share) / (tokens + 1)) ** 0.5
     return {"unprocessed": limit - error, "processed": 1 - limit - error}
 
 
 claim.simulate(
     sample,
     cases=[
-        {"total": 128, "experts": 2, "dim": 2, "capacity": 32},
-        {"total": 64, "experts": 4, "dim": 8, "capacity": 16},
+        {"tokens": 128, "experts": 2, "dim": 2, "capacity": 32},
+        {"tokens": 64, "experts": 4, "dim": 8, "capacity": 16},
     ],
     law=law,
     relation="at_least",

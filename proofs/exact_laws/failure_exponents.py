@@ -33,14 +33,14 @@ r = sp.symbols("r", positive=True)
 def side(shift: int) -> SimpleNamespace:
     """The exponents are claimed at (C + shift)/(s-1)."""
 
-    def logs(total, capacity, rate, rule: str):
+    def logs(tokens, capacity, rate, rule: str):
         """Natural logarithms of the lower and upper bound of the failure given a hit."""
-        m, count = total - 1, capacity + shift
+        m, count = tokens - 1, capacity + shift
         # m KL(count/m ‖ rate), written out: the package's version is not used here
         decay = xlogy(count, count / (m * rate)) + xlogy(m - count, (m - count) / (m * (1 - rate)))
         if rule == "TCR":
-            return -decay - np.log(total * (capacity + 1.0)), -decay + np.log1p(-capacity / total)
-        return -decay - np.log(total), -decay
+            return -decay - np.log(tokens * (capacity + 1.0)), -decay + np.log1p(-capacity / tokens)
+        return -decay - np.log(tokens), -decay
 
     return SimpleNamespace(shift=shift, logs=logs)
 
@@ -54,7 +54,8 @@ claim = Claim(
         r"$1\leq C\leq s-1$, $0<r<1$; the upper bounds for $C\geq r(s-1)$, the lower ones always",
         r"one fixed affinity (percentile $\rho=h/\pi$); failure given a hit for TCR and RES",
     ),
-    source="new (N13)",
+    source="new",
+    tag="N13",
     kind="asymptotic",
     expected=Verdict.PROVED,
     truth=side(0),
@@ -67,7 +68,7 @@ claim = Claim(
 @claim.derivation(
     "one term of the tail is e^{-M KL} times a mass at the mode; the token-choice factor between its ends"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def one_term_tail_e_m(side: SimpleNamespace) -> Outcome:
     k = C + side.shift
     kl = k * sp.log(k / (M * r)) + (M - k) * sp.log((M - k) / (M * (1 - r)))
     # ln b(M,C;r) + M KL is free of r: its value is ln b(M,C;x) with x = C/M
@@ -87,7 +88,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("C is the mode of Bin(M, C/M): ratios of neighbouring masses on both sides of it, for all integers")
-def _(side: SimpleNamespace) -> Outcome:
+def c_mode_bin_m_c(side: SimpleNamespace) -> Outcome:
     # b(k+1)/b(k) = (M-k)x/((k+1)(1-x)) with x = (C+shift)/M; <= 1 from k = C on, >= 1 up to k = C-1. With M = C + e:
     e, step = sp.symbols("e step", nonnegative=True)
 
@@ -110,30 +111,30 @@ def _(side: SimpleNamespace) -> Outcome:
 @claim.reference(
     "exact failures of the package at 4000 settings, s up to 10^6, inside the bounds; exponents at s = 10^8"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def exact_failures_package_settings_s(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(41)
-    total = (10 ** rng.uniform(0.4, 6, 4000)).astype(np.int64) + 1
+    tokens = (10 ** rng.uniform(0.4, 6, 4000)).astype(np.int64) + 1
     experts = rng.integers(2, 40, 4000)
-    capacity = np.clip(total / experts * 10 ** rng.uniform(-0.5, 1, 4000), 1, total - 1).astype(np.int64)
-    fits = capacity + side.shift <= total - 1
-    total, experts, capacity = total[fits], experts[fits], capacity[fits]
-    rate = rng.uniform(0.01, 1, len(total)) / experts
+    capacity = np.clip(tokens / experts * 10 ** rng.uniform(-0.5, 1, 4000), 1, tokens - 1).astype(np.int64)
+    fits = capacity + side.shift <= tokens - 1
+    tokens, experts, capacity = tokens[fits], experts[fits], capacity[fits]
+    rate = rng.uniform(0.01, 1, len(tokens)) / experts
     exact = {
-        "TCR": (1 / experts, token_choice.log_failure(total, capacity, Rates(experts=experts))),
-        "RES": (rate, resonance.log_failure(total, capacity, Rates(hit=1.0, candidate_tail=rate))),
+        "TCR": (1 / experts, token_choice.log_failure(tokens, capacity, Rates(experts=experts))),
+        "RES": (rate, resonance.log_failure(tokens, capacity, Rates(hit=1.0, candidate_tail=rate))),
         "ECR": (
             rate * 0.95 * experts,
-            expert_choice.log_failure(total, capacity, Rates(false_positive=rate * 0.95 * experts)),
+            expert_choice.log_failure(tokens, capacity, Rates(false_positive=rate * 0.95 * experts)),
         ),
     }
     for rule, (each, value) in exact.items():
-        low, high = side.logs(total, capacity, each, rule)
+        low, high = side.logs(tokens, capacity, each, rule)
         slack = 1e-9 * (1 + abs(value))
-        wrong = (value < low - slack) | ((capacity >= each * (total - 1)) & (value > high + slack))
+        wrong = (value < low - slack) | ((capacity >= each * (tokens - 1)) & (value > high + slack))
         if wrong.any():
             k = int(np.argmax(wrong))
             return fails(
-                f"{rule} s={total[k]}, C={capacity[k]}, rate {each[k]:.4f}: {value[k]:.6g} not in [{low[k]:.6g}, {high[k]:.6g}]"
+                f"{rule} s={tokens[k]}, C={capacity[k]}, rate {each[k]:.4f}: {value[k]:.6g} not in [{low[k]:.6g}, {high[k]:.6g}]"
             )
     s, n, rho, q, c = 10**8, 8, 0.4, 0.15, 0.2
     values = {
@@ -149,11 +150,11 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, total: int, experts: int, capacity: int, affinity: float
+    rng: np.random.Generator, trials: int, *, tokens: int, experts: int, capacity: int, affinity: float
 ) -> dict[str, int]:
     """Uniform affinities through the three routers; the discriminative token hits expert 0 with a fixed affinity."""
-    scores = rng.random((trials, total, experts))
-    position = rng.integers(total, size=trials)
+    scores = rng.random((trials, tokens, experts))
+    position = rng.integers(tokens, size=trials)
     scores[np.arange(trials), position] = 0.0
     scores[np.arange(trials), position, 0] = affinity
     rules = {"TCR": token_choice, "RES": resonance, "ECR": expert_choice}
@@ -164,15 +165,15 @@ def sample(
     return lost
 
 
-def law(side: SimpleNamespace, *, total: int, experts: int, capacity: int, affinity: float) -> dict[str, float]:
+def law(side: SimpleNamespace, *, tokens: int, experts: int, capacity: int, affinity: float) -> dict[str, float]:
     # of a uniform token: q = 1 - a, candidate above a = (1 - a^n)/n, candidate = 1/n
     rates = {"TCR": 1 / experts, "RES": (1 - affinity**experts) / experts, "ECR": 1 - affinity}
-    return {name: float(np.exp(side.logs(total, capacity, rate, name)[1])) for name, rate in rates.items()}
+    return {name: float(np.exp(side.logs(tokens, capacity, rate, name)[1])) for name, rate in rates.items()}
 
 
 claim.simulate(
     sample,
-    cases=[{"total": 5, "experts": 5, "capacity": 2, "affinity": 0.8}],
+    cases=[{"tokens": 5, "experts": 5, "capacity": 2, "affinity": 0.8}],
     law=law,
     relation="at_most",
     trials=100_000,

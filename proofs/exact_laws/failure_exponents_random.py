@@ -51,7 +51,8 @@ claim = Claim(
         r"background tokens independent of each other and of $o$; no ties",
         r"$P(h(\delta_o)=c|hit)=0$ in the second part; planted: any $\theta\geq 0$, orthonormal gates",
     ),
-    source="new (N13)",
+    source="new",
+    tag="N13",
     kind="asymptotic",
     expected=Verdict.PROVED,
     truth=side(lambda tails, weights: max(tails)),
@@ -62,7 +63,7 @@ claim = Claim(
 
 
 @claim.derivation("two tails: the exponent of the mixture; KL falls below c")
-def _(side: SimpleNamespace) -> Outcome:
+def two_tails_exponent_mixture_kl(side: SimpleNamespace) -> Outcome:
     # tails h + gap with weight w, and h: w e^{-s KL(c‖h+gap)} <= failure (up to the factor 1/s) <= e^{-s KL(c‖h+gap)}
     excess = kl(c, side.decides((h + gap, h), (w, 1 - w))) - kl(c, h + gap)
     point = {c: sp.Rational(1, 2), h: sp.Rational(1, 8), gap: sp.Rational(1, 8), w: sp.Rational(1, 3)}
@@ -74,27 +75,27 @@ def _(side: SimpleNamespace) -> Outcome:
     )
 
 
-def lost(total: int, capacity: int, chance: Fraction) -> Fraction:
+def lost(tokens: int, capacity: int, chance: Fraction) -> Fraction:
     """f(h), exactly."""
-    m = total - 1
+    m = tokens - 1
     return sum((comb(m, j) * chance**j * (1 - chance) ** (m - j) for j in range(capacity, m + 1)), Fraction(0))
 
 
 @claim.reference("random laws in exact rationals: failure between the weight of the worst affinity and 1, times f(h*)")
-def _(side: SimpleNamespace) -> Outcome:
+def random_laws_exact_rationals_failure(side: SimpleNamespace) -> Outcome:
     rng, least = np.random.default_rng(71), 1.0
     for _ in range(60):
-        total, size = int(rng.integers(3, 40)), int(rng.integers(2, 5))
+        tokens, size = int(rng.integers(3, 40)), int(rng.integers(2, 5))
         tails = [Fraction(int(v), 64) for v in rng.integers(1, 32, size)]
         weights = [Fraction(int(v), 40) for v in rng.multinomial(40 - size, np.full(size, 1 / size)) + 1]
-        capacity = int(rng.integers(max(1, total // 2), total))
-        failure = sum(v * lost(total, capacity, t) for t, v in zip(tails, weights))
+        capacity = int(rng.integers(max(1, tokens // 2), tokens))
+        failure = sum(v * lost(tokens, capacity, t) for t, v in zip(tails, weights))
         worst = side.decides(tails, weights)
         weight = sum(v for t, v in zip(tails, weights) if t >= worst)
-        at = lost(total, capacity, worst)
+        at = lost(tokens, capacity, worst)
         if not weight * at <= failure <= at:
             return fails(
-                f"s={total}, C={capacity}, h={[str(t) for t in tails]}: failure {float(failure):.3g}, f {float(at):.3g}"
+                f"s={tokens}, C={capacity}, h={[str(t) for t in tails]}: failure {float(failure):.3g}, f {float(at):.3g}"
             )
         least = min(least, float(failure / at))
     return holds(f"60 laws inside; failure down to {least:.3f} of f(h*)")
@@ -103,7 +104,7 @@ def _(side: SimpleNamespace) -> Outcome:
 @claim.reference(
     "planted tokens, d = 64, n = 8: exponents of the package up to s = 10^7, at two signals; expert choice"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def planted_tokens_d_n_exponents(side: SimpleNamespace) -> Outcome:
     limit = 0.2 * np.log(0.2 * 8) + 0.8 * np.log(0.8 / 0.875)  # KL(.2‖1/8)
     lines = []
     for signal in (0.5, 2.5):
@@ -114,15 +115,15 @@ def _(side: SimpleNamespace) -> Outcome:
         if abs(claimed - limit) > 1e-9:
             return fails(f"θ={signal}: exponent KL(.2‖{decided:.5f}) = {claimed:.6f}, not {limit:.6f}")
         before = np.inf
-        for total in (10**4, 10**5, 10**6, 10**7):
-            capacity = total // 5
+        for tokens in (10**4, 10**5, 10**6, 10**7):
+            capacity = tokens // 5
             joint = {"candidate_tail": law.candidate_tail, "weight": given}
-            exponent = -float(resonance.log_failure(total, capacity, Rates(hit=1.0, **joint))) / total
-            other = -float(token_choice.log_failure(total, capacity, Rates(experts=8))) / total
+            exponent = -float(resonance.log_failure(tokens, capacity, Rates(hit=1.0, **joint))) / tokens
+            other = -float(token_choice.log_failure(tokens, capacity, Rates(experts=8))) / tokens
             # both are above the limit, by the weight of the bad affinities and powers of s: at most 60 nats
-            if not 0 < other - limit < exponent - limit < min(before, 60 / total):
+            if not 0 < other - limit < exponent - limit < min(before, 60 / tokens):
                 return fails(
-                    f"θ={signal}, s={total}: exponents {exponent:.8f} and {other:.8f}, the limit is {limit:.8f}"
+                    f"θ={signal}, s={tokens}: exponents {exponent:.8f} and {other:.8f}, the limit is {limit:.8f}"
                 )
             before = exponent - limit
         stays = 1 - float(signals.affinity_tail(caps.cap_quantile(0.2, 64), signal, 64))
@@ -134,11 +135,11 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, total: int, capacity: int, affinities: list[float], weights: list[float]
+    rng: np.random.Generator, trials: int, *, tokens: int, capacity: int, affinities: list[float], weights: list[float]
 ) -> dict[str, int]:
     """Two experts, uniform affinities; the discriminative token hits with one of two affinities."""
-    scores = rng.random((trials, total, 2))
-    position, at = rng.integers(total, size=trials), np.arange(trials)
+    scores = rng.random((trials, tokens, 2))
+    position, at = rng.integers(tokens, size=trials), np.arange(trials)
     scores[at, position] = 0.0
     scores[at, position, 0] = rng.choice(affinities, trials, p=weights)
     kept = resonance.route(scores, capacity).contains(position, np.zeros_like(position))
@@ -146,18 +147,18 @@ def sample(
 
 
 def law(
-    side: SimpleNamespace, *, total: int, capacity: int, affinities: list[float], weights: list[float]
+    side: SimpleNamespace, *, tokens: int, capacity: int, affinities: list[float], weights: list[float]
 ) -> dict[str, float]:
     """At most f(h*), e^{-M KL(C/M‖h*)} by Chernoff."""
     worst = float(side.decides([(1 - a * a) / 2 for a in affinities], weights))
-    x, m = capacity / (total - 1), total - 1
+    x, m = capacity / (tokens - 1), tokens - 1
     decay = x * np.log(x / worst) + (1 - x) * np.log((1 - x) / (1 - worst))
     return {"failure": float(np.exp(-m * decay)) if x > worst else 1.0}
 
 
 claim.simulate(
     sample,
-    cases=[{"total": 20, "capacity": 14, "affinities": [0.2, 0.9], "weights": [0.25, 0.75]}],
+    cases=[{"tokens": 20, "capacity": 14, "affinities": [0.2, 0.9], "weights": [0.25, 0.75]}],
     law=law,
     relation="at_most",
     trials=60_000,

@@ -28,13 +28,13 @@ n, top, pi = sp.symbols("n l pi", positive=True)
 def side(pair: sp.Expr, below: int) -> SimpleNamespace:
     """`pair`: P(a token chooses both of two experts); the kept formula sums P(Bin(s-1,π) <= C - `below`)."""
 
-    def kept(total: int, share: Fraction, capacity: int) -> Fraction:
+    def kept(tokens: int, share: Fraction, capacity: int) -> Fraction:
         def mass(m: int, j: int) -> Fraction:
             return comb(m, j) * share**j * (1 - share) ** (m - j) if 0 <= j <= m else Fraction(0)
 
-        fewer = sum((mass(total - 1, j) for j in range(capacity - below + 1)), Fraction(0))
-        full = 1 - sum((mass(total, j) for j in range(capacity)), Fraction(0))
-        return total * share * fewer + capacity * full
+        fewer = sum((mass(tokens - 1, j) for j in range(capacity - below + 1)), Fraction(0))
+        full = 1 - sum((mass(tokens, j) for j in range(capacity)), Fraction(0))
+        return tokens * share * fewer + capacity * full
 
     return SimpleNamespace(pair=pair, below=below, kept=kept)
 
@@ -45,7 +45,8 @@ claim = Claim(
     r"$E\min(N_i,C)=s\pi P(\mathrm{Bin}(s-1,\pi)\leq C-2)+CP(\mathrm{Bin}(s,\pi)\geq C)$; "
     r"$\mathrm{Var}N_i=s\pi(1-\pi)$; $\mathrm{Cov}(N_i,N_j)=s\{\frac{l(l-1)}{n(n-1)}-\pi^2\}$",
     hypotheses=(r"independent tokens, exchangeable gates, Top-$l$, $\pi=l/n$",),
-    source="new (N3)",
+    source="new",
+    tag="N3",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(top * (top - 1) / (n * (n - 1)), 2),
@@ -55,7 +56,7 @@ claim = Claim(
 
 
 @claim.derivation("kept tokens by recurrence in C: the closed form grows by P(N_i >= C+1)")
-def _(side: SimpleNamespace) -> Outcome:
+def kept_tokens_recurrence_c_closed(side: SimpleNamespace) -> Outcome:
     # E min(N,C+1) - E min(N,C) = P(N >= C+1) = 1 - F - b(s,C) with F = P(N <= C-1), and both sides are 0 at C = 0.
     # K(C) = sπ P(Bin(s-1,π) <= C-below) + C (1 - F): its first part grows by sπ b(s-1, C+1-below).
     f = sp.Symbol("F", positive=True)
@@ -64,7 +65,7 @@ def _(side: SimpleNamespace) -> Outcome:
         return sp.binomial(m, j) * pi**j * (1 - pi) ** (m - j)
 
     growth = s * pi * mass(s - 1, k + 1 - side.below) + (k + 1) * (1 - f - mass(s, k)) - k * (1 - f)
-    start = sum(side.kept(total, Fraction(2, 7), 0) for total in (1, 2, 5))
+    start = sum(side.kept(tokens, Fraction(2, 7), 0) for tokens in (1, 2, 5))
     return every(
         [
             identity(
@@ -79,7 +80,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.derivation("covariance: independent tokens, pair probability, and the loads' constant sum")
-def _(side: SimpleNamespace) -> Outcome:
+def covariance_independent_tokens_pair_probability(side: SimpleNamespace) -> Outcome:
     share = top / n
     # Loads are sums over s independent tokens, so Var and Cov are s times one token's: P(i) - P(i)², P(i,j) - P(i)P(j).
     # The sets of l experts that hold both i and j are C(n-2,l-2) of C(n,l).
@@ -94,25 +95,25 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("all choices of Top-l sets enumerated; kept sums in exact rationals; both rules on the real router")
-def _(side: SimpleNamespace) -> Outcome:
+def choices_top_l_sets_enumerated(side: SimpleNamespace) -> Outcome:
     for experts in range(2, 8):
         for chosen in range(1, experts + 1):
             both = Fraction(comb(experts - 2, chosen - 2) if chosen >= 2 else 0, comb(experts, chosen))
             claimed = Fraction(str(side.pair.subs({n: experts, top: chosen})))
             if both != claimed:
                 return fails(f"n={experts}, l={chosen}: pair probability {both}, not {claimed}")
-    for total in (1, 2, 5, 9):
+    for tokens in (1, 2, 5, 9):
         for share in (Fraction(1, 3), Fraction(2, 7)):
-            for capacity in range(1, total + 1):
-                pmf = [comb(total, j) * share**j * (1 - share) ** (total - j) for j in range(total + 1)]
+            for capacity in range(1, tokens + 1):
+                pmf = [comb(tokens, j) * share**j * (1 - share) ** (tokens - j) for j in range(tokens + 1)]
                 direct = sum(min(j, capacity) * v for j, v in enumerate(pmf))
-                if direct != side.kept(total, share, capacity):
+                if direct != side.kept(tokens, share, capacity):
                     return fails(
-                        f"s={total}, π={share}, C={capacity}: {direct}, not {side.kept(total, share, capacity)}"
+                        f"s={tokens}, π={share}, C={capacity}: {direct}, not {side.kept(tokens, share, capacity)}"
                     )
                 ours = float(
                     token_choice.kept(
-                        total, capacity, Rates(experts=7 if share.denominator == 7 else 3, top=share.numerator)
+                        tokens, capacity, Rates(experts=7 if share.denominator == 7 else 3, top=share.numerator)
                     )
                 )
                 if abs(ours / float(direct) - 1) > 1e-13:
@@ -125,13 +126,13 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, total: int, experts: int, top: int, capacity: int
+    rng: np.random.Generator, trials: int, *, tokens: int, experts: int, top: int, capacity: int
 ) -> dict[str, int]:
     """Isotropic tokens through the router: is a random slot of expert 0 filled, does token 0 choose experts 0 and 1?"""
     filled = both = 0
     for start in range(0, trials, 20_000):
         count = min(20_000, trials - start)
-        scores = samplers.isotropic_affinity(rng, count, total, experts, experts)
+        scores = samplers.isotropic_affinity(rng, count, tokens, experts, experts)
         routed = resonance.route(scores, capacity, top=top)
         filled += int(np.count_nonzero(routed.kept[:, 0] > rng.integers(capacity, size=count)))
         everything = token_choice.route(scores[:, :1], 1, top=top)
@@ -139,10 +140,10 @@ def sample(
     return {"slot filled": filled, "both experts": both}
 
 
-def law(side: SimpleNamespace, *, total: int, experts: int, top: int, capacity: int) -> dict[str, float]:
-    kept = side.kept(total, Fraction(top, experts), capacity)
+def law(side: SimpleNamespace, *, tokens: int, experts: int, top: int, capacity: int) -> dict[str, float]:
+    kept = side.kept(tokens, Fraction(top, experts), capacity)
     pair = side.pair.subs({n: experts, sp.Symbol("l", positive=True): top})
     return {"slot filled": float(kept) / capacity, "both experts": float(pair)}
 
 
-claim.simulate(sample, cases=[{"total": 12, "experts": 4, "top": 2, "capacity": 9}], law=law, trials=60_000)
+claim.simulate(sample, cases=[{"tokens": 12, "experts": 4, "top": 2, "capacity": 9}], law=law, trials=60_000)

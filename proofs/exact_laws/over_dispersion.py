@@ -27,14 +27,14 @@ t, s, C = sp.symbols("theta s C", positive=True)
 psi, tail, density = sp.Function("Psi")(t), sp.Function("F")(t), sp.Function("f")(t)
 
 
-def excess(total: int, capacity: int, load: float) -> float:
+def excess(tokens: int, capacity: int, load: float) -> float:
     """D(θ), from SciPy's beta law: ∫_0^θ F = θF(θ) + ∫_0^θ x f(x) dx."""
-    f = stats.beta.pdf(load, capacity, total - capacity)
-    return 2 * capacity / total * special.betainc(capacity + 1, total - capacity, load) - load**2 * f
+    f = stats.beta.pdf(load, capacity, tokens - capacity)
+    return 2 * capacity / tokens * special.betainc(capacity + 1, tokens - capacity, load) - load**2 * f
 
 
-def crossing(total: int, capacity: int) -> float:
-    return float(optimize.brentq(lambda x: excess(total, capacity, x), (capacity - 1) / (total - 2), 1.0))
+def crossing(tokens: int, capacity: int) -> float:
+    return float(optimize.brentq(lambda x: excess(tokens, capacity, x), (capacity - 1) / (tokens - 2), 1.0))
 
 
 claim = Claim(
@@ -47,7 +47,8 @@ claim = Claim(
     hypotheses=(
         "token choice; tokens independent given the sample's load, the discriminative token independent of it",
     ),
-    source="new (N11); corrects its rule of thumb, the mean load",
+    source="new; corrects its rule of thumb, the mean load",
+    tag="N11",
     kind="equality",
     expected=Verdict.PROVED,
     studies=("planted_phases", "language_model"),
@@ -59,7 +60,7 @@ claim = Claim(
 
 
 @claim.derivation("θ³K'' = D, D' = -θ²f', f' changes sign once, and D at the ends")
-def _(side: SimpleNamespace) -> Outcome:
+def k_d_d_f_f(side: SimpleNamespace) -> Outcome:
     def with_laws(e: sp.Expr) -> sp.Expr:
         """∫F and F by their derivatives: (∫F)' = F, F' = -f."""
         for _ in range(3):
@@ -92,19 +93,19 @@ def _(side: SimpleNamespace) -> Outcome:
 @claim.reference(
     "the package's beta-binomial law on both sides of the turn; .849603 and .600410 at s = 128, n = 8, κ = 1/17"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def package_s_beta_binomial_law(side: SimpleNamespace) -> Outcome:
     checked = 0
-    for total in (8, 40, 128, 600):
-        for capacity in sorted({2, 3, max(2, total // 8), total // 2, 3 * total // 4}):
-            turn = side.crossing(total, capacity)
+    for tokens in (8, 40, 128, 600):
+        for capacity in sorted({2, 3, max(2, tokens // 8), tokens // 2, 3 * tokens // 4}):
+            turn = side.crossing(tokens, capacity)
             for load, sign in ((turn * 0.97, -1), (turn + 0.03 * (1 - turn), 1)):
-                plain = token_choice.success(total, capacity, Rates(experts=8, load=load))
+                plain = token_choice.success(tokens, capacity, Rates(experts=8, load=load))
                 mixed = token_choice.success(
-                    total, capacity, Rates(experts=8, load=load, counts=dependence.BetaBinomial(1e-5))
+                    tokens, capacity, Rates(experts=8, load=load, counts=dependence.BetaBinomial(1e-5))
                 )
                 # where success is 1 to rounding the sign cannot be seen
                 if abs(mixed - plain) > 1e-13 and np.sign(mixed - plain) != sign:
-                    return fails(f"s={total}, C={capacity}, π={load:.5f}: success changes by {mixed - plain:.1e}")
+                    return fails(f"s={tokens}, C={capacity}, π={load:.5f}: success changes by {mixed - plain:.1e}")
                 checked += bool(abs(mixed - plain) > 1e-13)
     for capacity, over, alone in ((16, 0.849603, 0.907199), (8, 0.600410, 0.499344)):
         dispersed = token_choice.success(128, capacity, Rates(experts=8, counts=dependence.BetaBinomial(1 / 17)))

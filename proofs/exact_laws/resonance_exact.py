@@ -44,7 +44,8 @@ claim = Claim(
         r"background tokens independent of each other and of $o$; no ties",
         r"$h_i(a)$: probability that a background token is a candidate of $i$ with affinity at least $a$",
     ),
-    source="ETR Definition 2 for the rule of ETR eq. 5-6 (arXiv 2406.00023); new (N4): no theorem for it is published",
+    source="ETR Definition 2 for the rule of ETR eq. 5-6 (arXiv 2406.00023); new: no theorem for it is published",
+    tag="N4",
     kind="equality",
     expected=Verdict.PROVED,
     studies=_skewed.STUDIES,
@@ -54,8 +55,8 @@ claim = Claim(
 )
 
 
-@claim.derivation("total probability over affinity and over every outcome of two background tokens")
-def _(side: SimpleNamespace) -> Outcome:
+@claim.derivation("tokens probability over affinity and over every outcome of two background tokens")
+def total_probability_affinity_outcome_two(side: SimpleNamespace) -> Outcome:
     # Two affinities with weights v, 1-v; background tokens of three kinds: better candidate (h), worse candidate
     # (π - h), no candidate (1 - π). Enumerate all kinds of the s-1 = 2 others, then sum where the token is kept.
     v, pi, *rest = sp.symbols("v pi h1 h2 p1 p2", positive=True)
@@ -79,32 +80,32 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the package on random joint laws, against exact rationals")
-def _(side: SimpleNamespace) -> Outcome:
+def package_random_joint_laws_exact(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(18)
     worst = 0.0
     for _ in range(60):
-        total, size = int(rng.integers(2, 30)), int(rng.integers(2, 5))
-        capacity = int(rng.integers(1, total))
+        tokens, size = int(rng.integers(2, 30)), int(rng.integers(2, 5))
+        capacity = int(rng.integers(1, tokens))
         weight = [Fraction(int(v), 64) for v in rng.multinomial(64, np.full(size, 1 / size))]
         hit = [Fraction(int(v), 32) for v in rng.integers(0, 33, size)]
         tail = [Fraction(int(v), 256) for v in rng.integers(1, 128, size)]
         place = [
-            sum((comb(total - 1, j) * h**j * (1 - h) ** (total - 1 - j) for j in range(capacity)), Fraction(0))
+            sum((comb(tokens - 1, j) * h**j * (1 - h) ** (tokens - 1 - j) for j in range(capacity)), Fraction(0))
             for h in tail
         ]
         exact = float(side.average(weight, hit, place))
         numbers = [np.array([float(v) for v in values]) for values in (hit, tail, weight)]
         ours = float(
-            resonance.success(total, capacity, Rates(hit=numbers[0], candidate_tail=numbers[1], weight=numbers[2]))
+            resonance.success(tokens, capacity, Rates(hit=numbers[0], candidate_tail=numbers[1], weight=numbers[2]))
         )
         worst = max(worst, abs(ours - exact) / max(exact, 1e-300))
         if worst > 1e-12:
-            return fails(f"s={total}, C={capacity}: package {ours:.10g}, formula {exact:.10g}")
+            return fails(f"s={tokens}, C={capacity}: package {ours:.10g}, formula {exact:.10g}")
     return holds(f"60 laws agree to {worst:.0e}")
 
 
 @claim.reference("the planted example: .758, and not .673")
-def _(side: SimpleNamespace) -> Outcome:
+def planted_example_not(side: SimpleNamespace) -> Outcome:
     law = Rates.planted(2.5, 64, 8)
     place = stats.binom.cdf(11, 255, law.candidate_tail)
     value = float(side.average(law.weight, law.hit, place))
@@ -116,7 +117,7 @@ def sample(
     rng: np.random.Generator,
     trials: int,
     *,
-    total: int,
+    tokens: int,
     dim: int,
     experts: int,
     signal: float,
@@ -125,9 +126,9 @@ def sample(
     top: int = 1,
 ) -> dict[str, int]:
     """Planted tokens through the real router; `vectors`: through the extractor, else by the reduced sampler."""
-    done, step = 0, max(1, 2_000_000 // (total * (dim if vectors else experts)))
+    done, step = 0, max(1, 2_000_000 // (tokens * (dim if vectors else experts)))
     for start in range(0, trials, step):
-        size = (min(step, trials - start), total, dim, experts, signal)
+        size = (min(step, trials - start), tokens, dim, experts, signal)
         drawn = samplers.planted(rng, *size) if vectors else samplers.planted_affinity(rng, *size)
         scores = affinity(drawn.values, experts) if vectors else drawn.values
         done += int(np.count_nonzero(resonance.route(scores, capacity, top=top).contains(drawn.position, drawn.expert)))
@@ -137,7 +138,7 @@ def sample(
 def law(
     side: SimpleNamespace,
     *,
-    total: int,
+    tokens: int,
     dim: int,
     experts: int,
     signal: float,
@@ -146,36 +147,36 @@ def law(
     top: int = 1,
 ) -> dict[str, float]:
     nodes = Rates.planted(signal, dim, experts, top=top)
-    place = stats.binom.cdf(capacity - 1, total - 1, nodes.candidate_tail)
+    place = stats.binom.cdf(capacity - 1, tokens - 1, nodes.candidate_tail)
     return {"success": float(side.average(nodes.weight, nodes.hit, place))}
 
 
 claim.simulate(
     sample,
     cases=[
-        {"total": 64, "dim": 64, "experts": 8, "signal": 1.5, "capacity": 3, "vectors": False},
-        {"total": 32, "dim": 16, "experts": 4, "signal": 1.0, "capacity": 4, "vectors": True},
-        {"total": 32, "dim": 16, "experts": 8, "signal": 1.0, "capacity": 3, "vectors": False, "top": 2},
+        {"tokens": 64, "dim": 64, "experts": 8, "signal": 1.5, "capacity": 3, "vectors": False},
+        {"tokens": 32, "dim": 16, "experts": 4, "signal": 1.0, "capacity": 4, "vectors": True},
+        {"tokens": 32, "dim": 16, "experts": 8, "signal": 1.0, "capacity": 3, "vectors": False, "top": 2},
     ],
     law=law,
     trials=25_000,
 )
 
 
-def sample_skewed(rng: np.random.Generator, trials: int, *, total: int, boost: float, capacity: int) -> dict[str, int]:
-    scores, position, expert = _skewed.sample(rng, trials, total, boost)
+def sample_skewed(rng: np.random.Generator, trials: int, *, tokens: int, boost: float, capacity: int) -> dict[str, int]:
+    scores, position, expert = _skewed.sample(rng, trials, tokens, boost)
     return {"success": int(np.count_nonzero(resonance.route(scores, capacity).contains(position, expert)))}
 
 
-def law_skewed(side: SimpleNamespace, *, total: int, boost: float, capacity: int) -> dict[str, float]:
+def law_skewed(side: SimpleNamespace, *, tokens: int, boost: float, capacity: int) -> dict[str, float]:
     nodes = _skewed.rates(boost)
-    place = stats.binom.cdf(capacity - 1, total - 1, nodes.candidate_tail)
+    place = stats.binom.cdf(capacity - 1, tokens - 1, nodes.candidate_tail)
     return {"success": float(side.average(nodes.weight, nodes.hit, place))}
 
 
 claim.simulate(
     sample_skewed,
-    cases=[{"total": 60, "boost": 2.0, "capacity": 1}],
+    cases=[{"tokens": 60, "boost": 2.0, "capacity": 1}],
     law=law_skewed,
     trials=40_000,
     name="Monte Carlo, experts of unequal loads",

@@ -33,18 +33,18 @@ def mass(trials: sp.Expr, count: sp.Expr) -> sp.Expr:
     return sp.binomial(trials, count) * pi**count * (1 - pi) ** (trials - count)
 
 
-def kept(total: int, share: Fraction, capacity: int) -> Fraction:
+def kept(tokens: int, share: Fraction, capacity: int) -> Fraction:
     """E min(Bin(s, π), C)."""
-    mass = (comb(total, k) * share**k * (1 - share) ** (total - k) for k in range(total + 1))
+    mass = (comb(tokens, k) * share**k * (1 - share) ** (tokens - k) for k in range(tokens + 1))
     return sum((min(k, capacity) * value for k, value in enumerate(mass)), Fraction(0))
 
 
-def of_candidates(total: int, shares: list[Fraction], capacity: int) -> Fraction:
-    return sum((kept(total, p, capacity) for p in shares), Fraction(0)) / (total * sum(shares))
+def of_candidates(tokens: int, shares: list[Fraction], capacity: int) -> Fraction:
+    return sum((kept(tokens, p, capacity) for p in shares), Fraction(0)) / (tokens * sum(shares))
 
 
-def of_classes(total: int, shares: list[Fraction], capacity: int) -> Fraction:
-    return sum((kept(total, p, capacity) / (total * p) for p in shares), Fraction(0)) / len(shares)
+def of_classes(tokens: int, shares: list[Fraction], capacity: int) -> Fraction:
+    return sum((kept(tokens, p, capacity) / (tokens * p) for p in shares), Fraction(0)) / len(shares)
 
 
 claim = Claim(
@@ -55,7 +55,8 @@ claim = Claim(
         r"$N_i\sim\mathrm{Bin}(s,\pi_i)$, jointly in any way, $\bar\pi=\frac1n\sum_i\pi_i$",
         r"the same capacity $C$ for every expert",
     ),
-    source="ETR Assumption 4 (arXiv 2406.00023) dropped; new (N1, N3)",
+    source="ETR Assumption 4 (arXiv 2406.00023) dropped; new",
+    tag="N1, N3",
     kind="bound",
     expected=Verdict.PROVED,
     truth=SimpleNamespace(average=of_candidates, weight=sp.Integer(1)),
@@ -66,7 +67,7 @@ claim = Claim(
 
 
 @claim.derivation("the averaged function is concave: φ' and φ'' in closed form, term by term")
-def _(side: SimpleNamespace) -> Outcome:
+def averaged_function_concave_closed_form(side: SimpleNamespace) -> Outcome:
     # φ = Σ_{c<C} P(N > c). d/dπ P(Bin(m,π) <= c) = -m b(m-1,c): sum over j <= c of m (b(m-1,j-1) - b(m-1,j)) telescopes.
     step = sp.diff(mass(m, j), pi) - m * (mass(m - 1, j - 1) - mass(m - 1, j))
     first = sp.diff(mass(m, sp.Integer(0)), pi) + m * mass(m - 1, sp.Integer(0))
@@ -91,26 +92,26 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("exact rationals: random loads and transfers between two experts; the package with `load`")
-def _(side: SimpleNamespace) -> Outcome:
+def exact_rationals_random_loads_transfers(side: SimpleNamespace) -> Outcome:
     rng, compared = np.random.default_rng(31), 0
-    for total, capacity in ((8, 1), (8, 3), (20, 2), (20, 6), (20, 15)):
+    for tokens, capacity in ((8, 1), (8, 3), (20, 2), (20, 6), (20, 15)):
         for _ in range(12):
             parts = [int(v) for v in rng.multinomial(60, rng.dirichlet(np.ones(4))) + 1]
             shares = [Fraction(v, sum(parts)) for v in parts]
-            value = side.average(total, shares, capacity)
-            uniform = side.average(total, [Fraction(1, 4)] * 4, capacity)
+            value = side.average(tokens, shares, capacity)
+            uniform = side.average(tokens, [Fraction(1, 4)] * 4, capacity)
             if value > uniform:
-                return fails(f"s={total}, C={capacity}, loads {shares}: {float(value):.6f} beats {float(uniform):.6f}")
+                return fails(f"s={tokens}, C={capacity}, loads {shares}: {float(value):.6f} beats {float(uniform):.6f}")
             heavy, light = max(range(4), key=parts.__getitem__), min(range(4), key=parts.__getitem__)
             nearer = list(shares)
             nearer[heavy], nearer[light] = (
                 (3 * shares[heavy] + shares[light]) / 4,
                 (shares[heavy] + 3 * shares[light]) / 4,
             )
-            if side.average(total, nearer, capacity) < value:
-                return fails(f"s={total}, C={capacity}: a transfer from heavy to light loses, loads {shares}")
+            if side.average(tokens, nearer, capacity) < value:
+                return fails(f"s={tokens}, C={capacity}: a transfer from heavy to light loses, loads {shares}")
             load = np.array([float(p) for p in shares])
-            ours = float(load @ token_choice.success(total, capacity, Rates(experts=4, load=load)))
+            ours = float(load @ token_choice.success(tokens, capacity, Rates(experts=4, load=load)))
             if side.average is of_candidates and abs(ours / float(value) - 1) > 1e-13:
                 return fails(f"package {ours}, exactly {float(value)}")
             compared += 2

@@ -35,7 +35,8 @@ claim = Claim(
         "background tokens i.i.d. and independent of the discriminative one; its position uniform",
         r"planted: $o=normalize(\theta w_i+\sigma z)$ and isotropic background",
     ),
-    source="new (N8)",
+    source="new",
+    tag="N8",
     kind="bound",
     expected=Verdict.PROVED,
     truth=side("1"),
@@ -46,7 +47,7 @@ claim = Claim(
 
 
 @claim.derivation("each token's slack is a product of non-negative factors; the distance of two Gaussians")
-def _(side: SimpleNamespace) -> Outcome:
+def token_s_slack_product_non(side: SimpleNamespace) -> Outcome:
     ratio, phi, excess, rest = sp.symbols("Lambda phi excess rest", nonnegative=True)
     above = phi + side.factor * (ratio - 1) - phi * ratio  # Λ >= 1: Λ = 1 + excess, φ = 1 - rest
     shifted = sp.expand(above.subs({ratio: 1 + excess, phi: 1 - rest}))
@@ -79,7 +80,7 @@ def distance(signal: float, dim: int) -> float:
 
 
 @claim.reference("expert choice, the optimal rule, under both ceilings at 8 models; the two-valued ratio reaches it")
-def _(side: SimpleNamespace) -> Outcome:
+def expert_choice_optimal_rule_under(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(45)
     closest = 1.0
     for _ in range(8):
@@ -88,39 +89,41 @@ def _(side: SimpleNamespace) -> Outcome:
         tv = distance(signal, dim)
         if tv > 2 * special.ndtr(signal / 2) - 1 + 1e-12:
             return fails(f"d={dim}, θ={signal:.3f}: TV {tv:.6f} exceeds 2Φ(θ/2) - 1")
-        for total in (3, 200):
-            capacity = np.arange(1, total, max(1, total // 30))
-            best = expert_choice.success(total, capacity, law)
-            room = capacity / total + side.number * tv - best
+        for tokens in (3, 200):
+            capacity = np.arange(1, tokens, max(1, tokens // 30))
+            best = expert_choice.success(tokens, capacity, law)
+            room = capacity / tokens + side.number * tv - best
             closest = min(closest, float(room.min()))
             if room.min() < -1e-11:
                 c = int(capacity[np.argmin(room)])
-                return fails(f"d={dim}, θ={signal:.3f}, s={total}, C={c}: exceeds the ceiling by {-room.min():.4f}")
+                return fails(f"d={dim}, θ={signal:.3f}, s={tokens}, C={c}: exceeds the ceiling by {-room.min():.4f}")
     # Λ in {0, L}: the token survives if fewer than C of the others share its value
-    total, ratio = 10**6, 4
-    slots = int(total / ratio * 1.01)
-    reached = float(stats.binom.cdf(slots - 1, total - 1, 1 / ratio))
-    ceiling = slots / total + side.number * (1 - 1 / ratio)
+    tokens, ratio = 10**6, 4
+    slots = int(tokens / ratio * 1.01)
+    reached = float(stats.binom.cdf(slots - 1, tokens - 1, 1 / ratio))
+    ceiling = slots / tokens + side.number * (1 - 1 / ratio)
     if reached > ceiling or ceiling - reached > 0.01:
         return fails(f"two values: success {reached:.4f}, ceiling {ceiling:.4f}")
     return holds(f"least room {closest:.4f}; two-valued ratio: {reached:.4f} under {ceiling:.4f}")
 
 
 def sample(
-    rng: np.random.Generator, trials: int, *, total: int, dim: int, experts: int, signal: float, capacity: int
+    rng: np.random.Generator, trials: int, *, tokens: int, dim: int, experts: int, signal: float, capacity: int
 ) -> dict[str, int]:
-    drawn = samplers.planted_affinity(rng, trials, total, dim, experts, signal)
+    drawn = samplers.planted_affinity(rng, trials, tokens, dim, experts, signal)
     kept = expert_choice.route(drawn.values, capacity).contains(drawn.position, drawn.expert)
     return {"success": int(np.count_nonzero(kept))}
 
 
-def law(side: SimpleNamespace, *, total: int, dim: int, experts: int, signal: float, capacity: int) -> dict[str, float]:
-    return {"success": min(1.0, capacity / total + side.number * distance(signal, dim))}
+def law(
+    side: SimpleNamespace, *, tokens: int, dim: int, experts: int, signal: float, capacity: int
+) -> dict[str, float]:
+    return {"success": min(1.0, capacity / tokens + side.number * distance(signal, dim))}
 
 
 claim.simulate(
     sample,
-    cases=[{"total": 40, "dim": 12, "experts": 2, "signal": 1.5, "capacity": 10}],
+    cases=[{"tokens": 40, "dim": 12, "experts": 2, "signal": 1.5, "capacity": 10}],
     law=law,
     relation="at_most",
     trials=50_000,

@@ -46,7 +46,7 @@ BELOW = (1 - v) * sp.log(1 - v) + v
 
 
 @claim.derivation("least exponents over t, and value and slope of both differences at 0")
-def _(side: SimpleNamespace) -> Outcome:
+def least_exponents_t_value_slope(side: SimpleNamespace) -> Outcome:
     t = sp.symbols("t", positive=True)
     exponent = (1 + u) * sp.log(t) - (t - 1)  # per μ, of t^{-μ(1+u)} exp(μ(t-1)), greatest at t = 1 + u
     curvature = sp.diff(ABOVE - side.up, u, 2)
@@ -62,7 +62,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("curvatures of both differences have no negative coefficient")
-def _(side: SimpleNamespace) -> Outcome:
+def curvatures_differences_have_no_negative(side: SimpleNamespace) -> Outcome:
     above = sp.fraction(sp.cancel(sp.together(sp.diff(ABOVE - side.up, u, 2))))[0]
     below = sp.diff(BELOW - side.down, v, 2).subs(v, w / (1 + w))  # v in [0, 1)
     return every(
@@ -74,7 +74,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("exponents at 30 digits on a grid; exact tails of 40 unequal indicators under the bounds")
-def _(side: SimpleNamespace) -> Outcome:
+def exponents_digits_grid_exact_tails(side: SimpleNamespace) -> Outcome:
     with mpmath.workdps(30):
         for name, gap, symbol, top in (("above", ABOVE - side.up, u, 8), ("below", BELOW - side.down, v, 0.99)):
             value = sp.lambdify(symbol, gap, "mpmath")

@@ -58,7 +58,8 @@ claim = Claim(
         r"$s\geq 1$, $1\leq C\leq s$, $0<\pi\leq 1$",
         r"background tokens independent, each a candidate of the expert with probability $\pi$; position uniform",
     ),
-    source="ETR Definition 2 for token choice: exact law behind ETR Theorem 5, eq. 11 (arXiv 2406.00023); new (N1)",
+    source="ETR Definition 2 for token choice: exact law behind ETR Theorem 5, eq. 11 (arXiv 2406.00023); new",
+    tag="N1",
     kind="equality",
     expected=Verdict.PROVED,
     studies=_skewed.STUDIES,
@@ -70,7 +71,7 @@ claim = Claim(
 
 
 @claim.derivation("recurrence in s: the closed form grows by P(Bin(s,π) <= C-1)")
-def _(side: SimpleNamespace) -> Outcome:
+def recurrence_s_closed_form_grows(side: SimpleNamespace) -> Outcome:
     # F(m, c) enters only through Pascal's differences, so it stays a symbol: F0 = F(s,C).
     f0 = sp.Symbol("F0", positive=True)
     f_next = f0 - pi * mass(s, C - 1)  # F(s+1, C)
@@ -93,7 +94,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.derivation("the start: both sides are 0 at s = 0")
-def _(side: SimpleNamespace) -> Outcome:
+def start_sides_s(side: SimpleNamespace) -> Outcome:
     # s F(s,C) = 0; P(Bin(1+x, π) >= C+1) = 0 for every C >= 1 exactly if 1+x <= 1; and the growth above needs x = 0,
     # checked at s = 0, C = 1: G(1) must be F(0,1) = 1.
     one = side.value(1, Fraction(1, 3), 1)
@@ -101,14 +102,14 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.derivation("size-biased count: E min(N_s,C)/(πs) = E min(1, C/(N_{s-1}+1)), term by term")
-def _(side: SimpleNamespace) -> Outcome:
+def size_biased_count_e_min(side: SimpleNamespace) -> Outcome:
     # k b(s,k) = πs b(s-1,k-1): so Σ min(k,C) b(s,k)/(πs) = Σ min(1, C/k) b(s-1,k-1), and k-1 is N_{s-1}.
     shifted = k * mass(s + side.extra, k) - pi * s * mass(s - 1, k - 1)
     return identity(shifted, points=POINTS, unit=mass(s, k), name="k b(s,k) - πs b(s-1,k-1)")
 
 
 @claim.reference("direct sums in exact rationals")
-def _(side: SimpleNamespace) -> Outcome:
+def direct_sums_exact_rationals(side: SimpleNamespace) -> Outcome:
     count = 0
     for tokens in (1, 2, 3, 5, 8, 13):
         for share in (Fraction(1), Fraction(1, 2), Fraction(2, 7), Fraction(1, 64)):
@@ -124,7 +125,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the package against 60-digit incomplete beta functions, s up to 10^9")
-def _(side: SimpleNamespace) -> Outcome:
+def package_digit_incomplete_beta_functions(side: SimpleNamespace) -> Outcome:
     saved, flint.ctx.dps = flint.ctx.dps, 60
     worst = 0.0
     try:
@@ -199,20 +200,20 @@ claim.simulate(
 )
 
 
-def sample_skewed(rng: np.random.Generator, trials: int, *, total: int, top: int, capacity: int) -> dict[str, int]:
+def sample_skewed(rng: np.random.Generator, trials: int, *, tokens: int, top: int, capacity: int) -> dict[str, int]:
     """Experts of unequal loads through the real router; the discriminative token scores so high that it hits for certain."""
-    scores, position, expert = _skewed.sample(rng, trials, total, 60.0)
+    scores, position, expert = _skewed.sample(rng, trials, tokens, 60.0)
     return {"success": int(np.count_nonzero(token_choice.route(scores, capacity, top=top).contains(position, expert)))}
 
 
-def law_skewed(side: SimpleNamespace, *, total: int, top: int, capacity: int) -> dict[str, float]:
+def law_skewed(side: SimpleNamespace, *, tokens: int, top: int, capacity: int) -> dict[str, float]:
     load = _skewed.LOAD if top == 1 else _skewed.pair_loads()
-    return {"success": float(sum(side.value(total, Fraction(float(share)), capacity) for share in load) / len(load))}
+    return {"success": float(sum(side.value(tokens, Fraction(float(share)), capacity) for share in load) / len(load))}
 
 
 claim.simulate(
     sample_skewed,
-    cases=[{"total": 8, "top": 1, "capacity": 1}, {"total": 8, "top": 2, "capacity": 2}],
+    cases=[{"tokens": 8, "top": 1, "capacity": 1}, {"tokens": 8, "top": 2, "capacity": 2}],
     law=law_skewed,
     trials=60_000,
     name="Monte Carlo, experts of unequal loads",

@@ -47,7 +47,8 @@ claim = Claim(
     statement=r"$\frac{P_{TCR}}{p}\geq P(\mathrm{Poi}(\lambda)\leq C-1)+\frac{C}{\lambda} P(\mathrm{Poi}(\lambda)\geq C+1)$, "
     r"$\lambda=\pi s$",
     hypotheses=(r"$1\leq C\leq s$, $0<\pi\leq 1$",),
-    source="new (N2')",
+    source="new",
+    tag="N2'",
     kind="bound",
     expected=Verdict.PROVED,
     truth=side(1),
@@ -59,7 +60,7 @@ claim = Claim(
 
 
 @claim.derivation("the bound is E min(Poi(λ), C)/λ, by recurrence in C")
-def _(side: SimpleNamespace) -> Outcome:
+def bound_e_min_poi_c(side: SimpleNamespace) -> Outcome:
     # B(C) = Q(C-1) + (C/λ)(1 - Q(C-1+start)), Q(j) = P(Poi <= j). Both B(0) and E min(Poi, 0) are 0, and
     # E min(Poi,C+1) - E min(Poi,C) = P(Poi >= C+1) = 1 - Q(C). Write Q = Q(C); k stands for C.
     q = sp.Symbol("Q", positive=True)
@@ -78,7 +79,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("one Bernoulli variable replaced by a Poisson one lowers E min(m + k, C); the bound at s = C = 1")
-def _(side: SimpleNamespace) -> Outcome:
+def one_bernoulli_variable_replaced_poisson(side: SimpleNamespace) -> Outcome:
     gap, j, x = sp.symbols("gap j x", nonnegative=True)
     # f(k) <= f(0) + k (f(1) - f(0)) for f(k) = min(m+k, C), k >= 1. If m >= C, all are equal to C. Otherwise write
     # C = m + 1 + gap: f(1) - f(0) = 1; up to k = 1 + gap equality, beyond it, k = 2 + gap + j, the slack is
@@ -103,7 +104,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("below the exact law for 600 settings, and the package's Poisson bound against 40-digit sums")
-def _(side: SimpleNamespace) -> Outcome:
+def below_exact_law_settings_package(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(13)
     worst = 0.0
     for _ in range(600):

@@ -87,7 +87,7 @@ claim = Claim(
 
 
 @claim.derivation("unit pieces: E min(Poi(c),1) = 1 - exp(-c), at c = 1 and at the printed bound's threshold")
-def _(side: SimpleNamespace) -> Outcome:
+def unit_pieces_e_min_poi(side: SimpleNamespace) -> Outcome:
     unit = sp.summation(lam**k * sp.exp(-lam) / sp.factorial(k), (k, 1, sp.oo))  # min(k, 1) = 1 for k >= 1
     return every(
         [
@@ -99,7 +99,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.derivation("m(λ) = E min(Poi(λ),C) is concave, and the bound at λ = C carries over to every λ")
-def _(side: SimpleNamespace) -> Outcome:
+def m_e_min_poi_c(side: SimpleNamespace) -> Outcome:
     def mass(j: sp.Expr) -> sp.Expr:
         return lam**j * sp.exp(-lam) / sp.factorial(j)
 
@@ -119,7 +119,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("the exceptional strip: E (X - C)_+ <= ε for X = Poi(C/5 + ε), ε = strip ρ^C, all C >= 1")
-def _(side: SimpleNamespace) -> Outcome:
+def exceptional_strip_e_x_c(side: SimpleNamespace) -> Outcome:
     strip = flint.arb(int(side.strip.p)) / int(side.strip.q)
     rho = (flint.arb(4) / 5).exp() / 5
 
@@ -155,7 +155,7 @@ def fraction_kept(tokens: int, experts: int, capacity: int) -> Fraction:
 
 
 @claim.counterexample("s=100, n=8, C=90; and s=21, n=100, C=1 with nC < 5s")
-def _(side: SimpleNamespace) -> Outcome:
+def s_n_c_s_n(side: SimpleNamespace) -> Outcome:
     for tokens, experts, capacity in ((100, 8, 90), (21, 100, 1), (43, 100, 2)):
         exact = float(fraction_kept(tokens, experts, capacity))
         lower = side.lower(experts * capacity / tokens)
@@ -165,7 +165,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.counterexample("C = 48: the strip is thin but not empty (n = 10^25 + 3, 5s = nC + 1)")
-def _(side: SimpleNamespace) -> Outcome:
+def c_strip_thin_but_not(side: SimpleNamespace) -> Outcome:
     saved, flint.ctx.dps = flint.ctx.dps, 80
     try:
         capacity, experts = 48, 10**25 + 3
@@ -187,7 +187,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the printed bound's region in exact rationals, n <= 60 and C <= 8, and the strip at n = 10^6")
-def _(side: SimpleNamespace) -> Outcome:
+def printed_bound_s_region_exact(side: SimpleNamespace) -> Outcome:
     ratio, strip = float(RHO), float(side.strip)
 
     def holds_at(tokens: int, experts: int, capacity: int) -> bool:
@@ -218,7 +218,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the package's exact law inside the bounds, and the printed bound at its threshold, 4000 settings")
-def _(side: SimpleNamespace) -> Outcome:
+def package_s_exact_law_inside(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(11)
     count = 4000
     experts = np.concatenate([[10**6], np.floor(10 ** rng.uniform(0, 6, count - 1))]).astype(np.int64)

@@ -41,7 +41,8 @@ claim = Claim(
     statement=r"$\frac{1}{2s}\{\frac{C}{\pi}+s-\sqrt{\frac{C(1-\pi)}{\pi^2}+(\frac{C}{\pi}-s)^2}\}\leq\frac{P_{TCR}}{p}\leq"
     r"\min\{1,\frac{C}{\pi s}\}$, with lower/upper $\geq 1-\max\{\frac{1}{2}\sqrt{(1-\pi)/C},\frac{1}{4\pi C}\}$",
     hypotheses=(r"$1\leq C\leq s$, $0<\pi\leq 1$",),
-    source="new (N2)",
+    source="new",
+    tag="N2",
     kind="bound",
     expected=Verdict.PROVED,
     truth=side("1", "1/2"),
@@ -53,7 +54,7 @@ claim = Claim(
 
 
 @claim.derivation("mean and variance of the C-th candidate's position, from its generating function")
-def _(side: SimpleNamespace) -> Outcome:
+def mean_variance_c_th_candidate(side: SimpleNamespace) -> Outcome:
     generating = (pi * z / (1 - (1 - pi) * z)) ** C
     first = sp.simplify(sp.diff(generating, z).subs(z, 1))
     second = sp.simplify(sp.diff(generating, z, 2).subs(z, 1))
@@ -67,7 +68,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.derivation("relative gap: unimodal between s = C and s = a, and its values at both ends")
-def _(side: SimpleNamespace) -> Outcome:
+def relative_gap_unimodal_between_s(side: SimpleNamespace) -> Outcome:
     root = sp.sqrt(v + u**2)
     h = (a - u) * (root + u)
     variance = side.factor * C * (1 - pi) / pi**2
@@ -83,7 +84,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("sqrt(v+Δ²) <= sqrt(v) + Δ, and the gap's constant is not smaller")
-def _(side: SimpleNamespace) -> Outcome:
+def sqrt_v_sqrt_v_gap(side: SimpleNamespace) -> Outcome:
     r, d = sp.symbols("r d", positive=True)  # r = sqrt(v)
     # at Δ = 0 the inequality is an equality: the constant of the gap is half the root's factor, and no less
     attained = side.half**2 >= side.factor / 4
@@ -97,7 +98,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the package's exact law and bounds on 4000 settings, s up to 10^9")
-def _(side: SimpleNamespace) -> Outcome:
+def package_s_exact_law_bounds(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(12)
     experts = np.floor(10 ** rng.uniform(0, 5, 4000)).astype(np.int64)
     capacity = np.floor(10 ** rng.uniform(0, 4, 4000)).astype(np.int64)

@@ -38,7 +38,8 @@ claim = Claim(
     statement=r"$P(\delta_o\geq a)=P(t'_{d-1}(\theta/\sigma)\geq a\sqrt{d-1}/\sqrt{1-a^2})$, "
     r"$E\,q(\delta_o)=E[1-\Phi(\frac{\theta}{\sigma}\sqrt B)]$, $B\sim\mathrm{Beta}(\frac{d-1}{2},\frac{d-1}{2})$",
     hypotheses=(r"token $\theta w_i+\sigma z$, $|w_i|=1$, $z\sim N(0,I_d)$, $d\geq 2$",),
-    source="new (G3)",
+    source="new",
+    tag="G3",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(1),
@@ -62,7 +63,7 @@ def ratio(left: sp.Expr, right: sp.Expr) -> sp.Expr:
 
 
 @claim.derivation("polar coordinates split the joint density, and the cosine's odds are the t statistic")
-def _(side: SimpleNamespace) -> Outcome:
+def polar_coordinates_split_joint_density(side: SimpleNamespace) -> Outcome:
     nu = side.freedom
     # (X, R) = (ra, r sqrt(1-a²)) has the Jacobian r / sqrt(1-a²)
     left = normal(r * a - theta) * chi(nu, r * sp.sqrt(y), r**2 * (1 - a**2)) * r / sp.sqrt(y)
@@ -80,7 +81,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("E q in every dimension: the standardised difference, and the beta law of S²/(R²+S²)")
-def _(side: SimpleNamespace) -> Outcome:
+def e_q_dimension_standardised_difference(side: SimpleNamespace) -> Outcome:
     s, x = sp.symbols("s x", positive=True)
     half = side.freedom / 2
     # mean over deviation of UR - XS given R = x, S = s, against -θ sqrt(B)
@@ -114,7 +115,7 @@ def tail_by_series(bound: float, signal: float, freedom: int) -> mpmath.mpf:
 
 
 @claim.reference("the package against Lenth's series, and against mean caps, 30 digits")
-def _(side: SimpleNamespace) -> Outcome:
+def package_lenth_s_series_mean(side: SimpleNamespace) -> Outcome:
     worst = 0.0
     with mpmath.workdps(30):
         for dim, signal in ((2, 1.5), (3, 0.5), (64, 2.5), (1000, 3.0)):

@@ -41,7 +41,8 @@ claim = Claim(
     r"$t''_\nu(m,\lambda)=\frac{N(m,1)}{\sqrt{\chi'^2_\nu(\lambda)/\nu}}$, $m=\langle\mu,w\rangle$, $\lambda=|\mu|^2-m^2$; "
     r"for $a>0$ it rises in $m$ and falls in $\lambda$",
     hypotheses=(r"token $N(\mu,\sigma^2I_d)$ with $\mu$ in units of $\sigma$, $|w|=1$, $d\geq 2$",),
-    source="new (G3, V1)",
+    source="new",
+    tag="G3, V1",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(1),
@@ -52,7 +53,7 @@ claim = Claim(
 
 
 @claim.derivation("transform of a shifted normal's square; Poisson mixture; the cosine's odds")
-def _(side: SimpleNamespace) -> Outcome:
+def transform_shifted_normal_s_square(side: SimpleNamespace) -> Outcome:
     square = 1 + 2 * p
     # completing the square: p u² + (u-c)²/2 = (1+2p)(u - c/(1+2p))²/2 + c² p/(1+2p), for every coordinate across the gate
     exponent = p * u**2 + (u - c) ** 2 / 2 - square * (u - c / square) ** 2 / 2 - c**2 * p / square
@@ -101,7 +102,7 @@ def by_quadrature(bound: float, m: float, off: float, dim: int) -> float:
 
 
 @claim.reference("double series, quadrature over R and the package, m and λ up to strong means")
-def _(side: SimpleNamespace) -> Outcome:
+def double_series_quadrature_r_package(side: SimpleNamespace) -> Outcome:
     worst = 0.0
     for dim, m, off in ((32, 1.0, 1.5), (64, 2.5, 2.0), (64, 0.5, 8.0), (256, 4.0, 10.0)):
         centre = m / np.sqrt(dim + m * m + off * off)

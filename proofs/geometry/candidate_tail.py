@@ -77,7 +77,8 @@ claim = Claim(
         r"uniform direction in $R^d$, orthonormal gates, $1\leq\ell\leq n\leq d$",
         r"$Q=1-\Phi$, $c>0$, $0\leq a<1$; below 0 by $N_a=n-N'_{-a}$, $N'$ the reflected direction's count",
     ),
-    source="new (G4)",
+    source="new",
+    tag="G4",
     kind="equality",
     expected=Verdict.PROVED,
     truth=SimpleNamespace(
@@ -95,7 +96,7 @@ claim = Claim(
 
 
 @claim.derivation("h = E min(N, ℓ)/n: every order of up to four affinities, and the plane in closed form")
-def _(side: SimpleNamespace) -> Outcome:
+def h_e_min_n_n(side: SimpleNamespace) -> Outcome:
     # Expert 0 counts if its rank is below ℓ and below N; ranks are uniform given N, for any n
     for n, top in ((2, 1), (2, 2), (3, 1), (3, 2), (3, 3), (4, 1), (4, 2), (4, 3), (4, 4)):
         for above in range(n + 1):
@@ -110,7 +111,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("for all d and k: radius times direction has independent normal coordinates")
-def _(side: SimpleNamespace) -> Outcome:
+def d_k_radius_times_direction(side: SimpleNamespace) -> Outcome:
     # With r² = |y|² + v: density of the k coordinates y/r and of r, change of variables r -> v at fixed y (dr = dv/2r),
     # against the product of k normal densities and of v = chi²_{d-k}. Pointwise, so it holds for every k-dimensional set.
     squares = list(sp.symbols("y1:3", positive=True))  # the squares of two coordinates
@@ -134,7 +135,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("Laplace form for all d: the substitution, the transforms of one and two coordinates, h = q")
-def _(side: SimpleNamespace) -> Outcome:
+def laplace_form_d_substitution_transforms(side: SimpleNamespace) -> Outcome:
     # R²/2 = pu turns the threshold a sqrt(2p)/R into a/√u, and its law Gamma(d/2) into the transform's kernel
     y = p * u
     kernel = y ** (d / 2 - 1) * sp.exp(-y) / sp.gamma(d / 2) * sp.diff(y, u)
@@ -161,7 +162,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the package against the inversion in 40 digits, d = 32 to 10^4")
-def _(side: SimpleNamespace) -> Outcome:
+def package_inversion_digits_d(side: SimpleNamespace) -> Outcome:
     worst = 0.0
     for dim, experts, top, a in (
         (32, 32, 1, 0.3), (32, 5, 3, 0.2), (64, 8, 1, 0.25), (64, 64, 2, 0.2), (1000, 16, 2, 0.1), (10_000, 1000, 1, 0.03),
@@ -181,7 +182,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("mixed over the radius, the package gives the binomial of independent normals")
-def _(side: SimpleNamespace) -> Outcome:
+def mixed_radius_package_gives_binomial(side: SimpleNamespace) -> Outcome:
     worst = 0.0
     x, w = np.polynomial.legendre.leggauss(300)
     for dim, experts, top in ((40, 8, 1), (64, 64, 5), (3000, 100, 3)):

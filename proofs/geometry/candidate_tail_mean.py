@@ -107,7 +107,8 @@ claim = Claim(
         r"$\kappa$ the norm of $\mu$ off the gates",
         r"$\ell>1$: the product becomes the sum over the sets of fewer than $\ell$ gates above $u$",
     ),
-    source="new (G4, V1)",
+    source="new",
+    tag="G4, V1",
     kind="equality",
     expected=Verdict.PROVED,
     truth=SimpleNamespace(below=WHOLE * below(s * u - m / s), tail=joint),
@@ -118,7 +119,7 @@ claim = Claim(
 
 
 @claim.derivation("transform of a truncated square; density in y; isotropic tokens; the loads")
-def _(side: SimpleNamespace) -> Outcome:
+def transform_truncated_square_density_y(side: SimpleNamespace) -> Outcome:
     points = [{p: 1, u: sp.Rational(1, 2), m: 1}, {p: sp.Rational(1, 3), u: -1, m: 2}]
     slope = sp.diff(side.below, u) / (sp.exp(-p * u**2) * normal(u - m))
     # P(g_i >= t sinh y) falls in y at the rate t cosh y φ(t sinh y - m_i)
@@ -147,7 +148,7 @@ CASES = (
 
 
 @claim.reference("the package's inversion against quadrature over all projections, two and three gates, top 1 and 2")
-def _(side: SimpleNamespace) -> Outcome:
+def package_s_inversion_quadrature_projections(side: SimpleNamespace) -> Outcome:
     worst = 0.0
     for gate, off, dim, top in CASES:
         token = Gaussian(gate, off, dim)

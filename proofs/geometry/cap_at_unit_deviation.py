@@ -41,7 +41,7 @@ claim = Claim(
 
 
 @claim.derivation("cos² as a function of t, its value at t = 1, and the limit")
-def _(side: SimpleNamespace) -> Outcome:
+def cos_function_t_value_t(side: SimpleNamespace) -> Outcome:
     t, d, c = sp.symbols("t d c", positive=True)
     freedom = d - side.loss
     square = t**2 / (t**2 + freedom)
@@ -58,7 +58,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the package's caps, SciPy's Student law and 40-digit incomplete beta functions, d = 2..10^6")
-def _(side: SimpleNamespace) -> Outcome:
+def package_s_caps_scipy_s(side: SimpleNamespace) -> Outcome:
     dims = np.unique(np.concatenate([np.arange(2, 40), (10 ** np.linspace(1.7, 6, 30)).astype(int)]))
     ours = np.array([2 * float(caps.cap(1 / np.sqrt(d), int(d))) for d in dims])
     student = 2 * stats.t.sf(1.0, dims - side.loss)

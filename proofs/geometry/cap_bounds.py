@@ -36,7 +36,8 @@ claim = Claim(
     statement=r"$q(a)\leq\frac12(1-a^2)^{(d-1)/2}\leq\frac12\exp\{-\frac{(d-1)a^2}{2-a^2}\}$, and for $d\geq 3$ also "
     r"$q(a)\leq\frac12\exp\{-\frac{d\,a^2}{2-a^2}\}$",
     hypotheses=(r"$0\leq a\leq 1$, $d\geq 2$ a whole number",),
-    source="new (G1); the last bound is LocMoE Theorem 1 (arXiv 2401.13920), ETR Remark 7, for one side",
+    source="new; the last bound is LocMoE Theorem 1 (arXiv 2401.13920), ETR Remark 7, for one side",
+    tag="G1",
     kind="bound",
     expected=Verdict.PROVED,
     truth=side("0", "1"),
@@ -47,7 +48,7 @@ claim = Claim(
 
 
 @claim.derivation("slope of x^p - I_x(α, 1/2), and of -log(1-u) - 2u/(2-u)")
-def _(side: SimpleNamespace) -> Outcome:
+def slope_x_p_i_x(side: SimpleNamespace) -> Outcome:
     p = alpha + side.extra
     slope = p * x ** (p - 1) - x ** (alpha - 1) / sp.sqrt(1 - x) / big
     bracket = alpha * sp.sqrt(1 - x) - 1 / big
@@ -65,7 +66,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("power: the bracket falls and starts positive, for every dimension")
-def _(side: SimpleNamespace) -> Outcome:
+def power_bracket_falls_starts_positive(side: SimpleNamespace) -> Outcome:
     # (slope of x^p - I) / (x^{α-1} (1-x)^{-1/2}) at x -> 0; αB > 1 as (1-x)^{-1/2} > 1 under ∫ α x^{α-1}
     start = sp.limit((alpha + side.extra) * x**side.extra * sp.sqrt(1 - x), x, 0) - 1 / big
     excess = sp.symbols("excess", positive=True)  # αB = 1 + excess
@@ -81,19 +82,19 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("exponential with d-1: non-negative slope for every u in [0, 1)")
-def _(side: SimpleNamespace) -> Outcome:
+def exponential_d_non_negative_slope(side: SimpleNamespace) -> Outcome:
     numerator = (2 - u) ** 2 - side.factor * 4 * (1 - u)  # of 1/(1-u) - factor 4/(2-u)²
     return nonnegative_polynomial(sp.expand(numerator), {u: 0}, name="(2-u)² - 4(1-u)")
 
 
 @claim.certificate("exponential with d: LocMoE's certificates for d >= 7 and d = 3 to 6")
-def _(side: SimpleNamespace) -> Outcome:
+def exponential_d_locmoe_s_certificates(side: SimpleNamespace) -> Outcome:
     checks = [c for c in locmoe.claim.checks if c.kind == "certificate" and "d = 2" not in c.name]
     return every(check.run(side.published) for check in checks)
 
 
 @claim.reference("the package's cap and bounds, 30 digits, d = 2 to 10^4")
-def _(side: SimpleNamespace) -> Outcome:
+def package_s_cap_bounds_digits(side: SimpleNamespace) -> Outcome:
     worst = 0.0
     with mpmath.workdps(30):
         for dim in (2, 3, 4, 9, 64, 10_000):

@@ -33,8 +33,9 @@ claim = Claim(
     title="Exact law of spherical caps",
     statement=r"$q(a)=P(\cos(r,w)\geq a)=\frac12 I_{1-a^2}(\frac{d-1}{2},\frac12)$ for $a\geq 0$, and $1-q(-a)$ below",
     hypotheses=(r"$r$ has a uniform direction in $R^d$, $d\geq 2$; $w\neq 0$ is any gate",),
-    source="ETR eq. 10 (arXiv 2406.00023) for isotropic tokens, new (G1); the cap of LocMoE Theorem 1 (arXiv "
+    source="ETR eq. 10 (arXiv 2406.00023) for isotropic tokens, new; the cap of LocMoE Theorem 1 (arXiv "
     "2401.13920) is twice this one",
+    tag="G1",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(0),
@@ -50,7 +51,7 @@ def gamma_density(shape: sp.Expr, value: sp.Expr) -> sp.Expr:
 
 
 @claim.derivation("the squared cosine is Beta, independent of the radius, in every dimension")
-def _(side: SimpleNamespace) -> Outcome:
+def squared_cosine_beta_independent_radius(side: SimpleNamespace) -> Outcome:
     # X = b t and Y = (1-b) t have the Jacobian t; halved chi-squares throughout.
     joint = gamma_density(sp.Rational(1, 2), b * t) * gamma_density((d - 1) / 2, (1 - b) * t) * t
     beta = b ** sp.Rational(-1, 2) * (1 - b) ** (side.alpha - 1)
@@ -69,7 +70,7 @@ def slope(alpha: sp.Expr) -> sp.Expr:
 
 
 @claim.certificate("all dimensions from 2 and 3: the recurrence d to d+2, and both first laws")
-def _(side: SimpleNamespace) -> Outcome:
+def dimensions_recurrence_d_d_first(side: SimpleNamespace) -> Outcome:
     # Both sides of the recurrence and the two laws vanish at a = 1, so equal slopes are enough.
     constant = sp.gamma(d / 2) / sp.gamma((d - 1) / 2) / sp.sqrt(sp.pi)
     step = a * (1 - a**2) ** ((d - 1) / 2) * constant / (d - 1)
@@ -92,7 +93,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the package against areas of slices, 40 digits, d = 2 to 10^4")
-def _(side: SimpleNamespace) -> Outcome:
+def package_areas_slices_digits_d(side: SimpleNamespace) -> Outcome:
     worst = 0.0
     with mpmath.workdps(40):
         nodes = mpmath.calculus.quadrature.GaussLegendre(mpmath.mp).calc_nodes(4, mpmath.mp.prec)

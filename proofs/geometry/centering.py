@@ -36,7 +36,8 @@ claim = Claim(
         r"background tokens independent $N(\mu,\sigma^2I)$, orthonormal gates, top-1",
         r"$m_i=\langle\mu,w_i\rangle/\sigma$",
     ),
-    source="ETR Assumption 4 (arXiv 2406.00023) with a common mean; new (V1)",
+    source="ETR Assumption 4 (arXiv 2406.00023) with a common mean; new",
+    tag="V1",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(sp.Integer(1)),
@@ -47,7 +48,7 @@ claim = Claim(
 
 
 @claim.derivation("mean and covariance of what is left, and the derivatives of the load at no mean")
-def _(side: SimpleNamespace) -> Outcome:
+def mean_covariance_what_left_derivatives(side: SimpleNamespace) -> Outcome:
     mu, count, n, u = sp.symbols("mu N n u", positive=True)
     f = side.share
     # x_k - f x̄ = (1 - f/N) x_k - (f/N) Σ_{others} x
@@ -69,7 +70,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("loads left by centring, and the first order against the exact load")
-def _(side: SimpleNamespace) -> Outcome:
+def loads_left_centring_first_order(side: SimpleNamespace) -> Outcome:
     x, w = special.roots_legendre(400)
     grid = 10 * x
     for gate in ((3.0, 0.0, -1.0, 0.5), (2.0, 2.0, 0.0), (0.0, 5.0, 1.0, 1.0, 1.0, -4.0)):

@@ -38,7 +38,8 @@ claim = Claim(
     r"$\frac{\mathrm{between}}{\mathrm{within}}=\frac{b}{d-b}$, $b=\sum_i\frac{|E[x1_{A_i}]|^2}{P(A_i)}$, "
     r"$F_{ij}$ the facet between the cells $A_i=\{\langle w_i,x\rangle\text{ largest}\}$ and $A_j$",
     hypotheses=(r"$x\sim N(0,I_d)$; any gates, no three on a line",),
-    source="ETR eq. 13 evaluated for any gates; new (H5)",
+    source="ETR eq. 13 evaluated for any gates; new",
+    tag="H5",
     kind="equality",
     expected=Verdict.PROVED,
     studies=("planted_homogenization", "language_homogenization"),
@@ -50,7 +51,7 @@ claim = Claim(
 
 
 @claim.derivation("the divergence, the density on a hyperplane, a half-space, and e_2, e_3, e_4")
-def _(side: SimpleNamespace) -> Outcome:
+def divergence_density_hyperplane_half_space(side: SimpleNamespace) -> Outcome:
     x, y, z, a, b, c = sp.symbols("x y z a b c", real=True)
     edge = sp.symbols("D", positive=True)
     density = sp.exp(-(x**2 + y**2 + z**2) / 2) / (2 * sp.pi) ** sp.Rational(3, 2)
@@ -95,7 +96,7 @@ def sector_moment(gates: np.ndarray, i: int) -> np.ndarray:
 
 
 @claim.reference("200 planar routers of three and four gates by angles, against formula and package; merging gates")
-def _(side: SimpleNamespace) -> Outcome:
+def planar_routers_three_four_gates(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(77)
     worst = 0.0
     for trial in range(200):

@@ -57,7 +57,7 @@ def blocks(dim: int, experts: int) -> list[list[int]]:
 
 
 @claim.derivation("block sizes, their number, and their norms, for all n, m and k")
-def _(side: SimpleNamespace) -> Outcome:
+def block_sizes_their_number_their(side: SimpleNamespace) -> Outcome:
     i, before, after = sp.symbols("i before after", real=True)  # e_i and e_{i+1}
     d = m * n + k
     size = ((i + 1) * d + after) / n - (i * d + before) / n
@@ -78,7 +78,7 @@ def _(side: SimpleNamespace) -> Outcome:
 @claim.certificate(
     "longer gates exceed n/d, shorter ones fall below, for all d and all n not dividing it; the printed orders"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def longer_gates_exceed_n_d(side: SimpleNamespace) -> Outcome:
     # n = k + t with t >= 1; |w|² d²/n is a polynomial
     count = k + t
     d = m * count + k
@@ -101,7 +101,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("gates entry by entry for all n <= d <= 40: supports, Gram matrix; the package where n divides d")
-def _(side: SimpleNamespace) -> Outcome:
+def gates_entry_entry_n_d(side: SimpleNamespace) -> Outcome:
     for dim in range(1, 41):
         for experts in range(1, dim + 1):
             rows = blocks(dim, experts)
@@ -142,7 +142,7 @@ def total(values: list[Counter]) -> Counter:
 
 
 @claim.reference("operations counted: d for block means against 2nd - n for the dense product; norms of d = 10, n = 4")
-def _(side: SimpleNamespace) -> Outcome:
+def operations_counted_d_block_means(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(31)
     for dim, experts in ((8, 2), (24, 4), (64, 8)):
         x = [Counter(v) for v in rng.standard_normal(dim)]

@@ -38,7 +38,8 @@ claim = Claim(
     statement=r"$p=\int\varphi(u-\theta/\sigma)\,P(\mathrm{Bin}(n-1,1-\Phi(u))\leq\ell-1)\,du$, for $\ell=1$ "
     r"$\int\varphi(u-\theta/\sigma)\Phi(u)^{n-1}du$; it rises from $\ell/n$ at $\theta=0$ to 1",
     hypotheses=(r"token $\theta w_i+\sigma z$, $z\sim N(0,I_d)$, orthonormal gates, $1\leq\ell\leq n\leq d$",),
-    source="new (G2); gives the p_i of ETR Assumption 3, eq. 8 (arXiv 2406.00023), in the planted model",
+    source="new; gives the p_i of ETR Assumption 3, eq. 8 (arXiv 2406.00023), in the planted model",
+    tag="G2",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(0),
@@ -52,7 +53,7 @@ def mass(m: sp.Expr, k: sp.Expr) -> sp.Expr:
 
 
 @claim.derivation("two experts in closed form, and ℓ/n without signal for every n and ℓ")
-def _(side: SimpleNamespace) -> Outcome:
+def two_experts_closed_form_n(side: SimpleNamespace) -> Outcome:
     m = side.rivals(n)
     # ∫ of the j-th mass over t = 1 - Φ(u) in (0, 1): a beta integral
     term = sp.binomial(m, j) * sp.gamma(j + 1) * sp.gamma(m - j + 1) / sp.gamma(m + 2)
@@ -71,7 +72,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("the rate rises in θ: the binomial distribution function falls, for all n, ℓ")
-def _(side: SimpleNamespace) -> Outcome:
+def rate_rises_binomial_distribution_function(side: SimpleNamespace) -> Outcome:
     # d/dt b(n-1, j) = (n-1) (b(n-2, j-1) - b(n-2, j)), which telescopes over j < ℓ to -(n-1) b(n-2, ℓ-1) <= 0
     m = side.rivals(n)
     unit = t**j * (1 - t) ** (n - 1 - j) * sp.binomial(n - 2, j)
@@ -81,7 +82,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("30 digits: given the own value, given the ℓ-th best rival, and the package")
-def _(side: SimpleNamespace) -> Outcome:
+def digits_given_own_value_given(side: SimpleNamespace) -> Outcome:
     worst = 0.0
     with mpmath.workdps(30):
         nodes = mpmath.calculus.quadrature.GaussLegendre(mpmath.mp).calc_nodes(4, mpmath.mp.prec)

@@ -55,7 +55,7 @@ def loads(side: SimpleNamespace, angles: list[int]) -> list[float]:
 
 
 @claim.derivation("the region of a gate runs from bisector to bisector")
-def _(side: SimpleNamespace) -> Outcome:
+def region_gate_runs_bisector_bisector(side: SimpleNamespace) -> Outcome:
     left, right, angle, n = sp.symbols("l r a n", positive=True)
     low, high = angle - left / 2, angle + right / 2
     # same cosine with both gates at a bisector: the angles to them are equal
@@ -69,7 +69,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("angles counted on a fine ring through the package's affinity")
-def _(side: SimpleNamespace) -> Outcome:
+def angles_counted_fine_ring_through(side: SimpleNamespace) -> Outcome:
     ring = (np.arange(72_000) + 0.5) * (2 * np.pi / 72_000)
     tokens = np.stack([np.cos(ring), np.sin(ring)], axis=1)
     for angles in CASES:
@@ -82,7 +82,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.counterexample("gates at 0°, 60°, 180°")
-def _(side: SimpleNamespace) -> Outcome:
+def counterexample_gates(side: SimpleNamespace) -> Outcome:
     claimed = loads(side, CASES[0])
     text = f"claimed loads {np.round(claimed, 4).tolist()}, bisectors at 30°, 120°, 270° give 120/360, 90/360, 150/360"
     return holds(text) if np.allclose(claimed, [120 / 360, 90 / 360, 150 / 360]) else fails(text)

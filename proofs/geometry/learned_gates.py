@@ -50,7 +50,8 @@ claim = Claim(
         r"unit gates, $\alpha_{ij}$ the angle of $w_i$ and $w_j$; Top-1",
         r"$h$: isotropic tokens, $n\leq d$; $p$: tokens $\theta w_i+\sigma z$",
     ),
-    source="new (G2, G4 for learned gates)",
+    source="new for learned gates",
+    tag="G2, G4",
     kind="bound",
     expected=Verdict.PROVED,
     truth=side(-1),
@@ -63,7 +64,7 @@ claim = Claim(
 
 
 @claim.derivation("two gates: the slope in the inner product has a sign; margins of equally inclined gates")
-def _(side: SimpleNamespace) -> Outcome:
+def two_gates_slope_inner_product(side: SimpleNamespace) -> Outcome:
     # two_gates: P(max >= a) = 2h has the slope (1/2π) (1 - a²/cos²(α/2))_+^{(d-2)/2} in α
     alpha, inside = sp.symbols("alpha inside", positive=True)
     slope = inside ** ((d - 2) / 2) / (2 * sp.pi) / sp.diff(sp.cos(alpha), alpha)
@@ -106,7 +107,7 @@ def hit_bounds(gates: np.ndarray, signal: float, i: int = 0) -> tuple[float, flo
 
 
 @claim.reference("equally inclined gates by quadrature, c from 0 to 0.9: their order in c, hit rates in bounds")
-def _(side: SimpleNamespace) -> Outcome:
+def equally_inclined_gates_quadrature_c(side: SimpleNamespace) -> Outcome:
     node, mass = np.polynomial.hermite_e.hermegauss(80)
     mass = mass / mass.sum()
     rates = []

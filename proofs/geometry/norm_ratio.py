@@ -40,7 +40,8 @@ claim = Claim(
     r"unchanged; ranked by inner products, discriminative tokens $\kappa(\theta w_i+z)$ against background $z'$ have "
     r"$E\,q=\Phi(-\frac{\kappa\theta}{\sqrt{1+\kappa^2}})$, falling in $\kappa$ from $\frac12$ to $\Phi(-\theta)$",
     hypotheses=(r"$z,z'\sim N(0,I_d)$ independent, $|w_i|=1$, $\theta>0$, $\kappa>0$",),
-    source="new (G3): the cosine affinity of ETR (arXiv 2406.00023) against inner products",
+    source="new: the cosine affinity of ETR (arXiv 2406.00023) against inner products",
+    tag="G3",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(lambda ratio: ratio),
@@ -50,7 +51,7 @@ claim = Claim(
 
 
 @claim.derivation("cosine of a scaled token; mean and deviation of the difference of inner products")
-def _(side: SimpleNamespace) -> Outcome:
+def cosine_scaled_token_mean_deviation(side: SimpleNamespace) -> Outcome:
     x, y = sp.symbols("x y", real=True)  # along and across the gate
     scaled = k * x / sp.sqrt((k * x) ** 2 + (k * y) ** 2) - x / sp.sqrt(x**2 + y**2)
     # <z',w> - κ(θ + <z,w>): mean -κθ, variance 1 + κ²
@@ -73,7 +74,7 @@ def mean_rate(side: SimpleNamespace, ratio: float, signal: float) -> float:
 
 
 @claim.reference("E q by integrating the tail over the discriminative token's projection")
-def _(side: SimpleNamespace) -> Outcome:
+def e_q_integrating_tail_discriminative(side: SimpleNamespace) -> Outcome:
     node, mass = np.polynomial.hermite_e.hermegauss(120)
     worst = 0.0
     for ratio in (0.1, 0.5, 1.0, 1.7):

@@ -42,7 +42,8 @@ claim = Claim(
         r"discriminative token $\theta w_i+\sigma z$, others $\sigma z$, all $z\sim N(0,I_d)$ independent",
         r"orthonormal gates, $1\leq\ell\leq n\leq d$, $d\geq 3$",
     ),
-    source="new (G5)",
+    source="new",
+    tag="G5",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(lambda square: square**0.5 if isinstance(square, np.ndarray) else sp.sqrt(square)),
@@ -52,7 +53,7 @@ claim = Claim(
 
 
 @claim.derivation("lengths, thresholds, and the Jacobian of two rivals")
-def _(side: SimpleNamespace) -> Outcome:
+def lengths_thresholds_jacobian_two_rivals(side: SimpleNamespace) -> Outcome:
     length, v, w = sp.symbols("length v w", positive=True)
     own, across = length * a, length * sp.sqrt(1 - a**2)
     square = sp.symbols("square", positive=True)
@@ -77,7 +78,7 @@ def _(side: SimpleNamespace) -> Outcome:
 @claim.certificate(
     "for all d, n, θ: rivals over their scale are uniform on S^{d-2}, independent of a and of the length"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def d_n_rivals_their_scale(side: SimpleNamespace) -> Outcome:
     # k rivals with statistics w_j, |w|² = s; v = w scale/sqrt(y). Densities of X, Y, W (rest: chi_{d-1-k}) and Jacobians.
     scale = side.scale(y)
     inner = sp.simplify(s * scale**2 / y)  # |v|²
@@ -112,8 +113,8 @@ def pieces(cuts: list[float], count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @claim.reference("three dimensions, two experts: closed forms and one quadrature, against the package")
-def _(side: SimpleNamespace) -> Outcome:
-    total, capacity, signal, root = 30, 4, 1.5, np.sqrt(0.5)
+def three_dimensions_two_experts_closed(side: SimpleNamespace) -> Outcome:
+    tokens, capacity, signal, root = 30, 4, 1.5, np.sqrt(0.5)
     x, weight = pieces([-1.0, -root, 0.0, root, 1.0], 80)
     m = signal * x  # E exp(m chi_3) in closed form
     tilt = np.sqrt(2 / np.pi) * m + 2 * (1 + m * m) * np.exp(m * m / 2) * special.ndtr(m)
@@ -126,20 +127,20 @@ def _(side: SimpleNamespace) -> Outcome:
         both[i] = w @ np.arccos(np.minimum(1, size[i] / np.sqrt((1 - at) * (1 + at)))) / (2 * np.pi)
     h = np.where(x >= 0, q - both / 2, (1 - both) / 2)
     hit = 1 - np.arccos(np.clip(x / side.scale((1 - x) * (1 + x)), -1, 1)) / np.pi
-    kept = np.minimum(1, capacity / (np.arange(total) + 1)) @ stats.binom.pmf(np.arange(total), total - 1, 0.5)
+    kept = np.minimum(1, capacity / (np.arange(tokens) + 1)) @ stats.binom.pmf(np.arange(tokens), tokens - 1, 0.5)
     direct = np.array(
         [
             f @ hit * kept,
-            f @ (hit * stats.binom.cdf(capacity - 1, total - 1, h)),
-            f @ stats.binom.cdf(capacity - 1, total - 1, q),
+            f @ (hit * stats.binom.cdf(capacity - 1, tokens - 1, h)),
+            f @ stats.binom.cdf(capacity - 1, tokens - 1, q),
         ]
     )
     law = Rates.planted(signal, 3, 2)
     ours = np.array(
         [
-            token_choice.success(total, capacity, Rates(experts=2, hit=signals.hit_rate(signal, 2))),
-            resonance.success(total, capacity, law),
-            expert_choice.success(total, capacity, law),
+            token_choice.success(tokens, capacity, Rates(experts=2, hit=signals.hit_rate(signal, 2))),
+            resonance.success(tokens, capacity, law),
+            expert_choice.success(tokens, capacity, law),
         ]
     )
     error = np.abs(ours / direct - 1).max()
@@ -147,24 +148,24 @@ def _(side: SimpleNamespace) -> Outcome:
     return holds(text) if error < 1e-10 else fails(text)
 
 
-def rates(side: SimpleNamespace, total: int, dim: int, experts: int, top: int, signal: float, capacity: int) -> dict:
+def rates(side: SimpleNamespace, tokens: int, dim: int, experts: int, top: int, signal: float, capacity: int) -> dict:
     """Success rates on the package's nodes."""
     nodes = Rates.planted(signal, dim, experts, top=top)
     x = nodes.affinity
     scale = side.scale((1 - x) * (1 + x))  # threshold x/scale is that of affinity x/sqrt(x² + scale²)
     hit = candidates.hit_given_affinity(x / np.hypot(x, scale), dim, experts, top=top)
-    kept = np.minimum(1, capacity / (np.arange(total) + 1.0))
-    kept = kept @ stats.binom.pmf(np.arange(total), total - 1, top / experts)
-    place = stats.binom.cdf(capacity - 1, total - 1, nodes.candidate_tail)
+    kept = np.minimum(1, capacity / (np.arange(tokens) + 1.0))
+    kept = kept @ stats.binom.pmf(np.arange(tokens), tokens - 1, top / experts)
+    place = stats.binom.cdf(capacity - 1, tokens - 1, nodes.candidate_tail)
     return {
         "token choice": float(nodes.weight @ hit * kept),
         "resonance": float(nodes.weight @ (hit * place)),
-        "expert choice": float(nodes.weight @ stats.binom.cdf(capacity - 1, total - 1, nodes.false_positive)),
+        "expert choice": float(nodes.weight @ stats.binom.cdf(capacity - 1, tokens - 1, nodes.false_positive)),
     }
 
 
 @claim.reference("d = 64, n = 8: .3131985, .7581594, .7800494; mean hits are G2's rates")
-def _(side: SimpleNamespace) -> Outcome:
+def d_n_mean_hits_g2(side: SimpleNamespace) -> Outcome:
     values = rates(side, 256, 64, 8, 1, 2.5, 12)
     known = (0.3131985257630, 0.7581593753703, 0.7800494397366)
     error = max(abs(v - w) for v, w in zip(values.values(), known))
@@ -182,7 +183,7 @@ def sample(
     rng: np.random.Generator,
     trials: int,
     *,
-    total: int,
+    tokens: int,
     dim: int,
     experts: int,
     top: int,
@@ -191,9 +192,9 @@ def sample(
 ) -> dict[str, int]:
     """Token vectors through the extractor and the three routers."""
     counts = dict.fromkeys(("token choice", "resonance", "expert choice"), 0)
-    step = max(1, 2_000_000 // (total * dim))
+    step = max(1, 2_000_000 // (tokens * dim))
     for start in range(0, trials, step):
-        drawn = samplers.planted(rng, min(step, trials - start), total, dim, experts, signal)
+        drawn = samplers.planted(rng, min(step, trials - start), tokens, dim, experts, signal)
         scores = affinity(drawn.values, experts)
         routed = {
             "token choice": token_choice.route(scores, capacity, top=top),
@@ -208,8 +209,8 @@ def sample(
 claim.simulate(
     sample,
     cases=[
-        {"total": 16, "dim": 3, "experts": 3, "top": 1, "signal": 1.5, "capacity": 3},
-        {"total": 24, "dim": 12, "experts": 4, "top": 2, "signal": 1.0, "capacity": 4},
+        {"tokens": 16, "dim": 3, "experts": 3, "top": 1, "signal": 1.5, "capacity": 3},
+        {"tokens": 24, "dim": 12, "experts": 4, "top": 2, "signal": 1.0, "capacity": 4},
     ],
     law=rates,
     trials=30_000,

@@ -36,7 +36,8 @@ claim = Claim(
     statement=r"$\frac{m^2}{m^2+d+2}\leq E\cos(x,y)\leq\frac{m^2}{m^2+d-2}$ with $m=|\mu|/\sigma$; so it exceeds .8 if "
     r"$|\mu|^2>4(d+2)\sigma^2$, not if $|\mu|^2\leq 4(d-2)\sigma^2$, and is 0 at $\mu=0$",
     hypotheses=(r"$x,y\sim N(\mu,\sigma^2I_d)$ independent, $d\geq 2$, $m>0$ for the upper bound at $d=2$",),
-    source="ETR figure 13 (arXiv 2406.00023): token correlation near 0 before and over .8 after training; new (V1)",
+    source="ETR figure 13 (arXiv 2406.00023): token correlation near 0 before and over .8 after training; new",
+    tag="V1",
     kind="bound",
     expected=Verdict.PROVED,
     truth=side(2),
@@ -47,7 +48,7 @@ claim = Claim(
 
 
 @claim.derivation("mean of S, the Poisson identity, and both thresholds")
-def _(side: SimpleNamespace) -> Outcome:
+def mean_s_poisson_identity_thresholds(side: SimpleNamespace) -> Outcome:
     mass = lam**k * sp.exp(-lam) / sp.gamma(k + 1)
     lower = m**2 / (m**2 + d + side.offset)
     # E χ²_{d+2+2K} = d + 2 + 2λ
@@ -86,7 +87,7 @@ def cosine(mean: float, dim: int) -> mpmath.mpf:
 
 
 @claim.reference("closed form by Kummer's function between the bounds; the package's ratio too")
-def _(side: SimpleNamespace) -> Outcome:
+def closed_form_kummer_s_function(side: SimpleNamespace) -> Outcome:
     for dim in (2, 3, 8, 64, 768):
         for mean in (0.1, 1.0, 4.0, 2 * dim**0.5, 5 * dim**0.5):
             exact, low = float(cosine(mean, dim)), side.lower(mean, dim)

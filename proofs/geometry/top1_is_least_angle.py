@@ -38,7 +38,7 @@ claim = Claim(
 
 
 @claim.derivation("the difference of products against that of cosines")
-def _(side: SimpleNamespace) -> Outcome:
+def difference_products_cosines(side: SimpleNamespace) -> Outcome:
     norm, length, first, second = sp.symbols("w x c_i c_j", positive=True)
     a, b = side.norms
     products = a * norm * length * first - b * norm * length * second
@@ -46,7 +46,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("both choices on 20,000 random tokens, two to sixteen gates, through the package's affinity")
-def _(side: SimpleNamespace) -> Outcome:
+def choices_random_tokens_two_sixteen(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(44)
     for n, dim in ((2, 2), (8, 64), (16, 16)):
         gates = rng.normal(size=(n, dim))

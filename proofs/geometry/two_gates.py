@@ -58,7 +58,8 @@ claim = Claim(
         r"isotropic for $h$",
         r"unit gates for $p$ and $h$, $d\geq 2$",
     ),
-    source="new (G2, G4 for learned gates)",
+    source="new for learned gates",
+    tag="G2, G4",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(lambda angle: angle),
@@ -68,7 +69,7 @@ claim = Claim(
 
 
 @claim.derivation("margin of a planted token; law of the radius in the plane; sectors; orthogonal gates in the plane")
-def _(side: SimpleNamespace) -> Outcome:
+def margin_planted_token_law_radius(side: SimpleNamespace) -> Outcome:
     seen = side.seen(alpha)
     # w_1 = (1, 0), w_2 = (cos α, sin α)
     margin, length = 1 - sp.cos(alpha), sp.sqrt((1 - sp.cos(alpha)) ** 2 + sp.sin(alpha) ** 2)
@@ -114,7 +115,7 @@ def pair(angle: float, a: float, dim: int) -> float:
 
 
 @claim.reference("G4 at α = π/2; P(both reach a) by another integral; loads by the cells' angles; order in α")
-def _(side: SimpleNamespace) -> Outcome:
+def g4_p_reach_another_integral(side: SimpleNamespace) -> Outcome:
     worst = 0.0
     for dim in (3, 16, 64):
         for a in (0.05, 0.2, 0.4):

@@ -48,7 +48,7 @@ claim = Claim(
 
 
 @claim.derivation("variance of a mean drawn without replacement, summed over the groups")
-def _(side: SimpleNamespace) -> Outcome:
+def variance_mean_drawn_without_replacement(side: SimpleNamespace) -> Outcome:
     # coordinates about their mean: Σ x² = T, Σ_{s≠t} x_s x_t = -T. E(Σ_{drawn} x)² = T n/N - T n(n-1)/(N(N-1))
     drawn = (T * n / N - T * n * (n - 1) / (N * (N - 1))) / n  # n |c_i - c|²
     each = sp.simplify(drawn - T / (N - 1) * (1 - n / N))
@@ -63,7 +63,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("all matchings of up to 7 tokens, in the package's scatter")
-def _(side: SimpleNamespace) -> Outcome:
+def matchings_up_tokens_package_s(side: SimpleNamespace) -> Outcome:
     rng, worst = np.random.default_rng(9), 0.0
     for labels in ((0, 1), (0, 0, 1, 2), (0, 0, 0, 0, 1), (0, 0, 1, 1, 2, 2, 2)):
         x = rng.standard_normal((len(labels), 3)) ** 3

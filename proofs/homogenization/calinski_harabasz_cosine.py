@@ -40,7 +40,8 @@ claim = Claim(
         r"$x\sim N(0,I_d)$, orthonormal gates, Top-1, $2\leq n\leq d$, many tokens",
         r"each expert keeps the fraction $0<f\leq 1$ of its candidates with the largest cosines",
     ),
-    source="ETR eq. 13 evaluated for resonance; new (H3)",
+    source="ETR eq. 13 evaluated for resonance; new",
+    tag="H3",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side("cosine"),
@@ -51,7 +52,7 @@ claim = Claim(
 
 
 @claim.derivation("scatter from the mean cosines; the mean above a threshold from the tail")
-def _(side: SimpleNamespace) -> Outcome:
+def scatter_mean_cosines_mean_above(side: SimpleNamespace) -> Outcome:
     mean = (c + (n - 1) * o) / n
     between = r * ((c - mean) ** 2 + (n - 1) * (o - mean) ** 2)
     total = d + side.surplus - n * r * mean**2
@@ -91,7 +92,7 @@ def two_experts(dim: int, kept: float) -> float:
 
 
 @claim.reference("the package against polar integrals for n = 2; .3474 at d=16, n=8, f=1/4 (inner product: .3102)")
-def _(side: SimpleNamespace) -> Outcome:
+def package_polar_integrals_n_d(side: SimpleNamespace) -> Outcome:
     ours = float(homogenization.resonance_scatter(16, 8, 0.25, select=side.select))
     if abs(ours - 0.3474) > 5e-5:
         return fails(f"d=16, n=8, f=1/4 gives {ours:.4f}")

@@ -58,7 +58,8 @@ claim = Claim(
     r"least $1/\sqrt 2$; the norm of the mean kept token falls in $f$ for all $2\leq n\leq d$; "
     r"for $d=n=2$ it holds on the unit circle, while normal tokens refute it",
     hypotheses=(r"$x\sim N(0,I_d)$ or uniform on the sphere, orthonormal gates, Top-1, many tokens",),
-    source="new (H3)",
+    source="new",
+    tag="H3",
     kind="bound",
     expected=Verdict.PROVED,
     truth=side(3),
@@ -72,7 +73,7 @@ claim = Claim(
 
 
 @claim.derivation("slopes of T and D; the equation of y; F at d = 4; F' where F = 0")
-def _(side: SimpleNamespace) -> Outcome:
+def slopes_t_d_equation_y(side: SimpleNamespace) -> Outcome:
     m = sp.Function("m")(s)
     rate = (1 + s**2) ** sp.Rational(-3, 2)  # dx/ds
     slope_t = sp.diff((s + k * m) / sp.sqrt(1 + s**2), s) / rate - (1 - k * s * m + k * (1 + s**2) * sp.diff(m, s))
@@ -101,7 +102,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("H > 0 wherever F can vanish, e >= 3; the case s <= 0")
-def _(side: SimpleNamespace) -> Outcome:
+def h_wherever_f_can_vanish(side: SimpleNamespace) -> Outcome:
     # H - weight (q(1-s²) - e(1+s²)y(s+y)) with weight (1+s²)/2 is A + B s y + C y² in w = s²
     least = 3 if side.least == 3 else side.least - 2
     a, weight = (1 - w) ** 2 / 2, (1 + w) / 2
@@ -153,7 +154,7 @@ def in_space(angle: flint.arb) -> flint.arb:
 @claim.certificate(
     "d = 3, and the unit circle; d = n = 2: kept fractions .5 and .6 of normal tokens in the wrong order, by balls"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def d_unit_circle_d_n(side: SimpleNamespace) -> Outcome:
     sign = 1 if side.least > 2 else -1  # a positive gap refutes monotonicity in the plane; the mutant needs it negative
 
     def gap(_: flint.arb) -> flint.arb:
@@ -174,7 +175,7 @@ def _(side: SimpleNamespace) -> Outcome:
 @claim.reference(
     "the package: ratios, mean tokens and D for n = 2 from the claimed dimension on, and the plane's closed form"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def package_ratios_mean_tokens_d(side: SimpleNamespace) -> Outcome:
     kept = np.array([0.02, 0.2, 0.5, 0.6, 0.8, 1.0])
     for dim in (side.least, 4, 5, 24):
         c, o = homogenization.kept_means(dim, 2, kept, select="cosine")

@@ -36,7 +36,8 @@ claim = Claim(
     statement=r"between/within of the tokens kept by resonance (by cosine) falls in $f\in(0,1]$ for $2\leq n\leq d$, $d\geq 3$, "
     r"and on the unit sphere for $d=2$ too; $E[\delta_1-\delta_2|\delta_1=x\,\mathrm{largest}]$ rises in $x$ for $d\geq n+2$",
     hypotheses=(r"$x\sim N(0,I_d)$ or uniform on the sphere, orthonormal gates, Top-1, many tokens",),
-    source="new (H3)",
+    source="new",
+    tag="H3",
     kind="empirical",
     expected=Verdict.SUPPORTED,
     truth=side(PAIRS, 2),
@@ -46,7 +47,7 @@ claim = Claim(
 
 
 @claim.reference("the ratio at six kept fractions, from two experts to eight, normal tokens and the unit sphere")
-def _(side: SimpleNamespace) -> Outcome:
+def ratio_six_kept_fractions_two(side: SimpleNamespace) -> Outcome:
     kept = np.array([0.02, 0.2, 0.5, 0.6, 0.8, 1.0])
     steepest = -np.inf
     for n, dim in dict.fromkeys([*side.pairs, (2, 2)]):
@@ -92,7 +93,7 @@ def mean_and_slope(k: int, dim: int, s: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 @claim.reference("the slope of D by the divergence theorem, n = 2 to 16 at the least d and beyond, 60 values of s")
-def _(side: SimpleNamespace) -> Outcome:
+def slope_d_divergence_theorem_n(side: SimpleNamespace) -> Outcome:
     s = np.linspace(0.01, 0.995, 60)
     least = np.inf
     for n in (2, 3, 4, 6, 10, 16):

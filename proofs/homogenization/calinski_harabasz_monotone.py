@@ -46,7 +46,8 @@ claim = Claim(
     statement=r"between/within of the tokens kept by resonance (top fraction $f$ of each expert's candidates by inner "
     r"product) is strictly decreasing in $f\in(0,1]$, for all $2\leq n\leq d$",
     hypotheses=(r"$x\sim N(0,I_d)$, orthonormal gates, Top-1, $2\leq n\leq d$, many tokens",),
-    source="new (H3)",
+    source="new",
+    tag="H3",
     kind="bound",
     expected=Verdict.PROVED,
     studies=("homogenization_training", "planted_homogenization"),
@@ -58,7 +59,7 @@ claim = Claim(
 
 
 @claim.derivation("derivatives of y, D, v, of truncated means and variances; the hazard of the largest of n")
-def _(side: SimpleNamespace) -> Outcome:
+def derivatives_y_d_v_truncated(side: SimpleNamespace) -> Outcome:
     big_d = u + y
     v = 1 - y * big_d
 
@@ -101,7 +102,7 @@ def enclosed(side: SimpleNamespace, which: int, ball: flint.arb) -> flint.arb:
 
 
 @claim.certificate("D(-u) v > v' and 2v² > v'D on [-8, 8]")
-def _(side: SimpleNamespace) -> Outcome:
+def d_u_v_v_2v(side: SimpleNamespace) -> Outcome:
     box = [("-8", "8")]
     return every(
         [
@@ -123,7 +124,7 @@ def convergent(depth: int) -> tuple[sp.Poly, sp.Poly]:
 
 
 @claim.certificate("D(-u) v > v' and 2v² > v'D for u <= -8, through two convergents of Mills' ratio")
-def _(side: SimpleNamespace) -> Outcome:
+def certificate_d_u_v_v_2v(side: SimpleNamespace) -> Outcome:
     (a, b), (c, e) = convergent(4), convergent(5)
     # D lies between a/b and c/e: D = N/M for a t >= 0; there y = X + D and D(-u) >= X
     top, bottom = a * e + T * c * b, b * e * (1 + T)
@@ -141,7 +142,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("the same for u >= 8, where y <= 384/u^8; Bernoulli's inequality for the hazard")
-def _(side: SimpleNamespace) -> Outcome:
+def same_u_y_u_bernoulli(side: SimpleNamespace) -> Outcome:
     # y <= 2φ <= exp(-u²/2) <= 4! (2/u²)^4 = 384/u^8 and D <= u + 1, so yD <= 1/2 <= v <= 1, and with D(-u) >= u/(u²+2):
     rate, power = sp.Rational(str(side.rate)), sp.Rational(str(side.power))
     k = sp.symbols("k", positive=True)

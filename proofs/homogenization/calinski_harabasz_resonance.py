@@ -40,7 +40,8 @@ claim = Claim(
         r"$x\sim N(0,I_d)$, orthonormal gates, Top-1, $2\leq n\leq d$, many tokens",
         r"each expert keeps the fraction $0<f\leq 1$ of its candidates with the largest inner products",
     ),
-    source="ETR eq. 13 evaluated for resonance; new (H3)",
+    source="ETR eq. 13 evaluated for resonance; new",
+    tag="H3",
     kind="equality",
     expected=Verdict.PROVED,
     studies=STUDIES,
@@ -51,7 +52,7 @@ claim = Claim(
 
 
 @claim.derivation("truncated moments, and between + within = total")
-def _(side: SimpleNamespace) -> Outcome:
+def truncated_moments_between_within_total(side: SimpleNamespace) -> Outcome:
     second = 1 + u * side.loser
     points = [{u: sp.Rational(1, 2), n: 5}, {u: 2, n: 3}]
     # scatter with e, b, q symbols: centroid coefficients e and b on the gates, q the mean square on the gates
@@ -89,7 +90,7 @@ def swapped(side: SimpleNamespace, m: int, f: float) -> tuple[mpmath.mpf, mpmath
 
 
 @claim.reference("the package against integrals in the other order; .0375489, .0556500, .0720643 at d=64, n=8")
-def _(side: SimpleNamespace) -> Outcome:
+def package_integrals_other_order_d(side: SimpleNamespace) -> Outcome:
     printed = {(64, 8, 1.0): 0.0375489, (64, 8, 0.5): 0.0556500, (64, 8, 0.25): 0.0720643}
     worst = 0.0
     with mpmath.workdps(15):

@@ -60,7 +60,8 @@ claim = Claim(
         r"$x\sim N(\mu,I_d)$, orthonormal gates, $m_j=\langle\mu,w_j\rangle$, Top-1, $2\leq n\leq d$, many tokens",
         r"expert $i$ keeps the fraction $0<f_i\leq 1$ of its candidates with the largest inner products",
     ),
-    source="ETR eq. 13 evaluated for resonance under any mean and loads; new (H3)",
+    source="ETR eq. 13 evaluated for resonance under any mean and loads; new",
+    tag="H3",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(lambda kept, n: kept),
@@ -71,7 +72,7 @@ claim = Claim(
 
 
 @claim.derivation("truncated moments about any mean; between by shares; two experts that keep all, in closed form")
-def _(side: SimpleNamespace) -> Outcome:
+def truncated_moments_about_any_mean(side: SimpleNamespace) -> Outcome:
     first = m * below(u - m) - normal(u - m)
     second = (1 + m**2) * below(u - m) - (u + m) * normal(u - m)
     s, c = sp.symbols("s1:4", positive=True), sp.symbols("c1:4", real=True)
@@ -133,7 +134,7 @@ def pair(side: SimpleNamespace, gate: tuple[float, float], dim: int, kept: tuple
 @claim.reference(
     "two experts in the other order of integration; the Fisher information; H3; shifts; capacity and fraction"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def two_experts_other_order_integration(side: SimpleNamespace) -> Outcome:
     worst = 0.0
     for gate, dim, kept in (((0.8, -0.4), 2, (0.3, 0.3)), ((1.5, 0.0), 8, (0.2, 1.0)), ((-0.5, 0.5), 64, (1.0, 1.0))):
         ours = homogenization.skewed_scatter(gate, dim, kept=kept)

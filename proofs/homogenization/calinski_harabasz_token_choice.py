@@ -32,7 +32,8 @@ claim = Claim(
     statement=r"$\frac{\mathrm{between}}{\mathrm{within}}=\frac{B}{d-B}$ with $B=e_n^2\frac{n}{n-1}$; for tokens on "
     r"the unit sphere $B$ is replaced by $Bd/(ER)^2$, $ER=\sqrt2\,\Gamma(\frac{d+1}{2})/\Gamma(\frac d2)$",
     hypotheses=(r"$x\sim N(0,I_d)$, orthonormal gates, Top-1, $2\leq n\leq d$, many tokens",),
-    source="ETR eq. 13 evaluated; new (H2)",
+    source="ETR eq. 13 evaluated; new",
+    tag="H2",
     kind="equality",
     expected=Verdict.PROVED,
     studies=STUDIES,
@@ -44,7 +45,7 @@ claim = Claim(
 
 
 @claim.derivation("between and within from the centroids of H1")
-def _(side: SimpleNamespace) -> Outcome:
+def between_within_centroids_h1(side: SimpleNamespace) -> Outcome:
     other = -e / (n - 1)
     between = e**2 + (n - 1) * other**2  # the mean token is 0, every share 1/n
     claimed = side.b / (d - side.b)
@@ -59,7 +60,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the package's ratio against 40-digit arithmetic, d up to 10^4")
-def _(side: SimpleNamespace) -> Outcome:
+def package_s_ratio_digit_arithmetic(side: SimpleNamespace) -> Outcome:
     worst = 0.0
     with mpmath.workdps(40):
         for dim, m in ((2, 2), (64, 8), (4096, 16), (10_000, 1000)):

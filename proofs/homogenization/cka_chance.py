@@ -46,7 +46,7 @@ claim = Claim(
 
 
 @claim.derivation("mean over matchings, with rows of K and L that sum to 0")
-def _(side: SimpleNamespace) -> Outcome:
+def mean_matchings_rows_k_l(side: SimpleNamespace) -> Outcome:
     diagonal, rest = m / tokens, -m / (tokens * (tokens - 1))  # entries of E[P L P^T]
     product = k * diagonal + (0 - k) * rest  # the off-diagonal entries of K sum to 0 - tr K
     return identity(
@@ -55,7 +55,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("all matchings of up to 6 tokens; the package")
-def _(side: SimpleNamespace) -> Outcome:
+def matchings_up_tokens_package(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(6)
     worst = 0.0
     for count, p, q in ((2, 1, 1), (4, 3, 2), (6, 2, 9)):

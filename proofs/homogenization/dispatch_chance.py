@@ -69,7 +69,7 @@ claim = Claim(
 
 
 @claim.derivation("mean distances of shares and of tables; variance of a difference of loads; the least cases attain")
-def _(side: SimpleNamespace) -> Outcome:
+def mean_distances_shares_tables_variance(side: SimpleNamespace) -> Outcome:
     big_r, big_c = sp.symbols("R C", positive=True)
     share = p * (1 - p) / N / p  # E(p̂-p)²/p; summed over experts with Σ 1 = n, Σ p = 1
     total = sp.expand(share).coeff(p, 0) * n + sp.expand(share).coeff(p, 1)
@@ -95,7 +95,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("every outcome of up to 7 tokens, every matching of up to 7, in the package's metrics")
-def _(side: SimpleNamespace) -> Outcome:
+def outcome_up_tokens_matching_up(side: SimpleNamespace) -> Outcome:
     count = 0
     for share in ([1 / 3] * 3, [0.5, 0.5], [0.6, 0.3, 0.1], [0.25] * 4):
         experts = len(share)

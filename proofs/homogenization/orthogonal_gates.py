@@ -28,7 +28,8 @@ claim = Claim(
     title="Orthogonal gates win the most among gates with non-negative inner products",
     statement=r"$E\max_i\langle w_i,x\rangle\leq e_n=E\max(g_1,\ldots,g_n)$, with equality for orthogonal gates",
     hypotheses=(r"$x\sim N(0,I_d)$; $|w_i|=1$ and $\langle w_i,w_j\rangle\geq 0$ for $i\neq j$",),
-    source="new (H4)",
+    source="new",
+    tag="H4",
     kind="bound",
     expected=Verdict.PROVED,
     studies=("homogenization_training", "planted_homogenization"),
@@ -40,7 +41,7 @@ claim = Claim(
 
 
 @claim.certificate("the increments are at most those of orthogonal gates")
-def _(side: SimpleNamespace) -> Outcome:
+def increments_most_those_orthogonal_gates(side: SimpleNamespace) -> Outcome:
     c, r, s = sp.symbols("c r s")  # r = |w_i|² = s = |w_j|² = 1
     increment = (r + s - 2 * c).subs({r: 1, s: 1})
     return nonnegative_polynomial(2 - increment, {c: sp.Rational(str(side.least))}, name="2 - |w_i - w_j|²")
@@ -55,7 +56,7 @@ def three(gram: np.ndarray) -> np.ndarray:
 
 
 @claim.reference("E max of three gates by its closed form, over 40000 random sets")
-def _(side: SimpleNamespace) -> Outcome:
+def e_max_three_gates_closed(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(31)
     gates = rng.standard_normal((40_000, 3, 3))
     gates /= np.linalg.norm(gates, axis=-1, keepdims=True)

@@ -69,7 +69,8 @@ claim = Claim(
         r"$x\sim N(\mu,I_d)$, many tokens",
         r"any assignment $A_1,\ldots,A_n$ of tokens; Top-1 in the last formula",
     ),
-    source="ETR eq. 13 under any mean and loads; new (H1, H5)",
+    source="ETR eq. 13 under any mean and loads; new",
+    tag="H1, H5",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(1),
@@ -80,7 +81,7 @@ claim = Claim(
 
 
 @claim.derivation("the normal density's gradient; a split cell; the facet integrals; H1 at equal means")
-def _(side: SimpleNamespace) -> Outcome:
+def normal_density_s_gradient_split(side: SimpleNamespace) -> Outcome:
     z, a, b = sp.symbols("z a b", real=True)
     density = sp.exp(-((z - side.moves * m) ** 2) / 2) / sp.sqrt(2 * sp.pi)
     mass = (1 + sp.erf((z - m) / sp.sqrt(2))) / 2
@@ -103,7 +104,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("loads' slopes by differences; three facets in closed form; H2's ratio")
-def _(side: SimpleNamespace) -> Outcome:
+def loads_slopes_differences_three_facets(side: SimpleNamespace) -> Outcome:
     worst, step = 0.0, 1e-3
     for mean in (np.array([1.0, 0.5, -0.3]), np.array([2.0, 1.5, 0.0, 1.0, -1.0])):
         moments = side.moments(mean)

@@ -69,7 +69,7 @@ claim = Claim(
 
 
 @claim.derivation("half-space moment, the value for two experts, and its fall in |t|")
-def _(side: SimpleNamespace) -> Outcome:
+def half_space_moment_value_two(side: SimpleNamespace) -> Outcome:
     moment, share = DENSITY, below(t)  # E[g; g > -t] = φ(t), P(g > -t) = Φ(t)
     y = DENSITY / share
     reflected = DENSITY / below(-t)
@@ -91,7 +91,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("assignments by biased gates and by nearest centres on a line stay below; two experts attain")
-def _(side: SimpleNamespace) -> Outcome:
+def assignments_biased_gates_nearest_centres(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(15)
     closest = 0.0
     for experts, dim in ((2, 2), (3, 2), (5, 4), (8, 8)):

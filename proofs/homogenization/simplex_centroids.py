@@ -38,7 +38,8 @@ claim = Claim(
     statement=r"centroid of expert $i$: $\frac{e_n n}{n-1}(w_i-\bar w)$; squared norm $B=e_n^2\frac{n}{n-1}$; "
     r"pairwise cosine $-\frac{1}{n-1}$, with $e_n=E\max(g_1,\ldots,g_n)$ of standard normals",
     hypotheses=(r"$x\sim N(0,I_d)$, orthonormal gates, Top-1, $2\leq n\leq d$",),
-    source="new (H1)",
+    source="new",
+    tag="H1",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(-1 / (n - 1)),
@@ -49,7 +50,7 @@ claim = Claim(
 
 
 @claim.derivation("centroid, norm and cosine from E[sum of projections | i wins] = 0")
-def _(side: SimpleNamespace) -> Outcome:
+def centroid_norm_cosine_e_sum(side: SimpleNamespace) -> Outcome:
     b = side.other * e
     return every(
         [
@@ -64,7 +65,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("E[g_j | i wins] by integrating the joint density, 25 digits, n = 2, 3, 8")
-def _(side: SimpleNamespace) -> Outcome:
+def e_g_j_i_wins(side: SimpleNamespace) -> Outcome:
     with mpmath.workdps(25):
         for m in (2, 3, 8):
             cuts = [-12, -4, 0, 4, 12]

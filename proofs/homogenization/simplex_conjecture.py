@@ -34,7 +34,8 @@ claim = Claim(
     statement=r"$E\max_{i\leq n}\langle w_i,x\rangle\leq e_n\sqrt{\frac{n}{n-1}}$ for $n=4,5$ unit gates; a test of a conjecture "
     r"that is a theorem in print for $n=4$",
     hypotheses=(r"$x\sim N(0,I_d)$, $|w_i|=1$, $n=4,5$",),
-    source="simplex mean width conjecture (n = 4: arXiv 2008.04827); new (H4)",
+    source="simplex mean width conjecture (n = 4: arXiv 2008.04827); new",
+    tag="H4",
     kind="empirical",
     expected=Verdict.SUPPORTED,
     truth=side(lambda n: math.sqrt(n / (n - 1))),
@@ -76,7 +77,7 @@ SIZES = {4: 24_000, 5: 8_000}
 
 
 @claim.reference("random sets of four and five unit gates, in n - 1 and n dimensions")
-def _(side: SimpleNamespace) -> Outcome:
+def random_sets_four_five_unit(side: SimpleNamespace) -> Outcome:
     rng, outcomes = np.random.default_rng(41), []
     for n, count in SIZES.items():
         flat = np.pad(unit(rng.standard_normal((count, n, n - 1))), ((0, 0), (0, 0), (0, 1)))
@@ -86,7 +87,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("neighbours of the simplex, at distances from 1e-5 to 1; the simplex attains the value")
-def _(side: SimpleNamespace) -> Outcome:
+def neighbours_simplex_distances_1e_simplex(side: SimpleNamespace) -> Outcome:
     rng, outcomes = np.random.default_rng(42), []
     for n, count in SIZES.items():
         scale = 10 ** rng.uniform(-5, 0, (count, 1, 1))
@@ -100,7 +101,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("random ascents end at the claimed value")
-def _(side: SimpleNamespace) -> Outcome:
+def random_ascents_end_claimed_value(side: SimpleNamespace) -> Outcome:
     outcomes = []
     for n, starts, steps in ((4, 12, 350), (5, 8, 400)):
         rng = np.random.default_rng(43)

@@ -39,7 +39,8 @@ claim = Claim(
     r"$\mathrm{argmax}$, and $E\max_i\langle v_i,x\rangle=e_n\sqrt{\frac{n}{n-1}}$; for $n=2,3$, and "
     r"by a cited theorem for $n=4$, no unit gates exceed it",
     hypotheses=(r"$x\sim N(0,I_d)$, orthonormal gates $w_i$, $2\leq n\leq d$",),
-    source="new (H4)",
+    source="new",
+    tag="H4",
     kind="equality",
     expected=Verdict.PROVED,
     truth=side(1 - 1 / n),
@@ -52,7 +53,7 @@ claim = Claim(
 
 
 @claim.derivation("length, inner product and order of the simplex gates; the bound for two and three gates")
-def _(side: SimpleNamespace) -> Outcome:
+def length_inner_product_order_simplex(side: SimpleNamespace) -> Outcome:
     length = ((1 - 1 / n) ** 2 + (n - 1) / n**2) / side.shrink
     inner = (2 * (1 - 1 / n) * (-1 / n) + (n - 2) / n**2) / side.shrink
     outcomes = [
@@ -75,7 +76,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("ranges: max - min of three numbers is half the sum of the |differences|")
-def _(side: SimpleNamespace) -> Outcome:
+def ranges_max_min_three_numbers(side: SimpleNamespace) -> Outcome:
     # numbers 0 <= p <= p + q in order: range p + q, differences p, q, p + q; the side enters with its own length of v_i
     p, q = sp.symbols("p q")
     unit = sp.simplify((1 - 1 / n) / side.shrink).subs(n, 3)
@@ -89,7 +90,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the library's router on both kinds of gates; E max for n = 3 by its formula; random triples")
-def _(side: SimpleNamespace) -> Outcome:
+def library_s_router_kinds_gates(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(8)
     for count, dim in ((2, 5), (3, 3), (8, 20)):
         w = np.linalg.qr(rng.standard_normal((dim, dim)))[0][:count]

@@ -44,7 +44,7 @@ claim = Claim(
 
 
 @claim.derivation("the softmax derivative with the other experts summed, for every n; uniform shares are stationary")
-def _(side: SimpleNamespace) -> Outcome:
+def softmax_derivative_other_experts_summed(side: SimpleNamespace) -> Outcome:
     mean = (f * e + S) / (e + R)
     gradient = e / (e + R) * (f - side.level(mean, n))
     return every(
@@ -57,7 +57,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the package's gradient against 40-digit derivatives of the definition, and a collapsed router")
-def _(side: SimpleNamespace) -> Outcome:
+def package_s_gradient_digit_derivatives(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(17)
     tokens, experts = 7, 5
     logits = np.round(rng.normal(size=(tokens, experts)), 3)

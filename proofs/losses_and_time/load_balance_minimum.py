@@ -56,7 +56,7 @@ claim = Claim(
 
 
 @claim.certificate("n = 2: exact least value, by completing the square, and where it is attained")
-def _(side: SimpleNamespace) -> Outcome:
+def n_exact_least_value_completing(side: SimpleNamespace) -> Outcome:
     bound = (1 - x) + (2 * x - 1) * x / 2
     where = sp.solve(sp.diff(bound, x), x)[0]
     value = 2 * bound.subs(x, where)
@@ -70,7 +70,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.derivation("n >= 3: the value with idle experts, for all n and k; soft shares; uniform shares")
-def _(side: SimpleNamespace) -> Outcome:
+def n_value_idle_experts_n(side: SimpleNamespace) -> Outcome:
     n, k, square = sp.symbols("n k Q", positive=True)
     # a token: its own expert, share 1/(n-k), with probability 1/(k+1), and idle experts, share 0
     per_token = 1 / (n - k) / (k + 1)
@@ -103,7 +103,7 @@ def idle_router(experts: int, idle: int) -> tuple[np.ndarray, np.ndarray]:
 @claim.reference(
     "the package's loss of such routers, n = 2..16; no random two-expert router goes below the least value"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def package_s_loss_such_routers(side: SimpleNamespace) -> Outcome:
     for n in range(2, 17):
         for k in range(n):
             ours = losses.load_balance(*idle_router(n, k), alpha=1.0)
@@ -130,7 +130,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.counterexample("n = 8, three experts without a token")
-def _(side: SimpleNamespace) -> Outcome:
+def n_three_experts_without_token(side: SimpleNamespace) -> Outcome:
     value = losses.load_balance(*idle_router(8, 3), alpha=1.0)
     text = f"L/α = {value:.3f}, the claimed value is {float(side.idle(8, 3)):.3f}; balanced: 1"
     return holds(text) if value >= float(side.idle(8, 3)) - 1e-12 else fails(text)

@@ -42,7 +42,7 @@ claim = Claim(
 
 
 @claim.derivation("the derivative with the other experts summed, for any number of experts")
-def _(side: SimpleNamespace) -> Outcome:
+def derivative_other_experts_summed_any(side: SimpleNamespace) -> Outcome:
     total = e + R
     kl = (e * sp.log(e) + T - e * sp.log(target) - U) / total - sp.log(total)
     gradient = e / total * (sp.log(e) - sp.log(total) - sp.log(target) - side.centred * kl)
@@ -50,7 +50,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the package against 40-digit derivatives; gradient descent ends at D_l")
-def _(side: SimpleNamespace) -> Outcome:
+def package_digit_derivatives_gradient_descent(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(5)
     target = losses.local_distribution(np.array([True, True, False, False, False]), epsilon=0.1)
     worst = gap = 0.0

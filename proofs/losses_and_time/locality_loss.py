@@ -58,7 +58,7 @@ claim = Claim(
 
 
 @claim.derivation("the chain rule term by term, all-local routing, vertices, curvature, and the limit ε -> 0")
-def _(side: SimpleNamespace) -> Outcome:
+def chain_rule_term_term_local(side: SimpleNamespace) -> Outcome:
     local = side.term(a * u, (1 - eps) / m, sp.log)
     other = side.term((1 - a) * u, eps / r, sp.log)
     b = sp.Symbol("b", positive=True)  # 1 - a, as its own positive symbol
@@ -94,7 +94,7 @@ def setting(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 @claim.reference("the package against 40-digit sums; the split and the bounds on 300 random distributions")
-def _(side: SimpleNamespace) -> Outcome:
+def package_digit_sums_split_bounds(side: SimpleNamespace) -> Outcome:
     rng = np.random.default_rng(61)
     worst = 0.0
     for _ in range(300):
@@ -119,7 +119,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.counterexample("8 experts, 4 local, one token in 4096 off the node")
-def _(side: SimpleNamespace) -> Outcome:
+def experts_local_one_token_off(side: SimpleNamespace) -> Outcome:
     current = np.array([1024, 1024, 1024, 1023, 1, 0, 0, 0]) / 4096
     local = np.arange(8) < 4
     target = losses.local_distribution(local, epsilon=0.01) if side.spread else np.where(local, 0.25, 0.0)

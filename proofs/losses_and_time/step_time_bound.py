@@ -56,7 +56,7 @@ claim = Claim(
 
 
 @claim.certificate("fixed cost plus price per slot: the limit less the saving has no negative coefficient")
-def _(side: SimpleNamespace) -> Outcome:
+def fixed_cost_plus_price_per(side: SimpleNamespace) -> Outcome:
     fixed, price, rest, less, low = sp.symbols("a b r delta C1", nonnegative=True)
     high = low + less
     whole = rest + fixed + price * high
@@ -67,7 +67,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("the published savings, in exact rationals")
-def _(side: SimpleNamespace) -> Outcome:
+def published_savings_exact_rationals(side: SimpleNamespace) -> Outcome:
     efficiency = 1 - 1 / (1 + printed.exact(printed.TIME[1]))  # 46.6 % read as a speed-up of 1.466
     cases: list[tuple[str, str, str | None]] = [  # saving, cut, least share as stated (None: no share is enough)
         (str(efficiency), printed.CUT, "0.795"),
@@ -89,7 +89,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the α-β model at the three published cluster shapes: below the limit, on it without latency")
-def _(side: SimpleNamespace) -> Outcome:
+def model_three_published_cluster_shapes(side: SimpleNamespace) -> Outcome:
     factors = np.array([1.1, 0.9, 0.66, 0.44, 0.2, 0.065])
     shares = []
     for devices, shape in step_time.SHAPES.items():

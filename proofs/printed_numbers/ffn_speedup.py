@@ -55,7 +55,7 @@ claim = Claim(
 
 
 @claim.certificate("fixed cost plus price per slot: no negative coefficient")
-def _(side: SimpleNamespace) -> Outcome:
+def fixed_cost_plus_price_per(side: SimpleNamespace) -> Outcome:
     fixed, price, low, less = sp.symbols("a b C1 delta", nonnegative=True)
     high = low + less
     slack = side.speedup(less / high) * (fixed + price * low) - (fixed + price * high)
@@ -65,7 +65,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("cuts that the printed speed-ups need, in exact rationals")
-def _(side: SimpleNamespace) -> Outcome:
+def cuts_printed_speed_ups_need(side: SimpleNamespace) -> Outcome:
     x = sp.symbols("x")
 
     def least_cut(speedup: str) -> Fraction:
@@ -85,7 +85,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the expert networks of the α-β model reach the limit")
-def _(side: SimpleNamespace) -> Outcome:
+def expert_networks_model_reach_limit(side: SimpleNamespace) -> Outcome:
     factors = np.array([1.1, 0.66, 0.44, 0.11])
     time = step_time.step_time(factors, step_time.SHAPES[32])
     capacity = np.ceil(factors * 32768 / 8)
@@ -96,7 +96,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.counterexample("expert networks proportional to their tokens, 40 % fewer")
-def _(side: SimpleNamespace) -> Outcome:
+def expert_networks_proportional_their_tokens(side: SimpleNamespace) -> Outcome:
     reached, claimed = Fraction(100, 60), side.speedup(printed.exact(printed.CUT))
     text = f"100 tokens against 60 at the same price: {float(reached):.3f} times faster, claimed {float(claimed):.3f}"
     return holds(text) if claimed == reached else fails(text)

@@ -46,7 +46,7 @@ claim = Claim(
 
 
 @claim.derivation("complements multiply; LocMoE's saving rises with r and falls with b")
-def _(side: SimpleNamespace) -> Outcome:
+def complements_multiply_locmoe_s_saving(side: SimpleNamespace) -> Outcome:
     before, between, after, more, gap = sp.symbols("T0 T1 T2 x y", positive=True)
     total, part = sp.symbols("r b")
     rest = side.rest(total, part)
@@ -64,7 +64,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("the printed ranges, in exact rationals")
-def _(side: SimpleNamespace) -> Outcome:
+def printed_ranges_exact_rationals(side: SimpleNamespace) -> Outcome:
     words = []
     for against, locmoe, stated in (
         (printed.TIME[1], printed.TIME_LOCMOE[1], "0.384"),

@@ -39,7 +39,7 @@ claim = Claim(
 
 
 @claim.derivation("the dimension at which the bound is 1")
-def _(side: SimpleNamespace) -> Outcome:
+def dimension_bound(side: SimpleNamespace) -> Outcome:
     square, n, d = sp.symbols("x n d", positive=True)
     dim = (side.numerator - square) / square * sp.log(n)
     return every(
@@ -52,7 +52,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("δ = .03, n = 16: ball arithmetic on both sides of the crossing")
-def _(side: SimpleNamespace) -> Outcome:
+def n_ball_arithmetic_sides_crossing(side: SimpleNamespace) -> Outcome:
     square = Fraction(3, 100) ** 2
     first = math.floor((side.numerator - float(square)) / float(square) * math.log(16)) + 1
 

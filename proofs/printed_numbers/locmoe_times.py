@@ -46,7 +46,7 @@ claim = Claim(
 
 
 @claim.derivation("speed-up of a shorter step; the printed pairs agree to their last digit")
-def _(side: SimpleNamespace) -> Outcome:
+def speed_up_shorter_step_printed(side: SimpleNamespace) -> Outcome:
     old, new = sp.symbols("T T1", positive=True)
     outcomes = [identity(sp.cancel(old / new - side.faster(1 - new / old)), name="T/T' - speed-up")]
     for saved, speedup in zip(printed.LOCMOE_TIME, printed.LOCMOE_SPEEDUP):
@@ -59,7 +59,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("the part of all-to-all by the package's limit, as a speed-up below the least printed one")
-def _(side: SimpleNamespace) -> Outcome:
+def part_package_s_limit_speed(side: SimpleNamespace) -> Outcome:
     share = printed.exact(printed.ALL_TO_ALL[256])
     cut = printed.exact(printed.ALL_TO_ALL_CUT)
     part = float(step_time.largest_reduction(float(share), float(cut)))

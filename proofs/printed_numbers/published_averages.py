@@ -55,7 +55,7 @@ def rows() -> dict[str, tuple[list[Fraction], Fraction, Fraction]]:
 
 
 @claim.certificate("weights and rows in exact rationals")
-def _(side: SimpleNamespace) -> Outcome:
+def weights_rows_exact_rationals(side: SimpleNamespace) -> Outcome:
     if sum(side.weights) != 1 or min(side.weights) < 0:
         return fails(f"weights {side.weights} are not a distribution")
     words = []
@@ -69,7 +69,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("pairs of rows: a common average rises by no more than the entry that rises most")
-def _(side: SimpleNamespace) -> Outcome:
+def pairs_rows_common_average_rises(side: SimpleNamespace) -> Outcome:
     table = rows()
     for first in side.rows:
         for second in side.rows:
@@ -84,7 +84,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.counterexample("plain means; the row of expert choice")
-def _(side: SimpleNamespace) -> Outcome:
+def plain_means_row_expert_choice(side: SimpleNamespace) -> Outcome:
     entries, average, slip = rows()["Baseline"]
     value = sum((w * g for w, g in zip(side.weights, entries)), Fraction(0))
     repeated = printed.GENERAL["LocMoE (ECR)"][0] == printed.DOMAIN["LocMoE (ECR)"][0]

@@ -51,7 +51,7 @@ def parameters(experts: int) -> int:
 
 
 @claim.certificate("parameters and devices, exact integers")
-def _(side: SimpleNamespace) -> Outcome:
+def parameters_devices_exact_integers(side: SimpleNamespace) -> Outcome:
     count = parameters(side.experts_counted)
     devices = [shape.devices for shape in step_time.SHAPES.values()]
     text = f"{count} parameters, {devices} devices"
@@ -59,7 +59,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("ratios, exact")
-def _(side: SimpleNamespace) -> Outcome:
+def ratios_exact(side: SimpleNamespace) -> Outcome:
     return ratios(side)
 
 
@@ -73,5 +73,5 @@ def ratios(side: SimpleNamespace) -> Outcome:
 
 
 @claim.counterexample("762,321 general and 11,048 domain items; experts 9 to 15 of 16")
-def _(side: SimpleNamespace) -> Outcome:
+def general_domain_items_experts(side: SimpleNamespace) -> Outcome:
     return ratios(side)

@@ -78,7 +78,7 @@ def scores(name: str, method: str) -> str:
 
 
 @claim.certificate("the three GDAD sentences against table 1, in exact rationals")
-def _(side: SimpleNamespace) -> Outcome:
+def three_gdad_sentences_table_exact(side: SimpleNamespace) -> Outcome:
     words = []
     for k, stated in enumerate(printed.GDAD_GAINS):
         low, high = interval(side.gain, printed.DOMAIN["LocMoE+"][k], printed.DOMAIN["Baseline"][k])
@@ -90,7 +90,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("the four benchmarks inside their stated limits")
-def _(side: SimpleNamespace) -> Outcome:
+def four_benchmarks_inside_their_stated(side: SimpleNamespace) -> Outcome:
     words = []
     for name, (least, most) in side.span.items():
         low, high = interval(side.gain, scores(name, "LocMoE+"), scores(name, "Baseline"))
@@ -103,7 +103,7 @@ def _(side: SimpleNamespace) -> Outcome:
 @claim.certificate(
     "gains over LocMoE (TCR): 1.7 % and 4.1 % are those of TeleQnA and GDAD, and GPQA and HumanEval exceed them"
 )
-def _(side: SimpleNamespace) -> Outcome:
+def gains_locmoe_tcr_those_teleqna(side: SimpleNamespace) -> Outcome:
     low, high = (printed.exact(text) for text in printed.GAINS_LOCMOE)
     gains = {n: interval(side.gain, scores(n, "LocMoE+"), scores(n, "LocMoE (TCR)")) for n in MEASURED}
     text = ", ".join(f"{n} [{float(a):.4f}, {float(b):.4f}]" for n, (a, b) in gains.items())
@@ -113,7 +113,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.counterexample("HumanEval, 40.2 to 67.8")
-def _(side: SimpleNamespace) -> Outcome:
+def humaneval(side: SimpleNamespace) -> Outcome:
     low, high = interval(side.gain, scores("HumanEval", "LocMoE+"), scores("HumanEval", "Baseline"))
     least, most = side.span["HumanEval"]
     text = f"gain [{float(low):.4f}, {float(high):.4f}], stated {least} to {most}"
