@@ -132,7 +132,7 @@ def step_time(
     """Seconds of one training step at a capacity factor (any shape, > 0): every expert computes ⌈factor·top·s/n⌉ slots.
 
     Forward and backward: matrix products count three times, collectives and copies twice. The pipeline fills and drains:
-    batch/data + pipeline - 1 micro-batches of one sequence. Slots beyond the kept tokens (exact load law N3) are padding.
+    batch/data + pipeline - 1 micro-batches of one sequence. Slots beyond the kept tokens (claim loads) are padding.
     """
     factor = arguments.real("capacity_factor", capacity_factor, 0.0, open_low=True)
     m, h = model or Model(), hardware or Hardware()

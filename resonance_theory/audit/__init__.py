@@ -1,7 +1,7 @@
 """Audit of real tokens: hidden states in, measured assumptions of the theory and the capacity they call for out.
 
 The theory assumes a uniform load (ETR Assumption 4) and independent tokens. Real tokens share a mean, which skews the
-load, and neighbours share routes, which spreads the loads of a sequence beyond the binomial law (N11). The audit
+load, and neighbours share routes, which spreads the loads of a sequence beyond the binomial law. The audit
 measures both, predicts the drop with and without them, and gives the capacity that each routing rule needs.
 """
 
@@ -128,7 +128,7 @@ def _fits(layer: Layer, experts: int, gates: NDArray[np.float64] | None) -> None
 
 
 def _orthogonal(gates: NDArray[np.float64]) -> bool:
-    """Whether the gates' directions are orthogonal, as the isotropic laws of G4 need (only directions matter)."""
+    """Whether the gates' directions are orthogonal, as the isotropic formulas need (only directions matter)."""
     if len(gates) > gates.shape[1]:
         return False
     unit = gates / np.abs(gates).max(axis=1, keepdims=True)

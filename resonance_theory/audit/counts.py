@@ -1,6 +1,6 @@
 """What the experts' loads per sequence say: is the load uniform, how dependent are the tokens, what will be dropped.
 
-A sequence is the unit throughout. Tokens of one sequence depend on one another (N11), so that a chi-square test or a
+A sequence is the unit throughout. Tokens of one sequence depend on one another, so that a chi-square test or a
 binomial standard error over tokens claims far more than the data show.
 """
 
@@ -86,9 +86,9 @@ def excess(load: Whole, group: NDArray[np.intp], tokens: int) -> Floats:
 
 
 def binomial_drop(tokens: int, share: Floats, capacity: Whole) -> Floats:
-    """Expected fraction of candidates dropped where expert i's load is Bin(s, share_i) (N3); capacity (k,) >= 1.
+    """Expected fraction of candidates dropped where expert i's load is Bin(s, share_i); capacity (k,) >= 1.
 
-    Of expert i's own candidates it is 1 - P_TCR/p = E(N_i - C)_+ / (s share_i) (N1).
+    Of expert i's own candidates it is 1 - P_TCR/p = E(N_i - C)_+ / (s share_i).
     """
     failure = token_choice.failure(tokens, capacity[:, None], Rates(load=share))
     return (failure * share).sum(axis=-1) / share.sum()
@@ -126,7 +126,7 @@ def beta_binomial_drop(tokens: int, share: Floats, correlation: float) -> Floats
 
 
 def blocks_drop(tokens: int, share: Floats, ratio: float, capacity: Whole) -> Floats:
-    """The same where runs of neighbours take one expert: E (N-C)_+ of `counts.Blocks` (N11); capacity (k,) >= 1.
+    """The same where runs of neighbours take one expert: E (N-C)_+ of `counts.Blocks`; capacity (k,) >= 1.
 
     ratio: variance of the loads over the binomial one, at least 1. Runs of m tokens have about the ratio m; a ratio
     between those of m and m + 1 is met by a mixture of both.

@@ -35,7 +35,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 @dataclass(frozen=True)
 class Setting:
-    """What the user asked for. gates: (experts, features), or None for GrAP; orthogonal: whether G4's law applies;
+    """What the user asked for. gates: (experts, features), or None for GrAP; orthogonal: whether the isotropic formulas apply;
     inner: whether scores are inner products, not cosines."""
 
     experts: int
@@ -419,7 +419,7 @@ def _routing(
     def isotropic_limit(capacity: Whole) -> Floats | None:
         if not setting.orthogonal:
             return None
-        # in the limit of long sequences an expert takes the affinities above its C/s quantile (N3)
+        # in the limit of long sequences an expert takes the affinities above its C/s quantile
         a = caps.cap_quantile(capacity / tokens, dim)
         return np.clip(1 - candidates.percentile(a, dim, experts), 0.0, 1.0)
 
@@ -500,7 +500,7 @@ def _routing(
         correlation=correlation,
         drops=drops,
         token_choice=choosing,
-        resonance=choosing,  # identical loads, identical numbers kept (N3)
+        resonance=choosing,  # identical loads, identical numbers kept
         expert_choice=taking,
         held_out=judged,
         splits=0 if judged is None else len(_halves(layer, group)) // 2,
@@ -539,7 +539,7 @@ def _gaps(fitted: counts.Fit, load: Whole, group: NDArray[np.intp], capacity: Wh
 
 
 def _winning(winner: Floats, dim: int, setting: Setting) -> Affinity:
-    """Quantiles of the winning affinity against those of isotropic tokens, P(max >= a) = n h(a) (G4)."""
+    """Quantiles of the winning affinity against those of isotropic tokens, P(max >= a) = n h(a)."""
     ordered = np.sort(winner, axis=None)
     levels = np.array(QUANTILES)
     measured = np.quantile(ordered, levels)

@@ -34,7 +34,7 @@ class Estimate:
 @dataclass(frozen=True)
 class Affinity:
     """Quantiles of the winning affinity; those of isotropic tokens and the Kolmogorov distance to them are None where
-    the gates are not orthogonal, as their law needs (G4)."""
+    the gates are not orthogonal, as their law needs."""
 
     levels: tuple[float, ...]
     measured: tuple[float, ...]
@@ -46,15 +46,15 @@ class Affinity:
 class Drop:
     """Losses at one capacity factor: capacity C = ceil(factor * top * s / n) per expert and sequence.
 
-    measured        fraction of (token, expert) candidates dropped, the same for token choice and resonance (N3)
-    uniform         its prediction by binomial loads with every share top/n (N1)
+    measured        fraction of (token, expert) candidates dropped, the same for token choice and resonance
+    uniform         its prediction by binomial loads with every share top/n
     measured_load   by binomial loads with the measured shares
-    beta_binomial   by beta-binomial loads with the measured shares and correlation (N11); None with one sequence
-    blocks          by runs of neighbours on one expert, of the measured variance (N11); None with one sequence
+    beta_binomial   by beta-binomial loads with the measured shares and correlation; None with one sequence
+    blocks          by runs of neighbours on one expert, of the measured variance; None with one sequence
     gaps            predicted less measured by model, with the jackknife error of that difference: the model is fitted
                     anew without each sequence, so that its own error counts, and what it shares with the measured cancels
     expert_choice   fraction of tokens that expert choice leaves to no expert at all
-    expert_choice_isotropic  its limit for long isotropic sequences (N3); None unless the gates are orthogonal
+    expert_choice_isotropic  its limit for long isotropic sequences; None unless the gates are orthogonal
     """
 
     factor: float
@@ -183,7 +183,7 @@ class Routing:
 
 @dataclass(frozen=True)
 class LayerAudit:
-    """One tensor: its shape, and its routings. between_within_isotropic: closed form for isotropic tokens (H2)."""
+    """One tensor: its shape, and its routings. between_within_isotropic: closed form for isotropic tokens."""
 
     name: str
     sequences: int

@@ -1,4 +1,4 @@
-"""Any linear Top-1 router on isotropic tokens: its cells A_i = {x : <w_i,x> largest}, their shares and centroids (H5).
+"""Any linear Top-1 router on isotropic tokens: its cells A_i = {x : <w_i,x> largest}, their shares and centroids.
 
 Gauss-Green turns E[x 1_{A_i}] into a sum over the facets of the cell, each weighted with an orthant probability:
 
@@ -50,6 +50,10 @@ def orthant(vectors: ArrayLike) -> Floats:
 
     1, 1/2, 1/2 - α/(2π), 1/2 - Σ α_ij/(4π) with the angles α between the vectors (Sheppard 1899). Absolute error
     below 1e-14, also where vectors are nearly parallel. They may be dependent.
+
+    >>> from resonance_theory.homogenization import cells
+    >>> print(f"{float(cells.orthant([[1.0, 0.0], [1.0, 1.0]])):.6g}")
+    0.375
     """
     v = arguments.real("vectors", vectors)
     if v.ndim < 2 or v.shape[-2] > _EXACT - 1:
@@ -126,7 +130,9 @@ def cells(gates: ArrayLike, *, rng: np.random.Generator | None = None, draws: in
     """Shares and first moments of the cells of a router for x ~ N(0, I_d); gates: (experts, dim), distinct.
 
     Exact for up to four gates. Beyond, unbiased estimates from about `draws` projected tokens of the generator `rng`,
-    with standard errors. Σ_i <w_i, mean_i> is the expected winning projection. Source: H5.
+    with standard errors. Σ_i <w_i, mean_i> is the expected winning projection.
+
+    Claim: gate_facets.
     """
     w = _gates(gates)
     draws = _options(len(w), rng, draws)
@@ -150,7 +156,7 @@ def scatter(gates: ArrayLike, *, rng: np.random.Generator | None = None, draws: 
     """Between/within scatter (ETR eq. 13) of the tokens x ~ N(0, I_d) that a Top-1 router with these gates sends out.
 
     Exact for up to four gates; beyond, a jackknife estimate with its standard error (its bias is of smaller order).
-    For orthonormal gates this is `homogenization.token_choice_scatter`. Source: H5.
+    For orthonormal gates this is `homogenization.token_choice_scatter`. Claim: gate_facets.
     """
     w = _gates(gates)
     draws, dim = _options(len(w), rng, draws), w.shape[1]

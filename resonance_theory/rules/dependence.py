@@ -361,7 +361,7 @@ def _place(others: Whole, c: Whole, at: Threshold) -> _law.Logs:
 
 
 def _mean_place(s: Whole, c: Whole, at: Threshold) -> _law.Logs:
-    """The same, averaged over 0..s-1 others: E min(Bin(s, p), c)/(ps) (N1), for any c >= 0 and s >= 0."""
+    """The same, averaged over 0..s-1 others: E min(Bin(s, p), c)/(ps), for any c >= 0 and s >= 0."""
     size = np.maximum(s, 1)
     inner = _law.kept_fraction(size, np.clip(c, 1, size), at)
     none = c < 1

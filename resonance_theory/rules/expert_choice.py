@@ -29,7 +29,7 @@ class ExpertChoice(Rule):
 
     >>> import resonance_theory as rt
     >>> print(f"{rt.expert_choice.success(256, 12, rt.Rates(false_positive=0.03)):.6f}")
-    0.925093
+    0.914867
     """
 
     name, title, kinds = "expert_choice", "expert choice", ("sharp", "chernoff", "published")

@@ -157,6 +157,6 @@ class Rates:
         >>> import resonance_theory as rt
         >>> rates = rt.Rates(experts=8).replace(counts=rt.BetaBinomial(0.03))
         >>> print(f"{rt.token_choice.success(256, 40, rates):.4f}")
-        0.8896
+        0.9400
         """
         return dataclasses.replace(self, **changes)

@@ -40,7 +40,7 @@ def rules() -> dict[str, Rule]:
 
     >>> from resonance_theory.rules import rules
     >>> print(*rules())
-    expert_choice random_keep resonance token_choice
+    adaptive expert_choice random_keep resonance token_choice
     """
     return dict(sorted({**_found(), **_REGISTERED}.items()))
 

@@ -30,8 +30,8 @@ class TokenChoice(Rule):
     Claims: token_choice_exact, token_choice_sharp, token_choice_poisson, token_choice_published.
 
     >>> import resonance_theory as rt
-    >>> print(f"{rt.token_choice.success(128, 20, rt.Rates(experts=8)):.12f}")
-    0.981417918642
+    >>> print(f"{rt.token_choice.success(128, 20, rt.Rates(experts=8)):.11f}")
+    0.98141791864
     >>> print(f"{rt.token_choice.log_failure(10**9, 520_000_000, rt.Rates(experts=2)):.4f}")
     -800239.0369
     """

@@ -39,6 +39,12 @@ def threshold(mass: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: Array
     integrals of the joint density: 1e-14 for dim >= 6, 1e-11 for dim 3 to 5, 1e-7 for dim 2, whose law is not smooth; for
     mass = 1 that of the kept fraction only: of many experts' candidates too few lie near 0 to tell where the cut is.
     Raises TypeError or ValueError outside the ranges above (top = experts leaves a total that vanishes).
+
+    Claim: adaptive_capacity.
+
+    >>> import resonance_theory as rt
+    >>> print(f"{float(rt.tokens.affinity_mass.threshold(0.8, dim=64, experts=8)):.6g}")
+    0.147378
     """
     return _solve(mass, dim, experts, top)[0]
 
@@ -60,6 +66,10 @@ def kept_fraction(
     finite dim. Error 1e-4 for mass up to .9, 1e-3 beyond.
     load: π in (0, 1], the expert's share of the tokens where it is not top/experts, their affinities being those of
     other candidates; it matters at finite `tokens` only (claim adaptive_loads).
+
+    >>> import resonance_theory as rt
+    >>> print(f"{float(rt.tokens.affinity_mass.kept_fraction(0.8, dim=64, experts=8)):.6g}")
+    0.648438
     """
     if tokens is None:
         return np.broadcast_arrays(_solve(mass, dim, experts, top)[1], _share(load))[0][()]
@@ -81,6 +91,12 @@ def success(
 
     signal = theta / sigma >= 0, dim >= 2 finite; the other parameters as in `threshold`; broadcasts.
     tokens: 1 to 10^5; the rate at so many tokens, error as in `kept_fraction`. load: as there.
+
+    Claims: adaptive_capacity, adaptive_exact.
+
+    >>> import resonance_theory as rt
+    >>> print(f"{float(rt.tokens.affinity_mass.success(0.8, signal=2.5, dim=64, experts=8)):.6g}")
+    0.81698
     """
     if tokens is not None:
         return _each(tokens, mass, signal, dim, experts, top, load)[0]

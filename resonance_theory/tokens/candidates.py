@@ -182,7 +182,7 @@ def _candidate_arguments(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike
 
 @arguments.broadcasting
 def candidate_tail(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
-    """h(a) = P(an irrelevant token is a candidate of a given expert and its affinity there is >= a) (G4).
+    """h(a) = P(an irrelevant token is a candidate of a given expert and its affinity there is >= a).
 
     affinity in [-1, 1], dim >= 2, 1 <= experts <= dim, 1 <= top <= experts; broadcasts. A candidate is a token that
     has the expert among its `top` largest affinities. `h(a) = E[min(N_a, top)] / experts`, equal to `cap` wherever
@@ -193,6 +193,12 @@ def candidate_tail(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, t
     above 1; about experts * 1e-15 relative for top of the order of experts in the thousands. As with any function of
     the affinity, its rounding enters times dim a^2 / (1 - a^2).
     Raises TypeError or ValueError outside the ranges above.
+
+    Claim: candidate_tail.
+
+    >>> import resonance_theory as rt
+    >>> print(f"{float(rt.tokens.candidate_tail(0.25, dim=64, experts=8)):.6g}")
+    0.0209066
     """
     shape, (a, d, n, top_) = _candidate_arguments(affinity, dim, experts, top)
     return candidate_tail_at(a, d, n, top_, cap(a, d)).reshape(shape)[()]
@@ -217,7 +223,14 @@ def candidate_tail_at(a: Floats, d: Any, n: Any, top: Any, q: Floats) -> Floats:
 
 @arguments.broadcasting
 def log_candidate_tail(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
-    """Natural logarithm of `candidate_tail`; finite where the tail itself underflows, -inf at affinity 1."""
+    """Natural logarithm of `candidate_tail`; finite where the tail itself underflows, -inf at affinity 1.
+
+    Claim: candidate_tail.
+
+    >>> import resonance_theory as rt
+    >>> print(f"{float(rt.tokens.log_candidate_tail(0.9, dim=1024, experts=8)):.6g}")
+    -853.743
+    """
     shape, (a, d, n, top_) = _candidate_arguments(affinity, dim, experts, top)
     log_q = log_cap(a, d)
     result = np.array(log_q)
@@ -234,7 +247,14 @@ def log_candidate_tail(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, 
 
 @arguments.broadcasting
 def percentile(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
-    """rho(a) = h(a) / (top / experts): the share of an expert's candidates whose affinity is >= a (0 is best)."""
+    """rho(a) = h(a) / (top / experts): the share of an expert's candidates whose affinity is >= a (0 is best).
+
+    Claim: candidate_tail.
+
+    >>> import resonance_theory as rt
+    >>> print(f"{float(rt.tokens.percentile(0.25, dim=64, experts=8)):.6g}")
+    0.167253
+    """
     tail = candidate_tail(affinity, dim, experts, top=top)
     return np.minimum(tail * (np.asarray(experts) / np.asarray(top)), 1.0)[()]
 
@@ -244,7 +264,7 @@ def waiting_tokens(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, t
     """Number of irrelevant tokens until one reaches the affinity with some expert (what LocMoE Theorem 1 bounds).
 
     affinity in [-1, 1], dim >= 2, 1 <= experts <= dim; broadcasts. Tokens come independently and one reaches it with
-    probability P = P(max_j affinity_j >= a) = experts h(a) (G4). Without `target`: the expected number 1 / P. With
+    probability P = P(max_j affinity_j >= a) = experts h(a). Without `target`: the expected number 1 / P. With
     `target` in [0, 1): the least number of tokens among which there is one with at least that probability,
     ceil(log(1 - target) / log(1 - P)), at least 1. float64, inf where it exceeds the largest double.
 
@@ -252,6 +272,12 @@ def waiting_tokens(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, t
     says how rare useful tokens are, not how many an expert must keep: for that see `least_capacity` of the rules.
     Relative error as for `candidate_tail`; the whole number can be off by one where the quotient is within it of one.
     Raises TypeError or ValueError outside the ranges above.
+
+    Claim: locmoe_waiting_time.
+
+    >>> import resonance_theory as rt
+    >>> print(f"{float(rt.tokens.waiting_tokens(0.5, dim=64, experts=8)):.6g}")
+    11223.2
     """
     log_reach = np.minimum(log_candidate_tail(affinity, dim, experts) + np.log(np.asarray(experts, np.float64)), 0.0)
     with np.errstate(over="ignore", divide="ignore"):
@@ -266,7 +292,7 @@ def waiting_tokens(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, t
 
 @arguments.broadcasting
 def hit_given_affinity(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, *, top: ArrayLike = 1) -> Any:
-    """P(the own gate is among the `top` largest affinities | its affinity is a), planted tokens, any signal (G5).
+    """P(the own gate is among the `top` largest affinities | its affinity is a), planted tokens, any signal.
 
     Given affinity a the rest of the direction is sqrt(1 - a^2) times a uniform direction in R^(dim-1), so this is
     P(at most top - 1 of experts - 1 coordinates of that direction exceed b), b = a / sqrt(1 - a^2); 1 for b >= 1.
@@ -274,6 +300,12 @@ def hit_given_affinity(affinity: ArrayLike, dim: ArrayLike, experts: ArrayLike, 
     The error is 1e-14 absolute, 3e-12 in dim 14 to 50 (neither tiny hits nor tiny misses carry relative accuracy). The
     affinity's rounding enters; in dim 3 it takes half of the digits next to affinity -1/sqrt(2) and 1/sqrt(2). In dim 2
     it is a step function, 0, 1/2, 1, with jumps there.
+
+    Claim: planted_law.
+
+    >>> import resonance_theory as rt
+    >>> print(f"{float(rt.tokens.hit_given_affinity(0.25, dim=64, experts=8)):.6g}")
+    0.868512
     """
     shape, (a, d, n, top_) = _candidate_arguments(affinity, dim, experts, top)
     result = np.ones(a.shape)

@@ -1,4 +1,4 @@
-"""Evolving token distributions: Ornstein-Uhlenbeck flow from a common start to clusters, sampled and exact (section 6, V1).
+"""Evolving token distributions: Ornstein-Uhlenbeck flow from a common start to clusters, sampled and exact .
 
 Every token follows dx = -rate (x - mu) dt + noise dB towards the mean mu of its component, from N(start_mean, start² I)
 (start = 0: a deterministic start), so that given its component
@@ -132,7 +132,7 @@ class Evolving:
         return np.asarray(sum(w * self._seen(m, variance).load(top=top) for w, m in zip(self.share, background)))
 
     def rival(self, time: float, affinity: ArrayLike, expert: int = 0, *, top: int = 1) -> Any:
-        """κ_i(a) = P(a class token of uniform class has `expert` among its `top` best, affinity >= a in [-1, 1]) (N10).
+        """κ_i(a) = P(a class token of uniform class has `expert` among its `top` best, affinity >= a in [-1, 1]).
 
         What samples that pool their slots add to each other's rivals: `batch.resonance_success` at the nodes of `law`, and
         at a = -1 `batch.token_choice_success`.

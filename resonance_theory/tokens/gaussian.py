@@ -1,4 +1,4 @@
-"""Cosines of Gaussian tokens with a mean: the geometry of orthonormal gates beyond isotropy (section 6, V1).
+"""Cosines of Gaussian tokens with a mean: the geometry of orthonormal gates beyond isotropy .
 
 A token is N(mean, I) in R^dim (noise is the unit of length). Seen from n orthonormal gates only the mean's gate
 coordinates m_1..m_n and its norm `off` outside the gates' span matter: projections g_j ~ N(m_j, 1) are independent, and

@@ -25,6 +25,12 @@ def rival(affinity: ArrayLike, signal: float, dim: int, experts: int, *, top: in
     gate i, expert i is chosen if fewer than `top` other projections exceed u, and the affinity is >= a if T, the squared
     norm of all that is orthogonal to the gate, is at most u²(1/a²-1) (u > 0). With q = 1+2p each projection of mean μ gives
     E[e^{-px²}; x < u] = q^{-1/2} exp(-pμ²/q) Φ(√q (u - μ/q)), so the joint law of both comes by Laplace inversion.
+
+    Claim: batch_resonance.
+
+    >>> import resonance_theory as rt
+    >>> print(f"{float(rt.tokens.rival(0.25, signal=2.5, dim=64, experts=8)):.6g}")
+    0.0900284
     """
     a = arguments.real("affinity", affinity, -1.0, 1.0, open_low=True, open_high=True)
     d = int(arguments.integer("dim", dim, 8))

@@ -46,7 +46,7 @@ class PlantedSample(NamedTuple):
 
 @dataclass(frozen=True)
 class Planted:
-    """Planted isotropic model: signal theta >= 0 along the gate of the token's class, unit Gaussian noise (G2, G5)."""
+    """Planted isotropic model: signal theta >= 0 along the gate of the token's class, unit Gaussian noise."""
 
     signal: float
     dim: int
@@ -72,7 +72,7 @@ class Planted:
 
 @dataclass(frozen=True)
 class Dependent:
-    """Tokens that share routes, with one independent planted token in each sample (N11); top-1 routing.
+    """Tokens that share routes, with one independent planted token in each sample; top-1 routing.
 
     Every other token is isotropic given its best expert, so its affinity percentile is uniform and independent of all
     routes. Runs of `length` consecutive ones take one expert, drawn with the shares `load` ((experts,), uniform unless
@@ -182,7 +182,7 @@ def planted(
     """Planted tokens as vectors (samples, tokens, dim), for GrAP gates.
 
     In each sample one token, at a uniform position k, is discriminative: its class i is uniform and its vector is
-    signal * w_i/|w_i| + z; every other token is z, with z standard normal. Source: ETR (setting of Definition 2), G2.
+    signal * w_i/|w_i| + z; every other token is z, with z standard normal. Source: ETR (setting of Definition 2).
     signal: theta >= 0. Raises ValueError where experts does not divide dim.
     """
     theta, (dim, experts) = _signal(signal), _sizes(dim, experts)
