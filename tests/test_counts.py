@@ -132,7 +132,7 @@ def test_extremes_and_broadcasting():
     big = resonance.success(10**9, 130_000_000, Rates(experts=8, percentile=[0.3, 0.99999, 1.0], counts=Blocks(100)))
     np.testing.assert_allclose(big, 1.0)
     # over-dispersion only raises the drop: a concave function of a load spread wider
-    drops = BetaBinomial([0.0, 0.01, 0.1, 0.5]).drop(128, 8, 20)
+    drops = token_choice.drop_rate(128, 20, Rates(experts=8, counts=BetaBinomial([0.0, 0.01, 0.1, 0.5])))
     assert np.all(np.diff(drops) > 0)
 
 

@@ -41,7 +41,9 @@ def formulas():
 
 
 # no single number shows what they do: they draw, check, or move arrays about
-WITHOUT = re.compile(r"rules/(select|bounds|registry)|tokens/(samplers|evolving|gaussian|affinity_mass)|homogenization/cells")
+WITHOUT = re.compile(
+    r"rules/(select|bounds|registry)|tokens/(samplers|evolving|gaussian|affinity_mass)|homogenization/cells"
+)
 
 
 def test_every_formula_has_an_example():

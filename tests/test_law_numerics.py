@@ -231,37 +231,20 @@ def test_logarithms_are_never_positive():
 
 
 def test_largest_sizes_are_accepted_and_larger_ones_are_not():
-    one = {"tokens": 1, "capacity": 1}
-    for module, parts in (
-        (token_choice, {"experts": 1}),
-        (expert_choice, {"false_positive": 0.5}),
-        (resonance, {"hit": 1.0, "candidate_tail": 0.5}),
+    for rule, alone, rare in (
+        (token_choice, Rates(experts=1), Rates(experts=LARGEST)),
+        (expert_choice, Rates(false_positive=0.5), Rates(false_positive=1e-20)),
+        (resonance, Rates(candidate_tail=0.5), Rates(candidate_tail=1e-20)),
     ):
-        assert module.success(**one, **parts) == 1
-        assert (
-            module.success(**one | {"tokens": LARGEST}, **parts | ({"experts": 4} if "experts" in parts else {})) >= 0
-        )
+        assert rule.success(1, 1, alone) == 1
+        assert rule.success(LARGEST, 1, Rates(experts=4) if rule is token_choice else alone) >= 0
         with pytest.raises(ValueError, match="tokens"):
-            module.success(**one | {"tokens": LARGEST + 1}, **parts)
-        with pytest.raises(ValueError, match="tokens"):
-            module.least_capacity(0.5, LARGEST + 1, **parts)
-        with pytest.raises(ValueError, match="tokens"):
-            module.least_capacity(0.5, 0, **parts)
-        assert module.least_capacity(0.5, 1, **parts) == 1
-        assert (
-            module.least_capacity(
-                1e-9,
-                LARGEST,
-                **(
-                    parts | {"false_positive": 1e-20}
-                    if "false_positive" in parts
-                    else parts | {"candidate_tail": 1e-20}
-                    if "hit" in parts
-                    else {"experts": LARGEST}
-                ),
-            )
-            == 1
-        )
+            rule.success(LARGEST + 1, 1, alone)
+        for tokens in (LARGEST + 1, 0):
+            with pytest.raises(ValueError, match="tokens"):
+                rule.least_capacity(0.5, tokens, alone)
+        assert rule.least_capacity(0.5, 1, alone) == 1
+        assert rule.least_capacity(1e-9, LARGEST, rare) == 1
     assert token_choice.success(4, 1, Rates(experts=LARGEST)) == pytest.approx(1)
     with pytest.raises(ValueError, match="experts"):
         token_choice.success(4, 1, Rates(experts=LARGEST + 1))
@@ -272,19 +255,9 @@ def test_largest_sizes_are_accepted_and_larger_ones_are_not():
 
 
 def test_defaults_are_one_choice_and_a_sure_hit():
-    def pairs(function, *sizes):
-        return function(*sizes), function(*sizes, hit=1.0, top=1)
-
-    for function in (
-        token_choice.success,
-        token_choice.failure,
-        token_choice.log_success,
-        token_choice.log_failure,
-    ):
-        default, explicit = pairs(function, 50, 6, 7)
-        assert default == explicit
-    assert token_choice.kept(50, 7, Rates(experts=6)) == token_choice.kept(50, 7, Rates(experts=6, top=1))
-    assert token_choice.bounds(50, 7, Rates(experts=6)) == token_choice.bounds(50, 7, Rates(experts=6, hit=1.0, top=1))
+    default, explicit = Rates(experts=6), Rates(experts=6, hit=1.0, top=1)
+    for verb in ("success", "failure", "log_success", "log_failure", "kept", "drop_rate", "bounds"):
+        assert getattr(token_choice, verb)(50, 7, default) == getattr(token_choice, verb)(50, 7, explicit)
     assert token_choice.least_capacity(0.9, 50, Rates(experts=6)) == token_choice.least_capacity(
         0.9, 50, Rates(experts=6, hit=1.0, top=1)
     )
@@ -388,13 +361,13 @@ def test_averages_over_the_last_axis():
     np.testing.assert_allclose(
         expert_choice.failure(s, c, Rates(false_positive=q, weight=weight)), 1 - ours[0], rtol=1e-12
     )
-    for module, parts in (
-        (expert_choice, {"false_positive": q}),
-        (resonance, {"hit": hit, "candidate_tail": q}),
+    for rule, rates in (
+        (expert_choice, Rates(false_positive=q)),
+        (resonance, Rates(hit=hit, candidate_tail=q)),
     ):
         for kind in ("sharp", "chernoff"):
-            single = module.bounds(s[:, None], c[:, None], **parts, kind=kind)
-            for got, wanted in zip(module.bounds(s, c, **parts, weight=weight, kind=kind), single):
+            single = rule.bounds(s[:, None], c[:, None], rates, kind=kind)
+            for got, wanted in zip(rule.bounds(s, c, rates.replace(weight=weight), kind=kind), single):
                 np.testing.assert_allclose(got, np.sum(weight * wanted, axis=1), rtol=1e-14)
     for kind in ("sharp", "poisson", "published"):
         for load in ({}, {"load": q}):
@@ -531,15 +504,17 @@ def test_averages_run_over_the_last_axis_of_any_number():
         weight = rng.dirichlet(np.ones(3), size=shape[:-1])
         q = rng.random(shape) / 3
         calls = [
-            (expert_choice, (20, 4), {"false_positive": q}),
-            (resonance, (20, 4), {"hit": 0.9, "candidate_tail": q}),
-            (token_choice, (20, 5, 4), {"load": q}),
+            (expert_choice, Rates(false_positive=q)),
+            (resonance, Rates(hit=0.9, candidate_tail=q)),
+            (token_choice, Rates(load=q)),
         ]
-        for module, sizes, parts in calls:
-            for function in (module.success, module.failure):
-                wanted = np.sum(weight * function(*sizes, **parts), axis=-1)
-                np.testing.assert_allclose(function(*sizes, **parts, weight=weight), wanted, rtol=1e-13)
-            for got, every in zip(module.bounds(*sizes, **parts, weight=weight), module.bounds(*sizes, **parts)):
+        for rule, rates in calls:
+            averaged = rates.replace(weight=weight)
+            for verb in (rule.success, rule.failure):
+                np.testing.assert_allclose(
+                    verb(20, 4, averaged), np.sum(weight * verb(20, 4, rates), axis=-1), rtol=1e-13
+                )
+            for got, every in zip(rule.bounds(20, 4, averaged), rule.bounds(20, 4, rates)):
                 np.testing.assert_allclose(got, np.sum(weight * every, axis=-1), rtol=1e-14)
 
 

@@ -184,22 +184,22 @@ def test_published_values():
 
 
 def test_edges():
-    success, resonance, expert = rt.token_choice.success, rt.resonance.success, rt.expert_choice.success
-    assert success(1, 5, 1) == 1  # nobody else
-    assert success(7, 1, 3) == pytest.approx(3 / 7)  # one expert takes the first three of seven
-    assert success(7, 4, 7) == 1
-    assert success(7, 4, 3, load=0.0) == 1
-    assert success(7, 4, 3, load=1.0) == pytest.approx(3 / 7)
+    first, best, expert = rt.token_choice.success, rt.resonance.success, rt.expert_choice.success
+    assert first(1, 1, Rates(experts=5)) == 1  # nobody else
+    assert first(7, 3, Rates(experts=1)) == pytest.approx(3 / 7)  # one expert takes the first three of seven
+    assert first(7, 7, Rates(experts=4)) == 1
+    assert first(7, 3, Rates(experts=4, load=0.0)) == 1
+    assert first(7, 3, Rates(experts=4, load=1.0)) == pytest.approx(3 / 7)
     assert rt.token_choice.failure(7, 3, Rates(experts=4, load=1.0)) == pytest.approx(4 / 7)
-    assert success(7, 4, 3, hit=0.0) == 0
+    assert first(7, 3, Rates(experts=4, hit=0.0)) == 0
     assert rt.token_choice.failure(7, 3, Rates(experts=4, hit=0.0)) == 1
     assert rt.token_choice.log_success(7, 3, Rates(experts=4, hit=0.0)) == -np.inf
-    assert success(7, 4, 3, top=4) == pytest.approx(3 / 7)
-    assert expert(7, 3, false_positive=[0.0, 1.0]).tolist() == [1, 0]
-    assert expert(7, 7, false_positive=1.0) == 1
+    assert first(7, 3, Rates(experts=4, top=4)) == pytest.approx(3 / 7)
+    assert expert(7, 3, Rates(false_positive=[0.0, 1.0])).tolist() == [1, 0]
+    assert expert(7, 7, Rates(false_positive=1.0)) == 1
     assert rt.expert_choice.log_failure(7, 3, Rates(false_positive=0.0)) == -np.inf
-    assert resonance(7, 3, hit=0.5, candidate_tail=0.0) == 0.5
-    assert resonance(1, 1, hit=0.5, candidate_tail=1.0) == 0.5
+    assert best(7, 3, Rates(hit=0.5, candidate_tail=0.0)) == 0.5
+    assert best(1, 1, Rates(hit=0.5, candidate_tail=1.0)) == 0.5
     assert success(10**9, 3, 1, load=1e-300) == 1
 
 

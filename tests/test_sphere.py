@@ -640,7 +640,11 @@ def test_planted_agrees_with_simulated_tokens():
         (lambda: candidates.waiting_tokens(0.1, 4, 5), ValueError, "experts = 5.*dim = 4"),
         (lambda: candidates.waiting_tokens(0.1, 4, 3, target=1.0), ValueError, "target = 1.0"),
         (lambda: planted.planted(1, 4, 3, nodes=10), ValueError, "nodes = 10"),
-        (lambda: planted.planted(1, 4, 3, nodes=[100, 200]), ValueError, "nodes = [100, 200] must be one whole number"),
+        (
+            lambda: planted.planted(1, 4, 3, nodes=[100, 200]),
+            ValueError,
+            r"nodes = \[100, 200\] must be one whole number",
+        ),
     ],
 )
 def test_bad_arguments_are_named(call, error, words):

@@ -46,7 +46,7 @@ claim = Claim(
 
 
 @claim.derivation("the binomial second moment about N/n, summed over the experts")
-def binomial_second_moment_about_n(side: SimpleNamespace) -> Outcome:
+def _(side: SimpleNamespace) -> Outcome:
     one = tokens * p * (1 - p) + tokens**2 * (p - 1 / n) ** 2  # variance plus squared bias of a binomial
     # Σ 1 = n, Σ π = 1, Σ π² = q, term by term in the powers of p
     poly = sp.Poly(sp.expand(one), p)
@@ -61,7 +61,7 @@ def binomial_second_moment_about_n(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("every outcome of 2 to 7 tokens in exact rationals; the package")
-def outcome_tokens_exact_rationals_package(side: SimpleNamespace) -> Outcome:
+def _(side: SimpleNamespace) -> Outcome:
     count = 0
     for share in (
         [Fraction(1, 3)] * 3,
@@ -69,42 +69,42 @@ def outcome_tokens_exact_rationals_package(side: SimpleNamespace) -> Outcome:
         [Fraction(1, 5), Fraction(4, 5)],
     ):
         m = len(share)
-        for tokens in range(2, 8):
+        for total in range(2, 8):
             mean = Fraction(0)
-            for load in itertools.product(range(tokens + 1), repeat=m):
-                if sum(load) == tokens:
-                    probability, left = Fraction(1), int(tokens)
+            for load in itertools.product(range(total + 1), repeat=m):
+                if sum(load) == total:
+                    probability, left = Fraction(1), int(total)
                     for k, part in zip(load, share):
                         probability *= comb(left, k) * part**k
                         left -= k
-                    mean += probability * sum((k - Fraction(tokens, m)) ** 2 for k in load) * m / tokens**2
+                    mean += probability * sum((k - Fraction(total, m)) ** 2 for k in load) * m / total**2
             square = sum(part**2 for part in share)
-            claimed = side.square.subs({n: m, tokens: tokens, q: sp.Rational(square.numerator, square.denominator)})
+            claimed = side.square.subs({n: m, tokens: total, q: sp.Rational(square.numerator, square.denominator)})
             if sp.Rational(mean.numerator, mean.denominator) != claimed:
-                return fails(f"N={tokens}, shares {[str(v) for v in share]}: {mean} by enumeration, {claimed} claimed")
-            ours = float(homogenization.load_cv_rms(tokens, [float(v) for v in share])) ** 2
+                return fails(f"N={total}, shares {[str(v) for v in share]}: {mean} by enumeration, {claimed} claimed")
+            ours = float(homogenization.load_cv_rms(total, [float(v) for v in share])) ** 2
             if abs(ours / float(mean) - 1) > 1e-12:
-                return fails(f"N={tokens}: package {ours}")
+                return fails(f"N={total}: package {ours}")
             count += 1
     return holds(f"{count} enumerations agree exactly, and the package with them")
 
 
-def sample(rng: np.random.Generator, trials: int, *, tokens: int, share: list[float]) -> dict[str, int]:
+def sample(rng: np.random.Generator, trials: int, *, total: int, share: list[float]) -> dict[str, int]:
     """Coins of CV²/(n-1), which is at most 1."""
     heads = 0
     for count in chunks(trials):
-        load = rng.multinomial(tokens, share, count)
+        load = rng.multinomial(total, share, count)
         heads += coin(rng, homogenization.load_cv(load) ** 2 / (len(share) - 1))
     return {"CV²": heads}
 
 
-def law(side: SimpleNamespace, *, tokens: int, share: list[float]) -> dict[str, float]:
-    square = float(side.square.subs({n: len(share), tokens: tokens, q: sum(v * v for v in share)}))
+def law(side: SimpleNamespace, *, total: int, share: list[float]) -> dict[str, float]:
+    square = float(side.square.subs({n: len(share), tokens: total, q: sum(v * v for v in share)}))
     return {"CV²": (1 + square / (len(share) - 1)) / 2}
 
 
 claim.simulate(
     sample,
-    cases=[{"tokens": 4, "share": [0.25] * 4}, {"tokens": 8, "share": [0.5, 0.25, 0.25]}],
+    cases=[{"total": 4, "share": [0.25] * 4}, {"total": 8, "share": [0.5, 0.25, 0.25]}],
     law=law,
 )
