@@ -133,7 +133,8 @@ def replace_router(
         raise ValueError(f"model is a {type(model).__name__} without blocks of a gate and experts")
     padding, blocks = Padding(), []
     for name, block in found:  # all of them first: an error leaves the model as it was
-        reason = _misfit(block) or _differs(block)
+        with torch.random.fork_rng(devices=[]):  # the draws of the trial are none of the user's
+            reason = _misfit(block) or _differs(block)
         if reason:
             raise ValueError(f"{name} ({type(block).__name__}) cannot be replaced: {reason}")
         router = _router(block, gates, **options).to(block.gate.weight.device)
