@@ -73,7 +73,8 @@ class ReplacedMoE(ResonanceMoE):
         y, routing = super().forward(hidden_states, self._padding.of(hidden_states, self), return_routing=True)
         if counts():
             self._last.routing = routing
-        return y.to(hidden_states.dtype)
+        output: Tensor = y.to(hidden_states.dtype)
+        return output
 
     def _route(self, x: Tensor, padding_mask: Tensor | None) -> Routing:
         if self.own and self.router.__dict__["gate"] is not self.gate:  # a replica of DataParallel has its own
@@ -85,7 +86,8 @@ class ReplacedMoE(ResonanceMoE):
         return {name: value for name, value in self.__dict__.items() if name != "_last"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        untyped: Any = super()
+        untyped.__setstate__(state)
         self._last = threading.local()
 
     def restored(self) -> Any:
