@@ -563,7 +563,7 @@ def test_statistics_by_their_definitions(rule, top):
 def test_measured_capacity_follows_the_laws(rule):
     r = router(rule=rule, target=0.9, discriminative=0.2)
     x, mask = tokens(3, 200, 24) + 0.5, padding(3, 200, (200, 150, 10))
-    start = int(token_choice.least_capacity(0.9, 200, 4))
+    start = int(token_choice.least_capacity(0.9, 200, rt.Rates(experts=4)))
     routing = r(x, mask)
     assert routing.token.shape[-1] == start
     assert routing.filled[1].sum(-1).max() <= -(-150 * start // 200)
@@ -575,9 +575,9 @@ def test_measured_capacity_follows_the_laws(rule):
     for name, value in {"load": chosen.mean(0), "false_positive": q, "candidate_tail": h, "hit": h / q}.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-12)
     wanted = {
-        "resonance": lambda: resonance.least_capacity(0.9, 200, hit=1.0, candidate_tail=h),
-        "expert_choice": lambda: expert_choice.least_capacity(0.9, 200, false_positive=q),
-        "token_choice": lambda: token_choice.least_capacity(0.9, 200, 4, load=chosen.mean(0)),
+        "resonance": lambda: resonance.least_capacity(0.9, 200, rt.Rates(candidate_tail=h)),
+        "expert_choice": lambda: expert_choice.least_capacity(0.9, 200, rt.Rates(false_positive=q)),
+        "token_choice": lambda: token_choice.least_capacity(0.9, 200, rt.Rates(load=chosen.mean(0))),
     }[rule]()
     r.eval()
     assert r(x).token.shape[-1] == start  # until it is told to move

@@ -53,7 +53,8 @@ class Accumulators(nn.Module):
             value.zero_()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        super()._apply(fn, recurse)
+        untyped: Any = super()
+        untyped._apply(fn, recurse)
         for value in self.accumulators().values():
             self.settle(fn(torch.empty(0, dtype=torch.float32, device=value.device)).device)
             break

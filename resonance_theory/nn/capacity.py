@@ -40,7 +40,8 @@ class MeasuredCapacity(Accumulators):
         self.accumulate(True, sums=((3, self.experts), torch.float64), tokens=((), torch.float64))
         self._slots: dict[tuple[str, int, int, int], int] = {}
         self._moved = 0  # how often, so that a compiled graph is made anew
-        self.register_load_state_dict_post_hook(_loaded)
+        untyped: Any = self
+        untyped.register_load_state_dict_post_hook(_loaded)
 
     @torch.no_grad()
     def observe(self, score: Tensor, expert: Tensor, real: Tensor | None) -> None:

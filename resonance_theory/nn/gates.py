@@ -145,7 +145,8 @@ def build(gates: Any, dim: int, experts: int) -> nn.Module:
     """The gate of that name, or the user's own module (..., dim) -> (..., experts)."""
     if isinstance(gates, nn.Module):
         return gates
-    return GATES[arguments.choice("gates", gates, tuple(GATES))](dim, experts)
+    gate: nn.Module = GATES[arguments.choice("gates", gates, tuple(GATES))](dim, experts)
+    return gate
 
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:

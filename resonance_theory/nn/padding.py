@@ -73,7 +73,8 @@ class Padding:
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
         given = given | given.get("kwargs", {})
-        self._push(_Call(given.get("attention_mask"), given.get("past_key_values"), given.get("cache_position")))
+        cache = given.get("cache") if given.get("past_key_values") is None else given["past_key_values"]
+        self._push(_Call(given.get("attention_mask"), cache, given.get("cache_position")))
         if any(isinstance(given.get(name), Tensor) for name in ("cu_seq_lens_q", "cu_seqlens", "seq_idx")):
             self.tell(PACKED)
         elif given.get("attention_mask") is None and not torch.compiler.is_compiling():

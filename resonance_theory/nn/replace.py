@@ -73,7 +73,8 @@ class ReplacedMoE(ResonanceMoE):
         y, routing = super().forward(hidden_states, self._padding.of(hidden_states, self), return_routing=True)
         if counts():
             self._last.routing = routing
-        return y.to(hidden_states.dtype)
+        output: Tensor = y.to(hidden_states.dtype)
+        return output
 
     def _route(self, x: Tensor, padding_mask: Tensor | None) -> Routing:
         if self.own and self.router.__dict__["gate"] is not self.gate:  # a replica of DataParallel has its own
@@ -85,7 +86,8 @@ class ReplacedMoE(ResonanceMoE):
         return {name: value for name, value in self.__dict__.items() if name != "_last"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        untyped: Any = super()
+        untyped.__setstate__(state)
         self._last = threading.local()
 
     def restored(self) -> Any:
@@ -133,7 +135,8 @@ def replace_router(
         raise ValueError(f"model is a {type(model).__name__} without blocks of a gate and experts")
     padding, blocks = Padding(), []
     for name, block in found:  # all of them first: an error leaves the model as it was
-        reason = _misfit(block) or _differs(block)
+        with torch.random.fork_rng(devices=[]):  # the draws of the trial are none of the user's
+            reason = _misfit(block) or _differs(block)
         if reason:
             raise ValueError(f"{name} ({type(block).__name__}) cannot be replaced: {reason}")
         router = _router(block, gates, **options).to(block.gate.weight.device)

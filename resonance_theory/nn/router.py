@@ -218,7 +218,9 @@ class ResonanceRouter(nn.Module):
             raise ValueError(
                 f"x has shape {tuple(x.shape)} but must be (tokens, {self.dim}) or (samples, tokens, {self.dim})"
             )
-        home = next(itertools.chain(self.gate.parameters(), self.gate.buffers()), x).device
+        sums = () if self.statistics is None else self.statistics.accumulators().values()
+        here = (value for value in sums if not value.is_meta)  # those on meta are to follow
+        home = next(itertools.chain(self.gate.parameters(), self.gate.buffers(), here), x).device
         if x.device != home:
             raise ValueError(f"x is on device {x.device} but the router is on {home}: move one of them")
         batched = x.ndim == 3

@@ -77,14 +77,16 @@ class Routing(NamedTuple):
         if probability.shape[0] == 0:
             return probability.sum() * 0
         mask, some = self._mask()
-        return losses.load_balance(probability, self.expert.flatten(0, 1), alpha=alpha, mask=mask) * some
+        loss: Tensor = losses.load_balance(probability, self.expert.flatten(0, 1), alpha=alpha, mask=mask) * some
+        return loss
 
     def router_z(self, *, alpha: float = 0.001) -> Tensor:
         """Router z-loss α mean (ln Σ_i exp logit_i)² over all real tokens (`rt.losses.router_z`); 0 without any."""
         if self._probabilities().shape[0] == 0 or self.logits is None:
             return self.probability.sum() * 0
         mask, some = self._mask()
-        return losses.router_z(self.logits.flatten(0, 1), alpha=alpha, mask=mask) * some
+        loss: Tensor = losses.router_z(self.logits.flatten(0, 1), alpha=alpha, mask=mask) * some
+        return loss
 
     def locality(self, local: Tensor, *, epsilon: float, mu: float = 1.0) -> Tensor:
         """Locality loss μ KL(D_c ‖ D_l) (`rt.losses.locality`); D_c: mean gate probabilities of the real tokens.
@@ -100,7 +102,8 @@ class Routing(NamedTuple):
         weight = torch.ones_like(probability[:, 0]) if mask is None else mask.to(probability)  # (B s,)
         current = (weight[:, None] * probability).sum(0) / weight.sum()
         target = losses.local_distribution(local, epsilon=epsilon).to(current.device)
-        return losses.locality(current, target, mu=mu) * some
+        loss: Tensor = losses.locality(current, target, mu=mu) * some
+        return loss
 
     def _probabilities(self) -> Tensor:
         """(B s, n), where a loss of them can be had."""

@@ -45,7 +45,7 @@ class RoutingStatistics(Accumulators):
     def reduce(self, group: Any = None) -> RoutingStatistics:
         """The statistics of all ranks of torch.distributed together; call it on all of them. Its own stay as they are."""
         mine = self.accumulators()
-        total: Any = RoutingStatistics(self.dim, self.experts, discriminative=self.discriminative)
+        total = RoutingStatistics(self.dim, self.experts, discriminative=self.discriminative)
         kept = mine["kept"].sum()
         whole, _ = over_ranks(kept, group)
         # Scatter is summed about each rank's own origin: move all to their mean first.
