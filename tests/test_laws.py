@@ -200,7 +200,7 @@ def test_edges():
     assert rt.expert_choice.log_failure(7, 3, Rates(false_positive=0.0)) == -np.inf
     assert best(7, 3, Rates(hit=0.5, candidate_tail=0.0)) == 0.5
     assert best(1, 1, Rates(hit=0.5, candidate_tail=1.0)) == 0.5
-    assert success(10**9, 3, 1, load=1e-300) == 1
+    assert first(10**9, 1, Rates(load=1e-300)) == 1
 
 
 def test_broadcasting_and_laws():

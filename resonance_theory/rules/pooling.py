@@ -105,7 +105,7 @@ def _position(samples: Whole, tokens: Whole, capacity: Whole, rival: Floats, at:
 def _ahead(b: Whole, s: Whole, c: Whole, r: Floats, at: Threshold) -> Floats:
     """log P(place), log P(no place): averages over the m earlier samples and the j of their own tokens that are rivals.
 
-    Given both, Bin(m(s-1) + k, π) irrelevant candidates are ahead, k uniform below s: with K the kept fraction of independent tokens at
+    Given both, Bin(m(s-1) + k, π) irrelevant candidates are ahead, k uniform below s: with K the kept fraction at
     BC - j slots, sample by sample (M + s) K(M + s) - M K(M), M = m(s-1), is s P(place).
     """
     pairs = b * (b + 1) // 2

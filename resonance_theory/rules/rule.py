@@ -134,7 +134,9 @@ class Rule:
         return Bounds(rates.mean(low)[()], rates.mean(high)[()])
 
     def least_capacity(self, target: ArrayLike, tokens: ArrayLike, rates: Rates) -> Whole:
-        """Least capacity with success >= target in (0, 1]; exact and minimal, ties included. Claims: capacity_law_token_choice, capacity_law_resonance.
+        """Least capacity with success >= target in (0, 1]; exact and minimal, ties included.
+
+        Claims: capacity_law_token_choice, capacity_law_resonance.
 
         Raises:
             ValueError: naming the best rate, where no capacity up to `tokens` reaches the target.

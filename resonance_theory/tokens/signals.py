@@ -148,7 +148,7 @@ _RADIAL = np.arange(-80, 81) * 0.06
 
 
 def log_tilt(projection: Floats, d: float) -> Floats:
-    """log of E[exp(m r)] exp(-max(m, 0)^2 / 2) for r ~ chi_d, m = projection (any shape): the density ratio of `affinity_density`.
+    """log of E[exp(m r)] exp(-max(m, 0)^2 / 2) for r ~ chi_d, m = projection (any shape): a ratio of densities.
 
     About the mode r* of r^d exp(m r - r^2/2) in log r the exponent is d (t - expm1 t) - r*^2 expm1(t)^2 / 2.
     """
