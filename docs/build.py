@@ -37,8 +37,13 @@ TOPICS = ledger.topics()
 
 
 def recorded() -> dict[str, Mapping[str, Any]]:
-    """Claims of the last verification run by id, if there was one."""
-    return {claim["id"]: claim for claim in report.read(RECORD)["claims"]} if RECORD.exists() else {}
+    """Claims of the last verification run by id, if there was one that today's records resemble."""
+    if not RECORD.exists():
+        return {}
+    try:
+        return {claim["id"]: claim for claim in report.read(RECORD)["claims"]}
+    except ValueError:  # of an older version
+        return {}
 
 
 def still_valid(claim: Claim, run: Mapping[str, Any] | None) -> bool:
@@ -273,7 +278,7 @@ def schemas() -> list[str]:
 
 # besides the names of `rt.`: what the author of a claim needs, and the function `rt.plan` with what it returns
 FURTHER = (
-    "plan",
+    "planning",
     "provenance",
     "evidence.outcome",
     "evidence.statistics",

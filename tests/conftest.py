@@ -1,8 +1,13 @@
 """Random examples are the same in every run; RESONANCE_FUZZ=1 draws fresh ones."""
 
 import os
+import signal
 
 from hypothesis import settings
+
+# A suite started in the background inherits that Ctrl-C is ignored; the commands that tests interrupt must not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("fixed", derandomize=True)
 settings.register_profile("fresh", derandomize=False)
