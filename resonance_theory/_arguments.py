@@ -18,6 +18,7 @@ __all__ = [
     "broadcasting",
     "choice",
     "distribution",
+    "generator",
     "integer",
     "keep_whole",
     "number",
@@ -63,7 +64,10 @@ def same_shapes(**shapes: tuple[int, ...]) -> tuple[int, ...]:
 
 def _show(value: Any) -> str:
     scalar = isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0)
-    text = " ".join(repr(value.item() if scalar else value).split())
+    try:
+        text = " ".join(repr(value.item() if scalar else value).split())
+    except Exception:  # objects that cannot be shown, whole numbers of too many digits
+        return f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -130,7 +134,8 @@ def real(
     right = ")" if open_high or high == np.inf else "]"
     ends = [("-inf" if low == -np.inf else f"{low:g}"), ("inf" if high == np.inf else f"{high:g}")]
     wanted = f"a finite number in {left}{ends[0]}, {ends[1]}{right}"
-    array = _array(name, value, "iuf", wanted).astype(np.float64)
+    with np.errstate(over="ignore", under="ignore"):  # a longer float than ours becomes infinite, or 0
+        array = _array(name, value, "iuf", wanted).astype(np.float64)
     bad = ~np.isfinite(array) | (array < low) | (array > high)
     if open_low:
         bad |= array == low
@@ -160,6 +165,13 @@ def keep_whole(record: Any, low: int, *names: str) -> None:
     """Check fields of a frozen dataclass as `whole` does, and keep them as Python integers, which do not overflow."""
     for name in names:
         object.__setattr__(record, name, whole(name, getattr(record, name), low))
+
+
+def generator(name: str, value: Any) -> np.random.Generator:
+    """A source of randomness."""
+    if not isinstance(value, np.random.Generator):
+        raise TypeError(f"{name} is a {type(value).__name__} but must be a numpy.random.Generator")
+    return value
 
 
 def probability(name: str, value: ArrayLike) -> NDArray[np.float64]:

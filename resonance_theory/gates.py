@@ -28,6 +28,8 @@ def grap_gates(dim: int, experts: int, *, dtype: Any = None, xp: Any = np) -> Ar
     Raises ValueError where experts does not divide dim, TypeError for other kinds of numbers.
     """
     dim, experts = _sizes(dim, experts)
+    if not hasattr(xp, "asarray"):
+        raise TypeError(f"xp is a {type(xp).__name__} but must be an array library such as numpy or torch")
     xp = array_api_compat.array_namespace(xp.asarray(0.0))
     dtype = xp.float64 if dtype is None else dtype
     if not xp.isdtype(xp.zeros(0, dtype=dtype).dtype, "real floating"):

@@ -154,7 +154,7 @@ def step_time(
     scores = 2 * m.tokens**2 * m.dim  # causal: half of 4 s² d
     other = one * 3 * (projections + scores) / speed + h.fixed / repeats
     kept = token_choice.kept(m.tokens, capacity.astype(np.int64), Rates(experts=m.experts, top=m.top))
-    padding = (1 - kept / capacity) * (exchange + expert)
+    padding = np.maximum(1 - kept / capacity, 0.0) * (exchange + expert)
     parts = (affinity, selection, exchange, expert, other, padding)
     return StepTime(*(repeats * np.asarray(part, dtype=np.float64) for part in parts))
 
@@ -171,13 +171,15 @@ def largest_reduction(share: ArrayLike, cut: ArrayLike) -> Array:
 @arguments.broadcasting
 def required_share(reduction: ArrayLike, cut: ArrayLike) -> Array:
     """Least share of the step that the component must have; above 1 means that no share is enough."""
-    return arguments.probability("reduction", reduction) / arguments.real("cut", cut, 0.0, 1.0, open_low=True)
+    with np.errstate(over="ignore"):  # infinite: no share is enough
+        return arguments.probability("reduction", reduction) / arguments.real("cut", cut, 0.0, 1.0, open_low=True)
 
 
 @arguments.broadcasting
 def required_cut(reduction: ArrayLike, share: ArrayLike) -> Array:
     """Least fraction of slots that must go; above 1 means that even an empty component is not enough."""
-    return arguments.probability("reduction", reduction) / arguments.real("share", share, 0.0, 1.0, open_low=True)
+    with np.errstate(over="ignore"):
+        return arguments.probability("reduction", reduction) / arguments.real("share", share, 0.0, 1.0, open_low=True)
 
 
 def sensitivity(

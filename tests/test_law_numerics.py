@@ -17,11 +17,13 @@ from scipy import special
 from resonance_theory.rules import (
     BetaBinomial,
     Rates,
+    Rule,
     _beta,
     _law,
     _ties,
     bounds,
     expert_choice,
+    random_keep,
     resonance,
     token_choice,
 )
@@ -686,6 +688,17 @@ def test_ties_at_loads_of_none_and_all():
     assert token_choice.least_capacity(0.75, 2, Rates(experts=2, top=1, counts=BetaBinomial(0.0))) == 1
     assert expert_choice.least_capacity(0.75, 3, Rates(false_positive=0.5)) == 2
     assert resonance.least_capacity(0.375, 3, Rates(candidate_tail=0.5, hit=0.5)) == 2
+    # averages and dependent tokens are not taken for one independent token's
+    for rule, rates in (
+        (token_choice, Rates(load=[0.5, 0.5], weight=[0.5, 0.5])),
+        (expert_choice, Rates(false_positive=[0.25, 0.25], weight=[0.5, 0.5])),
+        (resonance, Rates(candidate_tail=[0.25, 0.25], weight=[0.5, 0.5])),
+    ):
+        assert rule.least_capacity(0.75, 2, rates) in (1, 2)
+    together = Rates(experts=2, percentile=1.0, counts=BetaBinomial(1.0))
+    for rule in (token_choice, resonance):
+        rate = float(rule.success(3, 1, together))
+        assert rule.least_capacity(rate * (1 - 1e-12), 3, together) == 1
     both = Rates(load=[0.5, 1.0], weight=[0.5, 0.5])
     assert token_choice.least_capacity(float(token_choice.success(9, 4, both)) - 1e-9, 9, both) == 4
     with pytest.raises(ValueError, match=r"tokens = 9007199254740992 must be"):
@@ -749,3 +762,44 @@ def test_fields_of_one_element():
     # rates 1/4, 3/4, 1 times the hit rate of the row, each attained
     found = resonance.least_capacity([[0.125, 0.375], [0.25, 0.75]], 3, Rates(candidate_tail=0.5, hit=[[0.5], [1.0]]))
     assert found.tolist() == [[1, 2], [1, 2]]
+
+
+def test_random_keep_draws():
+    affinity = np.random.default_rng(1).standard_normal((50, 4))
+    one, same = (random_keep.route(affinity, 5, rng=np.random.default_rng(2)) for _ in range(2))
+    other = random_keep.route(affinity, 5, rng=np.random.default_rng(3))
+    assert one.token.tolist() == same.token.tolist() != other.token.tolist()
+    assert one.kept.tolist() == token_choice.route(affinity, 5).kept.tolist()
+    with pytest.raises(TypeError, match="rng is a NoneType but must be a numpy.random.Generator"):
+        random_keep.route(affinity, 5)
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    assert random_keep.route(torch.tensor(affinity), 5).kept.tolist() == one.kept.tolist()
+    with pytest.raises(TypeError, match="rng is a int"):
+        random_keep.route(torch.tensor(affinity), 5, rng=3)
+
+
+def test_drop_rates_of_no_candidates_and_of_a_mean():
+    assert token_choice.drop_rate(9, 3, Rates(load=0.0)) == 0
+    loads = np.array([0.0, 0.5, 1.0])
+    each = token_choice.drop_rate(9, 3, Rates(load=loads))
+    whole = token_choice.drop_rate(9, 3, Rates(load=loads, weight=[0.25, 0.5, 0.25]))
+    assert whole == pytest.approx((0.5 * 0.5 * each[1] + 0.25 * each[2]) / 0.5, rel=1e-14)
+
+
+def test_rules_without_a_formula_or_bounds_say_so():
+    with pytest.raises(ValueError, match="random keep has no bounds"):
+        random_keep.bounds(9, 3, Rates(experts=2))
+
+    class Titled(Rule):
+        name, title = "plain", "plain rule"
+
+    class Untitled(Rule):
+        name = "plain"
+
+    with pytest.raises(ValueError, match="plain rule has no exact law"):
+        Titled().success(9, 3, Rates(experts=2))
+    with pytest.raises(ValueError, match="^plain has no exact law"):
+        Untitled().success(9, 3, Rates(experts=2))
+    with pytest.raises(ValueError, match="^plain has no bounds"):
+        Untitled().bounds(9, 3, Rates(experts=2))

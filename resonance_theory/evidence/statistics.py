@@ -48,7 +48,7 @@ def clopper_pearson(successes: ArrayLike, trials: ArrayLike, alpha: float) -> tu
     from scipy.special import betaincinv
 
     k, n = _counts(successes, trials)
-    a = float(arguments.real("alpha", alpha, 0, 1, open_low=True, open_high=True))
+    a = arguments.number("alpha", alpha, 0, 1, open_low=True, open_high=True)
     # betaincinv(a, b, 1 - y) loses y below 1e-16, so the upper limit comes from the mirrored lower one.
     with np.errstate(invalid="ignore"):
         low = np.where(k == 0, 0.0, betaincinv(np.maximum(k, 1), n - k + 1, a / 2))
@@ -78,8 +78,8 @@ def detectable(p0: ArrayLike, trials: ArrayLike, alpha: float, beta: float = ALP
 
     n = arguments.integer("trials", trials, 1)
     p, n = np.broadcast_arrays(arguments.probability("p0", p0), n)
-    a = float(arguments.real("alpha", alpha, 0, 1, open_low=True, open_high=True))
-    b = float(arguments.real("beta", beta, 0, 1, open_low=True, open_high=True))
+    a = arguments.number("alpha", alpha, 0, 1, open_low=True, open_high=True)
+    b = arguments.number("beta", beta, 0, 1, open_low=True, open_high=True)
 
     def above(p: Floats) -> Floats:
         k = _upper_critical(p, n, a / 2)
@@ -175,8 +175,8 @@ def empirical_bernstein(
     n = arguments.integer("trials", trials, 2)
     s = arguments.real("total", total, 0.0)
     ss = arguments.real("total_of_squares", total_of_squares, 0.0)
-    width = float(arguments.real("scale", scale, 0.0, open_low=True))
-    a = float(arguments.real("alpha", alpha, 0, 1, open_low=True, open_high=True))
+    width = arguments.number("scale", scale, 0.0, open_low=True)
+    a = arguments.number("alpha", alpha, 0, 1, open_low=True, open_high=True)
     mean = s / n
     variance = np.maximum(ss - s * mean, 0.0) / (n - 1)
     log = math.log(4 / a)
@@ -190,7 +190,7 @@ def dkw(trials: ArrayLike, alpha: float) -> Floats:
     Source: Massart (1990), P(sup |F_n - F| > e) <= 2 exp(-2 n e^2).
     """
     n = arguments.integer("trials", trials, 1)
-    a = float(arguments.real("alpha", alpha, 0, 1, open_low=True, open_high=True))
+    a = arguments.number("alpha", alpha, 0, 1, open_low=True, open_high=True)
     return np.sqrt(math.log(2 / a) / (2 * n))
 
 

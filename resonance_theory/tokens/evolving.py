@@ -49,6 +49,7 @@ def moments(time: ArrayLike, rate: ArrayLike, noise: ArrayLike, start: ArrayLike
 
 def transition(rng: np.random.Generator, x: Floats, mean: Floats, step: float, *, rate: float, noise: float) -> Floats:
     """x(t + step) given x(t) = x: exact for a step of any length. mean broadcasts with x."""
+    rng = arguments.generator("rng", rng)
     memory, variance = moments(step, rate, noise, 0.0)
     return np.asarray(mean + (x - mean) * memory + np.sqrt(variance) * rng.standard_normal(x.shape))
 
@@ -90,9 +91,9 @@ class Evolving:
         if n >= self.dim:
             raise ValueError(f"experts = {n} must be one whole number below dim = {self.dim}")
         for name in ("rate", "noise", "start"):
-            object.__setattr__(self, name, float(arguments.real(name, getattr(self, name), 0.0)))
+            object.__setattr__(self, name, arguments.number(name, getattr(self, name), 0.0))
         for name in ("signal", "off"):
-            object.__setattr__(self, name, float(arguments.real(name, getattr(self, name))))
+            object.__setattr__(self, name, arguments.number(name, getattr(self, name)))
         width = int(n) + 1
         background = np.zeros((1, width)) if self.background is None else arguments.real("background", self.background)
         begin = np.zeros(width) if self.start_mean is None else arguments.real("start_mean", self.start_mean)
@@ -205,9 +206,8 @@ class Evolving:
 
     def _targets(self, rng: np.random.Generator, samples: int, tokens: int) -> tuple[Integers, Integers, Floats]:
         """Position and class of the discriminative tokens; long-run means of all tokens in gate coordinates and e."""
-        if not isinstance(rng, np.random.Generator):
-            raise TypeError(f"rng is a {type(rng).__name__} but must be a numpy.random.Generator")
-        m, s = (int(arguments.integer(k, v, 1)) for k, v in (("samples", samples), ("tokens", tokens)))
+        rng = arguments.generator("rng", rng)
+        m, s = (arguments.whole(k, v, 1) for k, v in (("samples", samples), ("tokens", tokens)))
         position, expert = rng.integers(s, size=m), rng.integers(self.experts, size=m)
         goal = self.background[rng.choice(len(self.share), size=(m, s), p=self.share)]
         own = np.zeros((m, self.experts + 1))

@@ -123,7 +123,8 @@ def rates(
     geometrically; 512 resolve capacities up to some hundreds, above take nodes >= 64 sqrt(capacity).
     Raises TypeError or ValueError naming the argument.
     """
-    parts = [*discriminative, *background]
+    sequences = isinstance(discriminative, Sequence) and isinstance(background, Sequence)
+    parts: list[Any] = [*discriminative, *background] if sequences else [None]
     if not discriminative or not background or not all(isinstance(part, Gaussian) for part in parts):
         raise TypeError("discriminative and background must be sequences of at least one Gaussian each")
     experts = background[0].experts

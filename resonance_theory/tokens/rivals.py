@@ -33,9 +33,9 @@ def rival(affinity: ArrayLike, signal: float, dim: int, experts: int, *, top: in
     0.0900284
     """
     a = arguments.real("affinity", affinity, -1.0, 1.0, open_low=True, open_high=True)
-    d = int(arguments.integer("dim", dim, 8))
-    theta = float(arguments.real("signal", signal, 0.0, 1e4 if d >= 32 else 6.0))
-    n = int(arguments.integer("experts", experts, 2, d, "dim"))
+    d = arguments.whole("dim", dim, 8)
+    theta = arguments.number("signal", signal, 0.0, 1e4 if d >= 32 else 6.0)
+    n = arguments.whole("experts", experts, 2, d, "dim")
     most = arguments.whole("top", top, 1, n, "experts")
     if d >= 32:
         token = gaussian.Gaussian((theta, *(n - 1) * [0.0]), 0.0, d)

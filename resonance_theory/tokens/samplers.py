@@ -111,7 +111,7 @@ class Dependent:
 
     def routes(self, rng: np.random.Generator, samples: int, tokens: int) -> Integers:
         """Experts of background tokens, (samples, tokens)."""
-        rng, (samples, tokens) = _generator(rng), _shape(samples=samples, tokens=tokens)
+        rng, (samples, tokens) = arguments.generator("rng", rng), _shape(samples=samples, tokens=tokens)
         share = np.full(self.experts, 1 / self.experts) if self.load is None else np.asarray(self.load, np.float64)
         if self.correlation > 0:
             # a Dirichlet draw from gammas; an expert of share 0 stays without tokens
@@ -162,7 +162,7 @@ class Dependent:
 
 def isotropic(rng: np.random.Generator, samples: int, tokens: int, dim: int) -> Floats:
     """Isotropic tokens: independent standard normal features, shape (samples, tokens, dim)."""
-    return _generator(rng).standard_normal(_shape(samples=samples, tokens=tokens, dim=dim))
+    return arguments.generator("rng", rng).standard_normal(_shape(samples=samples, tokens=tokens, dim=dim))
 
 
 def isotropic_affinity(rng: np.random.Generator, samples: int, tokens: int, dim: int, experts: int) -> Floats:
@@ -212,7 +212,7 @@ def planted_affinity(
 
 def _projections(rng: np.random.Generator, samples: int, tokens: int, dim: int, experts: int) -> tuple[Floats, Floats]:
     """Projections on orthonormal gates (samples, tokens, experts), squared norm of the rest (samples, tokens)."""
-    rng, shape = _generator(rng), _shape(samples=samples, tokens=tokens, dim=dim, experts=experts)
+    rng, shape = arguments.generator("rng", rng), _shape(samples=samples, tokens=tokens, dim=dim, experts=experts)
     if shape[3] > shape[2]:
         raise ValueError(f"experts = {experts} must be at most dim = {dim}: more gates cannot be orthogonal")
     projection = rng.standard_normal((*shape[:2], shape[3]))
@@ -229,12 +229,6 @@ def _cosine(projection: Floats, residual: Floats) -> Floats:
 
 def _plant(rng: np.random.Generator, samples: int, tokens: int, experts: int) -> tuple[Integers, Integers]:
     return rng.integers(tokens, size=samples), rng.integers(experts, size=samples)
-
-
-def _generator(rng: Any) -> np.random.Generator:
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng is a {type(rng).__name__} but must be a numpy.random.Generator")
-    return rng
 
 
 def _signal(signal: Any) -> float:

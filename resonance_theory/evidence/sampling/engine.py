@@ -53,7 +53,7 @@ def run(
         missing = [task.name for task, id in zip(tasks, ids) if id not in blocks]
         if missing:
             raise ValueError(f"blocks has no entry for the task {missing[0]} but must have one for each task id")
-    wanted = [int(arguments.integer("blocks", blocks[id] if isinstance(blocks, Mapping) else blocks, 0)) for id in ids]
+    wanted = [arguments.whole("blocks", blocks[id] if isinstance(blocks, Mapping) else blocks, 0) for id in ids]
 
     totals = {id: Tally() for id in ids}
     todo: list[tuple[Task, int]] = []
