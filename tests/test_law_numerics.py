@@ -770,7 +770,7 @@ def test_random_keep_draws():
     other = random_keep.route(affinity, 5, rng=np.random.default_rng(3))
     assert one.token.tolist() == same.token.tolist() != other.token.tolist()
     assert one.kept.tolist() == token_choice.route(affinity, 5).kept.tolist()
-    with pytest.raises(TypeError, match="rng is a NoneType but must be a numpy.random.Generator"):
+    with pytest.raises(TypeError, match=r"rng is a NoneType but must be a numpy.random.Generator"):
         random_keep.route(affinity, 5)
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
@@ -799,7 +799,7 @@ def test_rules_without_a_formula_or_bounds_say_so():
 
     with pytest.raises(ValueError, match="plain rule has no exact law"):
         Titled().success(9, 3, Rates(experts=2))
-    with pytest.raises(ValueError, match="^plain has no exact law"):
+    with pytest.raises(ValueError, match=r"^plain has no exact law"):
         Untitled().success(9, 3, Rates(experts=2))
-    with pytest.raises(ValueError, match="^plain has no bounds"):
+    with pytest.raises(ValueError, match=r"^plain has no bounds"):
         Untitled().bounds(9, 3, Rates(experts=2))
