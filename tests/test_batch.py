@@ -209,7 +209,7 @@ def test_pooled_slots_on_evolving_tokens_with_unequal_loads():
     scores = drawn.values.reshape(trials, samples * tokens, 3)
     asked = np.random.Generator(np.random.Philox(5)).integers(samples, size=trials)  # a random sample of each batch
     row = np.arange(trials) * samples + asked
-    law, load = flow.law(1.0), flow.load(1.0)
+    law, load = flow.rates(1.0), flow.load(1.0)
     token, expert = asked * tokens + drawn.position[row], drawn.expert[row]
     done = [rule.route(scores, samples).contains(token, expert) for rule in (rt.token_choice, rt.resonance)]
     for i, (mine, a) in enumerate(zip(np.split(np.arange(law.weight.size), 3), np.split(law.affinity, 3))):

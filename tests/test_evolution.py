@@ -57,10 +57,10 @@ def test_paths_have_the_flow_s_covariance():
 
 def test_planted_tokens_are_the_end_of_the_flow():
     flow = Evolving(dim=64, experts=8, signal=2.5, noise=np.sqrt(2))
-    got, want = flow.law(60.0), planted.planted(2.5, 64, 8)
+    got, want = flow.rates(60.0), planted.planted(2.5, 64, 8)
     for name in ("hit", "false_positive", "candidate_tail"):
         assert got.weight @ getattr(got, name) == pytest.approx(want.weight @ getattr(want, name), abs=1e-12)
-    at_start = flow.law(0.0)
+    at_start = flow.rates(0.0)
     assert at_start.weight @ at_start.hit == pytest.approx(1 / 8, abs=1e-12)
     np.testing.assert_allclose(flow.load(0.7), 1 / 8, atol=1e-14)
 
@@ -69,8 +69,8 @@ def test_a_mixture_averages_its_components():
     parts = [[2.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
     share = np.array([0.3, 0.7])
     model = {"dim": 64, "experts": 2, "signal": 2.0}
-    both = Evolving(**model, background=parts, share=share).law(1.2)
-    alone = [Evolving(**model, background=[part]).law(1.2) for part in parts]
+    both = Evolving(**model, background=parts, share=share).rates(1.2)
+    alone = [Evolving(**model, background=[part]).rates(1.2) for part in parts]
     for name in ("load", "false_positive", "candidate_tail"):
         mixed = sum(w * getattr(law, name) for w, law in zip(share, alone))
         np.testing.assert_allclose(getattr(both, name), mixed, atol=1e-13)
@@ -79,8 +79,8 @@ def test_a_mixture_averages_its_components():
 def test_classes_that_look_alike_are_computed_once():
     """A background that treats all gates alike: one class, the same averages as all of them."""
     model = {"dim": 64, "experts": 2, "signal": 2.0, "off": 1.5}
-    one = Evolving(**model, background=[[0.4, 0.4, 2.0]]).law(1.0)
-    all_ = Evolving(**model, background=[[0.4, 0.4 + 1e-13, 2.0]]).law(1.0)
+    one = Evolving(**model, background=[[0.4, 0.4, 2.0]]).rates(1.0)
+    all_ = Evolving(**model, background=[[0.4, 0.4 + 1e-13, 2.0]]).rates(1.0)
     assert (one.weight.size, all_.weight.size) == (512, 2 * 512)
     for law in (one, all_):
         assert law.weight.sum() == pytest.approx(1)
@@ -165,7 +165,7 @@ def test_bad_models(change, words):
 def test_bad_calls():
     flow = Evolving(dim=64, experts=4, signal=1.0, start=0.0)
     with pytest.raises(ValueError, match="must be positive where the start is deterministic"):
-        flow.law(0.0)
+        flow.rates(0.0)
     with pytest.raises(ValueError, match="times must be"):
         flow.sample(np.random.default_rng(0), 1, 1, [1.0, 0.5])
     with pytest.raises(ValueError, match="time = -1"):

@@ -229,7 +229,7 @@ def test_the_distribution_as_one_object():
 
 
 def test_the_law_belongs_to_the_sampler():
-    law = samplers.Planted(SIGNAL, DIM, EXPERTS).law()
+    law = samplers.Planted(SIGNAL, DIM, EXPERTS).rates()
     weight = np.asarray(law.weight)
     hits = features(reduced, 12)["margin over the other experts"] > 0
     assert rate_is(hits, float(np.sum(weight * law.hit)))
@@ -269,8 +269,8 @@ def test_the_law_resolves_the_step_of_a_rule_at_its_capacity():
 
     model = samplers.Planted(1.0, 26, 3)
     want = success(planted.planted(1.0, 26, 3, nodes=9001))
-    assert success(model.law(capacity=488)) == pytest.approx(want, rel=1e-12)
-    assert abs(success(model.law()) - want) > 1e-6
-    assert samplers.Planted(1.0, 64, 3).law(capacity=10**9).weight.size == 2**14
+    assert success(model.rates(capacity=488)) == pytest.approx(want, rel=1e-12)
+    assert abs(success(model.rates()) - want) > 1e-6
+    assert samplers.Planted(1.0, 64, 3).rates(capacity=10**9).weight.size == 2**14
     with pytest.raises(ValueError, match="capacity"):
-        model.law(capacity=0)
+        model.rates(capacity=0)

@@ -125,8 +125,6 @@ class Evolving:
         found = rates(tokens, [self._seen(m, variance) for m in background], share=self.share, top=top, nodes=nodes)
         return found.replace(candidates=self._affinities(time, top) if top < self.experts else None)
 
-    law = rates
-
     def load(self, time: float, *, top: int = 1) -> Floats:
         """π_i(t), shape (experts,): exact load of each expert by the background."""
         _, background, variance = self.mean(_instant(time))

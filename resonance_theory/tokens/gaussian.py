@@ -399,6 +399,3 @@ def _given(a: Floats, u: Floats, square: Floats, free: int, off: float) -> Float
     room = np.minimum(room, 1e300)
     inside = special.chndtr(room, free, off * off) if free else np.ones_like(room) * (room > 0)
     return np.where(a >= 0, np.where(u >= 0, inside, 0.0), np.where(u >= 0, 1.0, 1 - inside))
-
-
-law, Law = rates, Rates

@@ -67,8 +67,6 @@ class Planted:
         """The exact rates of these tokens, `Rates.planted` with as many nodes as capacities up to the given one need."""
         return planted_rates(self.signal, self.dim, self.experts, top=top, capacity=capacity)
 
-    law = rates
-
 
 @dataclass(frozen=True)
 class Dependent:
@@ -105,9 +103,6 @@ class Dependent:
     def rates(self) -> Rates:
         """The exact rates of the planted token among these."""
         return planted_rates(self.signal, self.dim, self.experts).replace(counts=self.counts())
-
-    def law(self) -> Rates:
-        return planted_rates(self.signal, self.dim, self.experts)
 
     def routes(self, rng: np.random.Generator, samples: int, tokens: int) -> Integers:
         """Experts of background tokens, (samples, tokens)."""
