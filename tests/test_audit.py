@@ -20,8 +20,8 @@ from scipy import stats
 
 import resonance_theory as rt
 from resonance_theory import audit
-from resonance_theory.audit import counts, measure
-from resonance_theory.rules import Rates
+from resonance_theory.audit import counts, files, measure
+from resonance_theory.rules import Rates, dependence
 
 RNG = np.random.default_rng
 
@@ -331,7 +331,7 @@ def test_held_out_judgement_against_its_definition():
                 "uniform": rt.token_choice.failure(40, np.arange(1, 41), Rates(experts=4)),
                 "measured_load": rt.token_choice.failure(40, np.arange(1, 41)[:, None], Rates(experts=4, load=share))
                 @ share,
-                "beta_binomial": rt.dependence.BetaBinomial((ratio - 1) / 39).drop(
+                "beta_binomial": dependence.BetaBinomial((ratio - 1) / 39).drop(
                     40, 4, np.arange(1, 41)[:, None], load=share
                 )
                 @ share,
@@ -367,7 +367,7 @@ def test_errors_of_the_predictions_against_their_definition():
         if model == "measured_load":
             return rt.token_choice.failure(40, capacity[:, None], Rates(experts=4, load=share)) @ share - lost
         ratio = counts.fit(fitted, 40, 1).ratio * (1 + 1 / len(fitted) if new else 1)
-        law = rt.dependence.BetaBinomial((ratio - 1) / 39)
+        law = dependence.BetaBinomial((ratio - 1) / 39)
         return law.drop(40, 4, capacity[:, None], load=share) @ share - lost
 
     halves = measure._halves(measure.Layer("x", "x", x.shape, "float64", x), np.arange(7))
@@ -671,6 +671,37 @@ def test_layers_in_natural_order_and_the_rest_named(tmp_path):
     assert report.metadata == {"model": "toy"}
     assert report.source == "m.safetensors"
     assert all(name in report.table() for name in ("'ids'", "'mask'", "'bias'", "'scale'", "'images'"))
+
+
+def test_any_layer_name_is_sorted(tmp_path):
+    x = correlated().astype(np.float32)
+    names = ["l.²", "l.⑤", "l." + "9" * 5000, "l.10", "l.2"]
+    save_file(dict.fromkeys(names, x), tmp_path / "h.safetensors")
+    assert [layer.name for layer in files.read(tmp_path / "h.safetensors").layers][:3] == ["l.2", "l.10", names[2]]
+
+
+def test_a_list_of_layers_is_not_one_of_sequences():
+    x = correlated()
+    named = audit.audit({"layer.0": x, "layer.1": x[:3]}, experts=4)
+    assert audit.audit((x, x[:3]), experts=4).layers == named.layers
+    refuse(ValueError, "a list of 2 arrays may hold layers or sequences", [x[0], x[1]])
+
+
+def test_bfloat16_arrays():
+    torch = pytest.importorskip("torch")
+    x = torch.tensor(correlated(), requires_grad=True)
+    half = x.bfloat16()
+    given = audit.audit(half, experts=4).layers[0]
+    assert given.dtype == "bfloat16"
+    assert given.routings == audit.audit(half.float().detach().numpy(), experts=4).layers[0].routings
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    assert audit.audit(half.float().detach().numpy().astype(ml_dtypes.bfloat16), experts=4).layers[0] == given
+
+
+def test_capacities_are_those_of_the_decimal_factor():
+    x = isotropic(sequences=2, tokens=200, dim=60)
+    drops = audit.audit(x, experts=60, top=2, capacity_factors=(1.05,)).layers[0].routings[0].drops
+    assert [d.capacity for d in drops] == [7]  # 1.05 * 2 * 200 / 60 = 7 exactly
 
 
 def test_a_mapping_of_arrays():

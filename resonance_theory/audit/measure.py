@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from resonance_theory import homogenization
+from resonance_theory import capacity_factor, homogenization
 from resonance_theory.audit import counts
 from resonance_theory.audit.files import Layer
 from resonance_theory.audit.result import MODELS, Affinity, Drop, Estimate, HeldOut, LayerAudit, Need, Routing
@@ -252,7 +252,7 @@ def _judged(
 
 
 def _capacity(setting: Setting, factor: float, tokens: int) -> int:
-    return min(tokens, max(1, math.ceil(factor * setting.top * tokens / setting.experts - 1e-9)))
+    return max(1, capacity_factor.slots(factor, tokens, setting.experts, top=setting.top))
 
 
 def _tally(
