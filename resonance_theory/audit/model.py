@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from resonance_theory import _arguments as arguments
 from resonance_theory.audit import AuditReport, audit
+from resonance_theory.results import Result
 
 __all__ = ["Capture", "ModelAudit", "audit_model", "capture"]
 
@@ -55,8 +56,8 @@ class Capture:
         return float((found == np.sort(self.chosen, axis=-1)).all(axis=-1).mean())
 
 
-@dataclass(frozen=True)
-class ModelAudit:
+@dataclass(frozen=True, repr=False)
+class ModelAudit(Result):
     """A model's routers and GrAP gates on the same hidden states, layer by layer in the same order.
 
     own, grap: the two audits; agreement: `Capture.agreement` of each layer; top: experts per token in the model;
@@ -70,19 +71,31 @@ class ModelAudit:
     read: int
     tokens: int
 
+    def summary(self) -> str:
+        return f"{self.own.source}, {len(self.own.layers)} routers, {self.read} tokens read"
+
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries, lists and numbers."""
-        return {
-            "format": "resonance-theory model audit 1",
+        """Plain dictionaries, lists and numbers, with version, commit and time."""
+        fields = {
             "model_top": self.top,
             "tokens_read": self.read,
             "tokens": self.tokens,
-            "agreement": list(self.agreement),
+            "agreement": self.agreement,
             "own": self.own.to_json(),
             "grap": self.grap.to_json(),
         }
+        return self.record("resonance-theory model audit 1", fields)
 
-    def table(self) -> str:
+    def rows(self) -> list[dict[str, Any]]:
+        """One dictionary for each layer, routing and kind of gates."""
+        both = (("own router", self.own), ("GrAP", self.grap))
+        return [{"gates": name, **row} for name, report in both for row in report.rows()]
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the own routers' drops against the capacity factor, and return the Matplotlib Axes."""
+        return self.own.plot(ax)
+
+    def table(self, details: bool | None = None) -> str:
         """Both audits' tables for a terminal."""
         least, greatest = min(self.agreement), max(self.agreement)
         lines = [
@@ -90,7 +103,8 @@ class ModelAudit:
             f"The model routes raw tokens, top-{self.top}, by logits. The audit's own, in float64, give its experts",
             f"for {100 * least:.2f} to {100 * greatest:.2f} % of the tokens of a layer.",
         ]
-        return "\n".join([*lines, "", "OWN ROUTER", self.own.table(), "", "GRAP GATES", self.grap.table()])
+        own, grap = self.own.table(details), self.grap.table(details)
+        return "\n".join([*lines, "", "OWN ROUTER", own, "", "GRAP GATES", grap])
 
     def figure(self, target: Any) -> None:
         """Draw up to three layers, own router above GrAP. target: a path (.png, .svg, .pdf) or a binary stream (SVG)."""
