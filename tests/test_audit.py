@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import json
@@ -20,8 +21,8 @@ from scipy import stats
 
 import resonance_theory as rt
 from resonance_theory import audit
-from resonance_theory.audit import counts, measure
-from resonance_theory.rules import Rates
+from resonance_theory.audit import counts, files, measure, table
+from resonance_theory.rules import Rates, dependence
 
 RNG = np.random.default_rng
 
@@ -331,8 +332,10 @@ def test_held_out_judgement_against_its_definition():
                 "uniform": rt.token_choice.failure(40, np.arange(1, 41), Rates(experts=4)),
                 "measured_load": rt.token_choice.failure(40, np.arange(1, 41)[:, None], Rates(experts=4, load=share))
                 @ share,
-                "beta_binomial": rt.dependence.BetaBinomial((ratio - 1) / 39).drop(
-                    40, 4, np.arange(1, 41)[:, None], load=share
+                "beta_binomial": rt.token_choice.drop_rate(
+                    40,
+                    np.arange(1, 41)[:, None],
+                    Rates(experts=4, load=share, counts=dependence.BetaBinomial((ratio - 1) / 39)),
                 )
                 @ share,
             }
@@ -367,8 +370,9 @@ def test_errors_of_the_predictions_against_their_definition():
         if model == "measured_load":
             return rt.token_choice.failure(40, capacity[:, None], Rates(experts=4, load=share)) @ share - lost
         ratio = counts.fit(fitted, 40, 1).ratio * (1 + 1 / len(fitted) if new else 1)
-        law = rt.dependence.BetaBinomial((ratio - 1) / 39)
-        return law.drop(40, 4, capacity[:, None], load=share) @ share - lost
+        law = dependence.BetaBinomial((ratio - 1) / 39)
+        at = Rates(experts=4, load=share, counts=law)
+        return rt.token_choice.drop_rate(40, capacity[:, None], at) @ share - lost
 
     halves = measure._halves(measure.Layer("x", "x", x.shape, "float64", x), np.arange(7))
     errors = {}
@@ -673,6 +677,37 @@ def test_layers_in_natural_order_and_the_rest_named(tmp_path):
     assert all(name in report.table() for name in ("'ids'", "'mask'", "'bias'", "'scale'", "'images'"))
 
 
+def test_any_layer_name_is_sorted(tmp_path):
+    x = correlated().astype(np.float32)
+    names = ["l.²", "l.⑤", "l." + "9" * 5000, "l.10", "l.2"]
+    save_file(dict.fromkeys(names, x), tmp_path / "h.safetensors")
+    assert [layer.name for layer in files.read(tmp_path / "h.safetensors").layers][:3] == ["l.2", "l.10", names[2]]
+
+
+def test_a_list_of_layers_is_not_one_of_sequences():
+    x = correlated()
+    named = audit.audit({"layer.0": x, "layer.1": x[:3]}, experts=4)
+    assert audit.audit((x, x[:3]), experts=4).layers == named.layers
+    refuse(ValueError, "a list of 2 arrays may hold layers or sequences", [x[0], x[1]])
+
+
+def test_bfloat16_arrays():
+    torch = pytest.importorskip("torch")
+    x = torch.tensor(correlated(), requires_grad=True)
+    half = x.bfloat16()
+    given = audit.audit(half, experts=4).layers[0]
+    assert given.dtype == "bfloat16"
+    assert given.routings == audit.audit(half.float().detach().numpy(), experts=4).layers[0].routings
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    assert audit.audit(half.float().detach().numpy().astype(ml_dtypes.bfloat16), experts=4).layers[0] == given
+
+
+def test_capacities_are_those_of_the_decimal_factor():
+    x = isotropic(sequences=2, tokens=200, dim=60)
+    drops = audit.audit(x, experts=60, top=2, capacity_factors=(1.05,)).layers[0].routings[0].drops
+    assert [d.capacity for d in drops] == [7]  # 1.05 * 2 * 200 / 60 = 7 exactly
+
+
 def test_a_mapping_of_arrays():
     x = correlated(sequences=2, tokens=16, dim=8)
     report = audit.audit({"a": x, "b": 2 * x}, experts=4)
@@ -960,6 +995,61 @@ def test_the_over_dispersed_laws_cover_the_example_where_the_binomial_ones_fail(
         for model in ("beta_binomial", "blocks"):
             assert held_out[model].error.value < 0.8 * held_out["measured_load"].error.value
         assert held_out["measured_load"].loss > 0.04
+
+
+def test_the_conclusion_comes_first(example):
+    rows = example.rows()
+    assert [(row["layer"], row["tokens"], row["capacity"], row["cause"], row["helps"]) for row in rows] == [
+        ("layer.0", "raw", 87, "skew", "centre"),
+        ("layer.0", "centred", 48, "dependence", "pool slots"),
+        ("layer.3", "raw", 106, "skew", "centre"),
+        ("layer.3", "centred", 48, "dependence", "pool slots"),
+        ("layer.6", "raw", 128, "both", "centre, pool slots"),
+        ("layer.6", "centred", 100, "dependence", "pool slots"),
+    ]
+    short, long = str(example), example.table(details=True)
+    assert len(short.splitlines()) < 20 < 100 < len(long.splitlines())
+    assert short.splitlines()[:9] == long.splitlines()[:9]
+
+
+@pytest.mark.parametrize(
+    ("uniform", "loaded", "over", "capacity", "cause"),
+    [
+        (40, 40, 43, 43, "none"),
+        (40, 60, 60, 61, "skew"),
+        (40, 40, 60, 61, "dependence"),
+        (40, 45, 60, 61, "both"),
+        (40, 44, 60, 61, "dependence"),
+        (40, 60, None, 61, "skew"),
+        (40, 41, None, 61, "unknown"),
+    ],
+)
+def test_causes(uniform, loaded, over, capacity, cause):
+    assert table._cause(audit.Need(capacity, 1.0, None, None, uniform, loaded, over)) == cause
+
+
+def test_what_every_result_can_do(example, monkeypatch):
+    assert repr(example) == "<AuditReport: hidden_states.safetensors, 3 layers, 8 experts, top-1>"
+    assert max(len(repr(example.layers[0])), len(repr(example.layers[0].routings[0]))) < 100
+    record = example.to_json()
+    assert record["format"] == "resonance-theory audit 1"
+    assert {"version", "commit", "dirty", "time"} <= set(record["provenance"])
+    shown = dataclasses.replace(example, source="<b>")
+    assert "&lt;b&gt;" in shown._repr_html_()
+    assert "<b>" not in shown._repr_html_()
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ModuleNotFoundError, match="needs pandas: pip install pandas"):
+        example.to_frame()
+
+
+def test_plot_returns_its_axes(example):
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    axes = figure.subplots()
+    assert example.plot(axes) is axes
+    drop = example.layers[0].routings[0].curve
+    line = axes.get_lines()[0]
+    np.testing.assert_allclose(line.get_xdata(), np.array(drop["capacity"]) * 8 / 256)
+    assert axes.get_legend().get_texts()[1].get_text() == "layer.0, centred"
 
 
 def test_reports_are_deterministic_and_printable(example):

@@ -242,7 +242,84 @@ def test_bad_models_are_one_sentence(capsys, stored, tmp_path):
     assert "configuration" in problem(cut)
 
 
+def edited(folder, where, **changes):
+    shutil.copytree(folder, where)
+    config = json.loads((where / "config.json").read_text())
+    (where / "config.json").write_text(json.dumps({**config, **changes}))
+    return where
+
+
+def test_a_configuration_fetches_no_attention(stored, tmp_path, monkeypatch):
+    import types
+
+    asked = []
+    stub = types.ModuleType("kernels")
+    stub.get_kernel = stub.load_kernel = lambda name, *a, **k: asked.append(name)
+    monkeypatch.setitem(sys.modules, "kernels", stub)
+    for k, name in enumerate(("nobody/no-such-kernel", "flash_attention_2")):
+        folder = edited(stored[0], tmp_path / str(k), attn_implementation=name, _attn_implementation=name)
+        layers, _ = audited.capture(folder, stored[2], length=LENGTH)
+        np.testing.assert_array_equal(
+            layers[0].hidden, audited.capture(stored[0], stored[2], length=LENGTH)[0][0].hidden
+        )
+    assert asked == []
+
+
+@pytest.mark.parametrize("shard", ["../model.safetensors", "/tmp/model.safetensors", "sub\\model.safetensors"])
+def test_weights_lie_in_the_folder(stored, tmp_path, shard):
+    folder = edited(stored[0], tmp_path / "m")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+    with pytest.raises(ValueError, match="must lie in the model's folder"):
+        audited.capture(folder, stored[2])
+
+
+def test_a_nested_index_is_no_index(stored, tmp_path):
+    folder = edited(stored[0], tmp_path / "m")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="is not an index"):
+        audited.capture(folder, stored[2])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hidden_size", 10**12),
+        ("hidden_size", -1),
+        ("num_hidden_layers", 10**6),
+        ("max_position_embeddings", -5),
+        ("num_experts_per_tok", 5),
+        ("num_local_experts", 10**6),
+    ],
+)
+def test_sizes_of_a_model_are_bounded(stored, tmp_path, name, value):
+    folder = edited(stored[0], tmp_path / "m", **{name: value})
+    with pytest.raises(ValueError, match=rf"{name} = {value} of|{value} experts but"):
+        audited.audit_model(folder, stored[2])
+
+
+def test_a_composite_configuration_is_read(stored, tmp_path):
+    """The numbers of a model of text and images stand in its part that reads text."""
+    kind = getattr(transformers, "Qwen3VLMoeConfig", None)
+    if kind is None:
+        pytest.skip("this transformers has no Qwen3-VL-MoE")
+    kind(text_config={"num_experts": 4, "num_experts_per_tok": 2, "hidden_size": 24}).save_pretrained(tmp_path)
+    record = json.loads((tmp_path / "config.json").read_text())
+    record["text_config"]["_attn_implementation"] = "nobody/no-such-kernel"
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    assert audited._whole(tmp_path).text_config._attn_implementation == "eager"
+    config = audited._config(tmp_path)
+    assert (audited._experts(config), config.num_experts_per_tok, config.hidden_size) == (4, 2, 24)
+
+
+def test_numbers_that_are_not_finite_are_named(captured):
+    layer = captured[0]
+    with pytest.raises(ValueError, match="numbers that are not finite"):
+        audited._check(dataclasses.replace(layer, logits=np.full_like(layer.logits, np.nan)), 1e-3, "m")
+
+
 def test_without_transformers(capsys, stored, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     words = refuse(capsys, "--model", stored[0], "--text", stored[2])
-    assert "the package 'transformers' is needed: pip install 'resonance-theory[cpu,peers]'" in words
+    assert "the package 'transformers' is needed: pip install transformers" in words

@@ -15,20 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resonance_theory import _arguments as arguments
+from resonance_theory.audit.counts import Fit, fit
 from resonance_theory.audit.files import Layer, read, read_gates
-from resonance_theory.audit.result import Affinity, AuditReport, Drop, Estimate, HeldOut, LayerAudit, Need, Routing
+from resonance_theory.audit.report import AuditReport
+from resonance_theory.audit.result import Affinity, Drop, Estimate, HeldOut, LayerAudit, LayerRouting, Need
 
 __all__ = [
     "Affinity",
     "AuditReport",
     "Drop",
     "Estimate",
+    "Fit",
     "HeldOut",
     "LayerAudit",
+    "LayerRouting",
     "Need",
-    "Routing",
     "audit",
     "example",
+    "fit",
 ]
 
 

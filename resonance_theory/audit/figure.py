@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from resonance_theory.audit.result import AuditReport, LayerAudit
+from resonance_theory.audit.result import LayerAudit
+from resonance_theory.audit.table import Report
 
-__all__ = ["draw"]
+__all__ = ["draw", "plot"]
 
 ROWS = 6  # layers shown, at most
 # Told apart by lightness, hatching and marker as well as by hue, for grey prints and colour-blind readers.
@@ -39,7 +40,7 @@ _LAWS: dict[str, dict[str, Any]] = {
 _FLOOR = 0.03  # per cent: below it a drop is not drawn
 
 
-def draw(report: AuditReport, target: Any) -> None:
+def draw(report: Report, target: Any) -> None:
     """target: a path ending in .png, .svg or .pdf, or a binary stream, which receives SVG."""
     from resonance_theory import _style
 
@@ -75,13 +76,33 @@ def draw(report: AuditReport, target: Any) -> None:
         _style.save(figure, target)
 
 
+def plot(report: Report, ax: Any = None) -> Any:
+    """Measured drops of up to six layers against the capacity factor, on the given or new axes, which it returns."""
+    if ax is None:
+        from matplotlib import pyplot
+
+        ax = pyplot.subplots()[1]
+    for layer in _spread(report.layers):
+        unit = report.experts / (report.top * layer.tokens)
+        for r in layer.routings:
+            drops = 100 * np.array(r.curve["measured"])
+            style = "--" if r.centred else "-"
+            factor = np.array(r.curve["capacity"]) * unit
+            ax.plot(factor, np.where(drops > 0, drops, np.nan), style, label=f"{layer.name}, {r.name}")
+    ax.axhline(100 * report.loss, color="0.45", linewidth=0.8)
+    ax.set(xlabel="capacity factor", ylabel="dropped, %", yscale="log")
+    for words in ax.legend().get_texts():
+        words.set_parse_math(False)  # a name is no formula
+    return ax
+
+
 def _spread(layers: tuple[LayerAudit, ...]) -> list[LayerAudit]:
     if len(layers) <= ROWS:
         return list(layers)
     return [layers[i] for i in np.linspace(0, len(layers) - 1, ROWS).round().astype(int)]
 
 
-def _loads(axes: Any, layer: LayerAudit, report: AuditReport) -> None:
+def _loads(axes: Any, layer: LayerAudit, report: Report) -> None:
     count = len(layer.routings[0].load)
     experts = np.arange(count)
     first = np.array([load.value for load in layer.routings[0].load])
@@ -107,7 +128,7 @@ def _loads(axes: Any, layer: LayerAudit, report: AuditReport) -> None:
         axes.set_xticks(experts)
 
 
-def _drops(axes: Any, layer: LayerAudit, index: int, report: AuditReport, highest: float) -> None:
+def _drops(axes: Any, layer: LayerAudit, index: int, report: Report, highest: float) -> None:
     """Measured drops and least capacity of one routing over the curves of the models."""
     routing = layer.routings[index]
     unit = len(routing.load) / (report.top * layer.tokens)
@@ -180,7 +201,7 @@ def _held_out(axes: Any, layer: LayerAudit) -> None:
     axes.set_xlim(left=0)
 
 
-def _legends(figure: Any, shown: list[LayerAudit], report: AuditReport) -> None:
+def _legends(figure: Any, shown: list[LayerAudit], report: Report) -> None:
     from matplotlib.legend_handler import HandlerTuple
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +66,7 @@ def read(source: Any) -> Hidden:
         tensors, metadata = _tensors(path)
     else:
         where, metadata = "the given arrays", {}
-        items = source.items() if isinstance(source, Mapping) else [("hidden states", source)]
+        items = source.items() if isinstance(source, Mapping) else _listed(source)
         tensors = {str(name): _array(str(name), value) for name, value in items}
     layers, ignored = [], []
     lone = len(tensors) == 1 and isinstance(source, (str, Path))
@@ -119,14 +121,32 @@ def _unfit(dtype: str, data: NDArray[Any]) -> str | None:
     return None
 
 
+def _listed(source: Any) -> Iterable[tuple[str, Any]]:
+    """A list of (sequences, positions, features) arrays holds layers; one of matrices may hold layers or sequences."""
+    if not isinstance(source, (list, tuple)) or not source or not all(hasattr(part, "shape") for part in source):
+        return [("hidden states", source)]
+    if all(len(part.shape) == 3 for part in source):
+        return [(f"layer.{k}", part) for k, part in enumerate(source)]
+    raise ValueError(
+        f"a list of {len(source)} arrays may hold layers or sequences: give layers as a dictionary of names to arrays, "
+        "sequences as one array (sequences, positions, features)"
+    )
+
+
 def _array(name: str, value: Any) -> tuple[str, NDArray[Any]]:
     try:
+        if str(getattr(value, "dtype", "")).startswith("torch."):
+            value = value.detach().cpu()
+            if str(value.dtype) == "torch.bfloat16":  # NumPy has no such type: its bits
+                return "bfloat16", value.contiguous().view(sys.modules["torch"].int16).numpy().view(np.uint16)
         array = np.asarray(value)
     except Exception as problem:  # ragged lists, tensors of another library that do not convert
         reason = " ".join(str(problem).split())
         raise TypeError(
             f"{name} is a {type(value).__name__} that does not convert to a NumPy array: {reason}"
         ) from None
+    if array.dtype.name == "bfloat16":  # that of ml_dtypes, which JAX uses
+        return "bfloat16", array.view(np.uint16)
     if array.dtype == object or array.dtype.kind in "USV":
         raise TypeError(f"{name} has dtype {array.dtype} but must hold floating-point numbers {WANTED}")
     return str(array.dtype), array
@@ -194,6 +214,6 @@ def _safetensors(path: Path) -> tuple[dict[str, tuple[str, NDArray[Any]]], dict[
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:
     """layer.2 before layer.10."""
-    import re
-
-    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
+    parts = re.split(r"([0-9]+)", name)  # text and digits in turn
+    parts[1::2] = (digits.lstrip("0") for digits in parts[1::2])
+    return [(True, 0, part) if k % 2 == 0 else (False, len(part), part) for k, part in enumerate(parts)]

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from resonance_theory import homogenization
+from resonance_theory import capacity_factor, homogenization
 from resonance_theory.audit import counts
 from resonance_theory.audit.files import Layer
-from resonance_theory.audit.result import MODELS, Affinity, Drop, Estimate, HeldOut, LayerAudit, Need, Routing
+from resonance_theory.audit.result import MODELS, Affinity, Drop, Estimate, HeldOut, LayerAudit, LayerRouting, Need
 from resonance_theory.gates import affinity
 from resonance_theory.rules import expert_choice, token_choice
 from resonance_theory.tokens import candidates, caps
@@ -48,7 +48,7 @@ class Setting:
 
 
 @dataclass
-class Tally:
+class RoutingSums:
     """Sums over one routing of a layer; g counts groups of sequences."""
 
     load: Whole  # (sequences, experts): candidates
@@ -252,7 +252,7 @@ def _judged(
 
 
 def _capacity(setting: Setting, factor: float, tokens: int) -> int:
-    return min(tokens, max(1, math.ceil(factor * setting.top * tokens / setting.experts - 1e-9)))
+    return max(1, capacity_factor.slots(factor, tokens, setting.experts, top=setting.top))
 
 
 def _tally(
@@ -262,12 +262,12 @@ def _tally(
     exponent: int,
     mean: Floats,
     group: NDArray[np.intp],
-) -> tuple[list[Tally], float]:
+) -> tuple[list[RoutingSums], float]:
     """The sums of each routing, and the tokens' total sum of squares about their mean."""
     sequences, tokens, dim = layer.data.shape
     groups = int(group[-1]) + 1
     tallies = [
-        Tally(
+        RoutingSums(
             load=np.zeros((sequences, setting.experts), dtype=np.int64),
             rank=np.zeros((groups, tokens), dtype=np.int64),
             winner=np.zeros((sequences, tokens)),
@@ -322,7 +322,7 @@ def _unit(y: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     return y / np.where(real, length, 1.0)[..., None], real
 
 
-def _best_expert(tally: Tally, best: NDArray[np.intp], about: Floats) -> None:
+def _best_expert(tally: RoutingSums, best: NDArray[np.intp], about: Floats) -> None:
     """Add tokens to the sums of the experts they prefer: sorted by expert, one sum for each run of the same."""
     flat = best.ravel()
     order = np.argsort(flat, kind="stable")
@@ -331,7 +331,7 @@ def _best_expert(tally: Tally, best: NDArray[np.intp], about: Floats) -> None:
     tally.chosen += np.bincount(flat, minlength=tally.chosen.size)
 
 
-def _route(tally: Tally, score: Floats, rows: slice, group: NDArray[np.intp], top: int) -> None:
+def _route(tally: RoutingSums, score: Floats, rows: slice, group: NDArray[np.intp], top: int) -> None:
     """Send whole sequences through the routers."""
     count, tokens, experts = score.shape
     tally.load[rows] = token_choice.route(score, tokens, top=top).load
@@ -352,7 +352,7 @@ def _route(tally: Tally, score: Floats, rows: slice, group: NDArray[np.intp], to
 
 
 def _routing(
-    tally: Tally,
+    tally: RoutingSums,
     layer: Layer,
     setting: Setting,
     centred: bool,
@@ -361,7 +361,7 @@ def _routing(
     scatter: float,
     group: NDArray[np.intp],
     exponent: int,
-) -> Routing:
+) -> LayerRouting:
     sequences, tokens, dim = layer.data.shape
     experts, top, groups = setting.experts, setting.top, int(group[-1]) + 1
 
@@ -478,7 +478,7 @@ def _routing(
     between = float((np.square(tally.total).sum(axis=-1) / np.maximum(tally.chosen, 1)).sum())
     rest = scatter - between
     best = tally.chosen / tally.chosen.sum()
-    return Routing(
+    return LayerRouting(
         centred=centred,
         load=tuple(share_of(i) for i in range(experts)),
         p_uniform=None if test is None else test[0],

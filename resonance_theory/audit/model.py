@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,10 +21,12 @@ from numpy.typing import NDArray
 
 from resonance_theory import _arguments as arguments
 from resonance_theory.audit import AuditReport, audit
+from resonance_theory.results import Result
 
 __all__ = ["Capture", "ModelAudit", "audit_model", "capture"]
 
 _LOCAL = {"local_files_only": True, "trust_remote_code": False}
+LARGEST = {"hidden_size": 2**17, "intermediate_size": 2**20, "vocab_size": 2**24, "num_hidden_layers": 1000}
 LAYERS = 3  # layers of a figure, each with two rows
 
 
@@ -53,8 +56,8 @@ class Capture:
         return float((found == np.sort(self.chosen, axis=-1)).all(axis=-1).mean())
 
 
-@dataclass(frozen=True)
-class ModelAudit:
+@dataclass(frozen=True, repr=False)
+class ModelAudit(Result):
     """A model's routers and GrAP gates on the same hidden states, layer by layer in the same order.
 
     own, grap: the two audits; agreement: `Capture.agreement` of each layer; top: experts per token in the model;
@@ -68,19 +71,31 @@ class ModelAudit:
     read: int
     tokens: int
 
+    def summary(self) -> str:
+        return f"{self.own.source}, {len(self.own.layers)} routers, {self.read} tokens read"
+
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries, lists and numbers."""
-        return {
-            "format": "resonance-theory model audit 1",
+        """Plain dictionaries, lists and numbers, with version, commit and time."""
+        fields = {
             "model_top": self.top,
             "tokens_read": self.read,
             "tokens": self.tokens,
-            "agreement": list(self.agreement),
+            "agreement": self.agreement,
             "own": self.own.to_json(),
             "grap": self.grap.to_json(),
         }
+        return self.record("resonance-theory model audit 1", fields)
 
-    def table(self) -> str:
+    def rows(self) -> list[dict[str, Any]]:
+        """One dictionary for each layer, routing and kind of gates."""
+        both = (("own router", self.own), ("GrAP", self.grap))
+        return [{"gates": name, **row} for name, report in both for row in report.rows()]
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the own routers' drops against the capacity factor, and return the Matplotlib Axes."""
+        return self.own.plot(ax)
+
+    def table(self, details: bool | None = None) -> str:
         """Both audits' tables for a terminal."""
         least, greatest = min(self.agreement), max(self.agreement)
         lines = [
@@ -88,7 +103,8 @@ class ModelAudit:
             f"The model routes raw tokens, top-{self.top}, by logits. The audit's own, in float64, give its experts",
             f"for {100 * least:.2f} to {100 * greatest:.2f} % of the tokens of a layer.",
         ]
-        return "\n".join([*lines, "", "OWN ROUTER", self.own.table(), "", "GRAP GATES", self.grap.table()])
+        own, grap = self.own.table(details), self.grap.table(details)
+        return "\n".join([*lines, "", "OWN ROUTER", own, "", "GRAP GATES", grap])
 
     def figure(self, target: Any) -> None:
         """Draw up to three layers, own router above GrAP. target: a path (.png, .svg, .pdf) or a binary stream (SVG)."""
@@ -170,7 +186,13 @@ def capture(
             raise ValueError(
                 f"the tokenizer of {str(model)!r} gives token {ids.max()} but the model has {config.vocab_size}"
             )
-        weights = {**_LOCAL, "use_safetensors": True, "dtype": "auto", "output_loading_info": True}
+        weights = {
+            **_LOCAL,
+            "config": _whole(folder),
+            "use_safetensors": True,
+            "dtype": "auto",
+            "output_loading_info": True,
+        }
         network, info = _load("weights", folder, transformers.AutoModel, weights)
     absent = sorted(info["missing_keys"])
     if absent:  # they would be random numbers
@@ -238,6 +260,8 @@ def _run(torch: Any, network: Any, ids: NDArray[np.int64], where: str) -> list[C
 
 def _check(layer: Capture, precision: float, where: str) -> None:
     """Refuse routers that choose by anything but the largest inner products: a bias, groups, a correction."""
+    if not (np.isfinite(layer.hidden).all() and np.isfinite(layer.logits).all()):
+        raise ValueError(f"the router {layer.name!r} of {where!r} meets or gives numbers that are not finite")
     scale = float(np.abs(layer.logits).max())
     linear = np.abs(layer.hidden @ layer.weight.T - layer.logits).max() <= precision * scale
     taken = np.take_along_axis(layer.logits, layer.chosen, axis=-1).min(axis=-1)
@@ -271,29 +295,56 @@ def _folder(model: str | Path) -> Path:
         )
     try:
         shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{str(index)!r} is not an index of .safetensors weights") from None
     if not all(isinstance(shard, str) and shard.endswith(".safetensors") for shard in shards):
         raise ValueError(f"{str(index)!r} names weights other than .safetensors, and pickled ones are never read")
+    outside = sorted(shard for shard in shards if re.search(r"[/\\:]", shard))
+    if outside:
+        raise ValueError(
+            f"{str(index)!r} names {outside[0]!r} but every file of weights must lie in the model's folder"
+        )
     return folder
 
 
 def _config(folder: Path) -> Any:
     """The configuration, if it is that of a model with experts."""
+    whole = _whole(folder)
+    try:
+        config = whole.get_text_config()  # of a model of text and images, the part that reads text
+    except ValueError:
+        raise ValueError(f"{str(folder)!r} holds a {whole.model_type!r} model of several texts, not one") from None
+    if not _experts(config) or not all(getattr(config, name, None) for name in ("num_experts_per_tok", "hidden_size")):
+        raise ValueError(
+            f"{str(folder)!r} holds a {whole.model_type!r} model, whose configuration names no num_local_experts or "
+            "num_experts with num_experts_per_tok: it has no Mixture-of-Experts block of Mixtral's kind"
+        )
+    limits = {**LARGEST, "max_position_embeddings": 2**40, "num_experts_per_tok": _experts(config)}
+    for name, high in limits.items():
+        value = getattr(config, name, None)
+        if value is not None and not (type(value) is int and 1 <= value <= high):
+            raise ValueError(f"{name} = {value!r} of {str(folder)!r} must be a whole number in 1..{high}")
+    if _experts(config) > 2**16:
+        raise ValueError(f"{str(folder)!r} has {_experts(config)} experts but may have {2**16} at most")
+    return config
+
+
+def _whole(folder: Path) -> Any:
+    """The configuration as stored, but for the attention: it may name one to be fetched, with code of its own.
+
+    The weights must be loaded with this object. An option beside the file would come after the file is obeyed.
+    """
     importlib.import_module("torch")  # transformers without torch has no models
     transformers: Any = importlib.import_module("transformers")
     with _quiet(transformers):
-        config = _load("configuration", folder, transformers.AutoConfig, _LOCAL)
-    if not _experts(config) or not all(getattr(config, name, None) for name in ("num_experts_per_tok", "hidden_size")):
-        raise ValueError(
-            f"{str(folder)!r} holds a {config.model_type!r} model, which has no Mixture-of-Experts block of Mixtral's kind"
-        )
+        config = _load("configuration", folder, transformers.AutoConfig, {**_LOCAL, "attn_implementation": "eager"})
+    config._attn_implementation = "eager"  # and that of its parts
     return config
 
 
 def _experts(config: Any) -> int:
     names = ("num_local_experts", "num_experts")
-    return next((int(value) for name in names if (value := getattr(config, name, None))), 0)
+    return next((value for name in names if type(value := getattr(config, name, None)) is int and value > 1), 0)
 
 
 def _text(file: str | Path) -> str:

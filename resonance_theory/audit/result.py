@@ -1,14 +1,12 @@
-"""What an audit reports: frozen numbers, their JSON, and a table for the terminal."""
+"""The numbers that an audit reports, frozen."""
 
 from __future__ import annotations
 
-import math
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["MODELS", "Affinity", "AuditReport", "Drop", "Estimate", "HeldOut", "LayerAudit", "Need", "Routing"]
+__all__ = ["MODELS", "Affinity", "Drop", "Estimate", "HeldOut", "LayerAudit", "LayerRouting", "Need"]
 
 MODELS = {
     "uniform": "uniform",
@@ -17,6 +15,16 @@ MODELS = {
     "blocks": "blocks",
 }
 """The models of an expert's load, from the poorest, and what the table calls them."""
+
+
+class _Short:
+    """A notebook's cell must not print a hundred thousand characters."""
+
+    def summary(self) -> str:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.summary()}>"
 
 
 @dataclass(frozen=True)
@@ -122,8 +130,8 @@ class Need:
     advised: int | None = None
 
 
-@dataclass(frozen=True)
-class Routing:
+@dataclass(frozen=True, repr=False)
+class LayerRouting(_Short):
     """One layer routed by one set of gates, raw or centred (the mean token subtracted).
 
     load                    share of the candidates that each expert receives
@@ -180,9 +188,12 @@ class Routing:
     def name(self) -> str:
         return "centred" if self.centred else "raw"
 
+    def summary(self) -> str:
+        return f"{self.name}, {len(self.load)} experts, least capacity {self.token_choice.capacity}"
 
-@dataclass(frozen=True)
-class LayerAudit:
+
+@dataclass(frozen=True, repr=False)
+class LayerAudit(_Short):
     """One tensor: its shape, and its routings. between_within_isotropic: closed form for isotropic tokens."""
 
     name: str
@@ -191,243 +202,7 @@ class LayerAudit:
     dim: int
     dtype: str
     between_within_isotropic: float | None
-    routings: tuple[Routing, ...]
+    routings: tuple[LayerRouting, ...]
 
-
-@dataclass(frozen=True)
-class AuditReport:
-    """The audit of a source. gates: "GrAP", "given", or "logits" (inner products with given gates);
-    loss: the target of the capacities; ignored: (tensor, why)."""
-
-    source: str
-    gates: str
-    experts: int
-    top: int
-    loss: float
-    layers: tuple[LayerAudit, ...]
-    ignored: tuple[tuple[str, str], ...]
-    metadata: Mapping[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries, lists and numbers; what is not available is None."""
-        return {"format": "resonance-theory audit 1", **_plain(asdict(self))}
-
-    def figure(self, target: Any) -> None:
-        """Draw the loads and the drop curves. target: a path (.png, .svg, .pdf) or a binary stream, which gets SVG."""
-        from resonance_theory.audit.figure import draw
-
-        draw(self, target)
-
-    def table(self) -> str:
-        """Lines for a terminal, at most 100 columns."""
-        kind = {"GrAP": "GrAP gates", "given": "given gates", "logits": "experts of a linear router"}[self.gates]
-        gates = f"{self.experts} {kind}, top-{self.top}"
-        lines = [f"{self.source}: {gates}, loss target {_percent(self.loss)} %"]
-        if self.ignored:
-            lines.append("not hidden states: " + "; ".join(f"{name!r} {why}" for name, why in self.ignored[:5]))
-        for layer in self.layers:
-            lines += ["", *_layer_lines(layer, self)]
-        lines += ["", *_notes(self)]
-        return "\n".join(line for text in lines for line in (textwrap.wrap(text, 100) if len(text) > 100 else [text]))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-# --- the table --------------------------------------------------------------------------------------------------------
-
-
-def _percent(value: float | None) -> str:
-    if value is None:
-        return "-"
-    percent = 100 * value
-    if 0 < percent < 0.005:
-        return "<.01"
-    return f"{percent:.2f}" if percent < 9.995 else f"{percent:.1f}"
-
-
-def _with_error(estimate: Estimate | None, style: str = "{:.3f}") -> str:
-    if estimate is None or not math.isfinite(estimate.value):
-        return "-"
-    error = "" if estimate.error is None else f" ± {style.format(estimate.error)}"
-    return style.format(estimate.value) + error
-
-
-def _percent_error(estimate: Estimate) -> str:
-    if estimate.value == 0:
-        return "0"
-    return _percent(estimate.value) + ("" if estimate.error is None else f" ± {_percent(estimate.error)}")
-
-
-def _columns(rows: Sequence[tuple[str, ...]], gap: int = 3) -> Iterator[str]:
-    widths = [max(len(row[k]) for row in rows if k < len(row)) for k in range(max(map(len, rows)))]
-    for row in rows:
-        first, *rest = (cell.ljust(widths[k]) if k == 0 else cell.rjust(widths[k]) for k, cell in enumerate(row))
-        yield ("  " + (" " * gap).join([first, *rest])).rstrip()
-
-
-def _loads(routing: Routing) -> str:
-    shares = [100 * load.value for load in routing.load]
-    if len(shares) <= 8:
-        return " ".join(f"{v:.0f}" for v in shares)
-    ordered = sorted(shares)  # too many for a line: least, quartiles, most
-    return " ".join(f"{ordered[round(k * (len(ordered) - 1) / 4)]:.2f}" for k in range(5))
-
-
-def _layer_lines(layer: LayerAudit, report: AuditReport) -> Iterator[str]:
-    yield f"{layer.name}: {layer.sequences} x {layer.tokens} tokens of {layer.dim} features ({layer.dtype})"
-    routings = layer.routings
-
-    def row(name: str, *cells: str) -> tuple[str, ...]:
-        return (name, *cells)
-
-    def p_value(r: Routing) -> str:
-        if r.p_uniform is None or r.relabellings is None:
-            return "- (one sequence)"
-        floor = 1 / (1 + r.relabellings)
-        return f"{'<= ' if r.p_uniform <= floor else ''}{r.p_uniform:.4f}"
-
-    def quantiles(r: Routing) -> str:
-        return " ".join(f"{v:.3f}" for v in (r.affinity.measured[0], r.affinity.measured[2], r.affinity.measured[-1]))
-
-    rows = [
-        row("", *(r.name for r in routings)),
-        row(
-            "load per expert, %" if report.experts <= 8 else "load, %: least, quartiles, most",
-            *(_loads(r) for r in routings),
-        ),
-        row(f"heaviest share (1/n = {1 / report.experts:.3f})", *(_with_error(r.heaviest) for r in routings)),
-        row("total variation to uniform", *(_with_error(r.total_variation) for r in routings)),
-        row(
-            "  if no expert were favoured",
-            *("-" if r.total_variation_chance is None else f"{r.total_variation_chance:.3f}" for r in routings),
-        ),
-        row("coefficient of variation", *(f"{r.variation:.3f}" for r in routings)),
-        row("p, uniform load", *(p_value(r) for r in routings)),
-        row("mean cosine", *(_with_error(r.cosine) for r in routings)),
-        row("  of neighbours", *(_with_error(r.cosine_neighbours) for r in routings)),
-        row("neighbours on one expert", *(_with_error(r.same_expert) for r in routings)),
-        row("  if independent", *(f"{r.same_expert_independent:.3f}" for r in routings)),
-        row(
-            f"winning {'logit' if report.gates == 'logits' else 'affinity'} 5, 50, 95 %",
-            *(quantiles(r) for r in routings),
-        ),
-    ]
-    law = routings[0].affinity.isotropic
-    if law is not None:
-        text = " ".join(f"{v:.3f}" for v in (law[0], law[2], law[-1]))
-        rows.append(row("  isotropic tokens", *(text for _ in routings)))
-        rows.append(row("  Kolmogorov distance", *(f"{r.affinity.kolmogorov:.3f}" for r in routings)))
-    if routings[0].dispersion is not None or routings[-1].dispersion is not None:
-        rows.append(row("load variance / binomial", *(_with_error(r.dispersion, "{:.2f}") for r in routings)))
-        rows.append(row("intra-sequence correlation", *(_with_error(r.correlation, "{:.4f}") for r in routings)))
-    isotropic = layer.between_within_isotropic
-    rows.append(
-        row(
-            "between/within scatter" + (f" (isotropic {isotropic:.4f})" if isotropic is not None else ""),
-            *("-" if r.between_within is None else f"{r.between_within:.4f}" for r in routings),
-        )
-    )
-    rows.append(
-        row(
-            "Calinski-Harabasz index",
-            *("-" if r.calinski_harabasz is None else f"{r.calinski_harabasz:.1f}" for r in routings),
-        )
-    )
-    yield from _columns(rows)
-    for r in routings:
-        yield ""
-        yield f"  {r.name}: drop in %, and the least capacity C for at most {_percent(report.loss)} %"
-        yield from _columns(list(_drop_rows(r)), gap=2)
-        t = r.token_choice
-        if t.uniform is not None and t.measured_load is not None and t.beta_binomial is not None:
-            yield (
-                f"    of C: {t.uniform} uniform and independent, {t.measured_load - t.uniform:+d} skewed load, "
-                f"{t.beta_binomial - t.measured_load:+d} dependent tokens, {t.capacity - t.beta_binomial:+d} unexplained"
-            )
-        if t.advised is not None:
-            yield f"    for new sequences: C = {t.advised} (beta-binomial, shares known from {layer.sequences} sequences)"
-        if r.held_out is not None:
-            yield f"  {r.name}: the same models on sequences they have not seen (half fitted, half judged, {_splits(r.splits)})"
-            yield from _columns(list(_held_out_rows(r.held_out, report)))
-    if len(routings) == 2:
-        before, after = (r.token_choice.capacity for r in routings)
-        held_out = routings[1].held_out_capacity
-        rest = "" if held_out is None else f"; to {held_out} with the mean of other sequences"
-        yield ""
-        yield f"  centring takes C from {before} to {after} ({100 * (after / before - 1):+.0f} %){rest}"
-
-
-def _splits(count: int) -> str:
-    return "1 split" if count == 1 else f"{count} splits"
-
-
-def _drop_rows(r: Routing) -> Iterator[tuple[str, ...]]:
-    yield ("  factor (C)", "measured", *MODELS.values(), "expert choice", "isotropic")
-
-    def prediction(d: Drop, model: str) -> str:
-        return _percent(getattr(d, model)) + ("*" if d.covers(model) is False else " ")
-
-    for d in r.drops:
-        yield (
-            f"  {d.factor:g} ({d.capacity})",
-            _percent_error(d.measured),
-            *(prediction(d, model) for model in MODELS),
-            _percent_error(d.expert_choice),
-            _percent(d.expert_choice_isotropic),
-        )
-    t, e = r.token_choice, r.expert_choice
-    asked = ("-" if value is None else f"{value} " for value in (getattr(t, model) for model in MODELS))
-    yield ("  least C", _range(t), *asked, _range(e), "")
-    yield ("  as a factor", f"{t.factor:.2f}", "", "", "", "", f"{e.factor:.2f}", "")
-
-
-def _held_out_rows(held_out: tuple[HeldOut, ...], report: AuditReport) -> Iterator[tuple[str, ...]]:
-    yield ("  model", "error of the drop", "less meas. load's", "bias", "its C", "drop there", "worst")
-    for h in held_out:
-        yield (
-            f"  {MODELS[h.model]}",
-            _points(h.error, ""),
-            "" if h.against is None else _points(h.against, "+"),
-            f"{100 * h.bias:+.2f}",
-            f"{h.capacity:.1f}",
-            _percent(h.loss),
-            _percent(h.worst),
-        )
-
-
-def _points(estimate: Estimate, sign: str) -> str:
-    error = "" if estimate.error is None else f" ± {100 * estimate.error:.2f}"
-    return f"{100 * estimate.value:{sign}.2f}{error}"
-
-
-def _range(need: Need) -> str:
-    return str(need.capacity) + ("" if need.low is None else f" ({need.low}-{need.high})")
-
-
-def _notes(report: AuditReport) -> Iterator[str]:
-    fewest = min(layer.sequences for layer in report.layers)
-    yield (
-        "measured: candidates turned away by token choice and by resonance (identical loads). Models of the load: "
-        "uniform, meas. load: binomial with uniform and with the measured shares; beta-bin., blocks: these shares and the "
-        "measured variance between sequences, spread over the whole sequence or over runs of neighbours. "
-        "*: beyond three standard errors of the difference, the model fitted anew without each sequence. "
-        "expert choice: tokens that no expert takes. Errors and biases are in % points."
-    )
-    if fewest == 1:
-        yield "One sequence: no standard errors, no test of the load and no over-dispersion."
-    else:
-        few = f"; with {fewest} of them the errors themselves are rough" if fewest < 30 else ""
-        yield (
-            f"±: jackknife over sequences; (low-high): each sequence left out in turn. p: the experts of every sequence "
-            f"relabelled at random, valid whatever depends on what inside a sequence, conservative for centred tokens. "
-            f"Sequences count as independent{few}."
-        )
-    zero = sum(r.zero_tokens for layer in report.layers for r in layer.routings)
-    if zero:
-        yield f"{zero} tokens are zero: without a direction, they go to the first experts."
+    def summary(self) -> str:
+        return f"{self.name!r}, {self.sequences} x {self.tokens} tokens of {self.dim} features"
