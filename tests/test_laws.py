@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import resonance_theory as rt
-from resonance_theory.rules import Rates
+from resonance_theory.rules import Rates, _ties
 
 TOLERANCE = 1e-12
 
@@ -333,3 +333,30 @@ def test_bad_input(call, error_type, words):
     with pytest.raises(error_type) as caught:
         call()
     assert words in str(caught.value)
+
+
+def test_expert_choice_needs_no_hit_of_the_token():
+    """Experts choose among all tokens: the token's own choice does not enter, in rates, bounds or capacities."""
+    plain, missed = Rates(false_positive=0.1), Rates(false_positive=0.1, hit=0.25)
+    assert rt.expert_choice.success(20, 3, missed) == rt.expert_choice.success(20, 3, plain)
+    assert rt.expert_choice.bounds(20, 3, missed) == rt.expert_choice.bounds(20, 3, plain)
+    assert rt.expert_choice.least_capacity(0.9, 20, missed) == rt.expert_choice.least_capacity(0.9, 20, plain)
+    half = Rates(false_positive=0.5)
+    assert rt.expert_choice.least_capacity([0.75, np.nextafter(0.75, 1)], 3, half).tolist() == [2, 3]
+
+
+def test_ties_without_rivals_and_with_rivals_alone():
+    half, tiny = Fraction(1, 2), Fraction(1, 10**30)
+    assert _ties.place(9, 3, Fraction(0), half, half) is True
+    assert _ties.place(9, 3, Fraction(0), half, half + tiny) is False
+    assert _ties.place(9, 3, Fraction(1), half, tiny) is False
+
+
+def test_logarithms_of_probabilities_are_not_positive():
+    """Hit and miss, and weights, sum to 1 up to rounding only."""
+    assert rt.resonance.log_failure(5, 1, Rates(hit=1 - 2**-53, candidate_tail=1.0)) <= 0
+    weight = np.full(49, 1 / 49) + 2**-53
+    for hit in (0.0, 1.0):
+        rates = Rates(hit=hit, candidate_tail=np.ones(49), weight=weight)
+        assert rt.resonance.log_failure(5, 5, rates) <= 0
+        assert rt.resonance.log_success(5, 5, rates) <= 0
