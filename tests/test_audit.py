@@ -592,7 +592,7 @@ def test_one_sequence_admits_no_test():
 def numbers(report):
     """The report without what depends on the file."""
     record = report.to_json()
-    del record["source"], record["ignored"], record["metadata"]
+    del record["source"], record["ignored"], record["metadata"], record["provenance"]
     for layer in record["layers"]:
         del layer["name"], layer["dtype"]
     return record
@@ -684,6 +684,20 @@ def test_any_layer_name_is_sorted(tmp_path):
     assert [layer.name for layer in files.read(tmp_path / "h.safetensors").layers][:3] == ["l.2", "l.10", names[2]]
 
 
+@pytest.mark.parametrize("block", [2**21, 200])  # whole sequences at once, and a few tokens
+def test_repeated_tokens_are_counted_and_told(monkeypatch, block):
+    monkeypatch.setattr(measure, "BLOCK", block)
+    x = isotropic(sequences=4, tokens=20)
+    assert audit.audit(x).layers[0].repeated == 0
+    assert "equal the one before" not in str(audit.audit(x))
+    padding = np.broadcast_to(RNG(3).normal(size=32), (4, 60, 32))
+    report = audit.audit(np.concatenate([x, padding], axis=1))
+    assert report.layers[0].repeated == 4 * 59
+    assert "74 % of its tokens equal the one before" in " ".join(str(report).split())
+    last, before = x.copy(), x[:, -1:]
+    assert audit.audit(np.concatenate([last, before], axis=1)).layers[0].repeated == 4
+
+
 def test_a_list_of_layers_is_not_one_of_sequences():
     x = correlated()
     named = audit.audit({"layer.0": x, "layer.1": x[:3]}, experts=4)
@@ -742,9 +756,9 @@ def test_blocks_of_any_size_give_the_same_numbers(monkeypatch, block, sequences)
     x = correlated(sequences=sequences, tokens=12, dim=8)
     x[0, 3] = 0  # no direction
     x[1, 0] = 0
-    want = audit.audit(x, experts=4, top=2).to_json()
+    want = numbers(audit.audit(x, experts=4, top=2))
     monkeypatch.setattr(measure, "BLOCK", block)
-    assert_close(audit.audit(x, experts=4, top=2).to_json(), want)
+    assert_close(numbers(audit.audit(x, experts=4, top=2)), want)
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ def measure(layer: Layer, setting: Setting, centred: Sequence[bool]) -> LayerAud
     """Audit one layer, once for each entry of `centred`."""
     sequences, tokens, dim = layer.data.shape
     group = np.arange(sequences) * min(sequences, GROUPS) // sequences
-    exponent = _survey(layer)
+    exponent, repeated = _survey(layer)
     total = _sums(layer, exponent, group)
     mean = total.sum(axis=0) / (sequences * tokens)
     tallies, scatter = _tally(layer, setting, centred, exponent, mean, group)
@@ -82,7 +82,7 @@ def measure(layer: Layer, setting: Setting, centred: Sequence[bool]) -> LayerAud
         judged = _judged(setting, tally.load, loads, group, halves, tokens)
         routings.append(_routing(tally, layer, setting, choice, held_out, judged, scatter, group, exponent))
     isotropic = float(homogenization.token_choice_scatter(dim, setting.experts)) if setting.orthogonal else None
-    return LayerAudit(layer.name, sequences, tokens, dim, layer.dtype, isotropic, tuple(routings))
+    return LayerAudit(layer.name, sequences, tokens, dim, layer.dtype, isotropic, tuple(routings), repeated)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -97,12 +97,19 @@ def _pieces(shape: tuple[int, ...]) -> Iterator[tuple[slice, list[slice]]]:
         yield slice(start, min(start + many, sequences)), [slice(p, p + step) for p in range(0, tokens, step)]
 
 
-def _survey(layer: Layer) -> int:
-    """The exponent of the power of two that scales the layer into [-1, 1]; refuses entries that are not finite."""
-    bad, first, largest = 0, "", 0.0
+def _survey(layer: Layer) -> tuple[int, int]:
+    """The exponent of the power of two that scales the layer into [-1, 1], and how many tokens equal the one before.
+
+    Refuses entries that are not finite.
+    """
+    bad, first, largest, repeated = 0, "", 0.0, 0
     for rows, runs in _pieces(layer.data.shape):
+        last: Floats | None = None
         for run in runs:
             x = layer.block(rows, run)
+            joined = x if last is None else np.concatenate([last, x], axis=1)
+            repeated += int((joined[:, 1:] == joined[:, :-1]).all(axis=-1).sum())
+            last = x[:, -1:]
             finite = np.isfinite(x)
             if not finite.all():
                 if not bad:
@@ -116,7 +123,7 @@ def _survey(layer: Layer) -> int:
         raise ValueError(
             f"{layer.where} holds {bad} non-finite entries (the first at {first}) but every one must be finite"
         )
-    return -math.frexp(largest)[1]
+    return -math.frexp(largest)[1], repeated
 
 
 def _sums(layer: Layer, exponent: int, group: NDArray[np.intp]) -> Floats:

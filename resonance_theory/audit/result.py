@@ -194,7 +194,8 @@ class LayerRouting(_Short):
 
 @dataclass(frozen=True, repr=False)
 class LayerAudit(_Short):
-    """One tensor: its shape, and its routings. between_within_isotropic: closed form for isotropic tokens."""
+    """One tensor: its shape, and its routings. between_within_isotropic: closed form for isotropic tokens;
+    repeated: tokens equal to the one before in their sequence, as padding is."""
 
     name: str
     sequences: int
@@ -203,6 +204,7 @@ class LayerAudit(_Short):
     dtype: str
     between_within_isotropic: float | None
     routings: tuple[LayerRouting, ...]
+    repeated: int
 
     def summary(self) -> str:
         return f"{self.name!r}, {self.sequences} x {self.tokens} tokens of {self.dim} features"

@@ -13,7 +13,7 @@ __all__ = ["Report", "text", "verdict"]
 
 FACTOR = 1.25  # the capacity factor of the conclusion, or the audited one nearest to it
 
-
+REPEATED = 0.02  # share of tokens equal to the one before from which the text says so
 CONCLUSION = (
     "C: least slots of an expert for the target, and as a factor; new data: with the error of the shares. Cause: of C "
     "beyond that of uniform, independent tokens, if a tenth or more; each cause has a quarter of it or more. To centre: "
@@ -303,6 +303,13 @@ def _notes(report: Report) -> Iterator[str]:
 def _warnings(report: Report) -> Iterator[str]:
     if min(layer.sequences for layer in report.layers) == 1:
         yield "One sequence: no standard errors, no test of the load and no over-dispersion."
+    for layer in report.layers:
+        share = layer.repeated / (layer.sequences * layer.tokens)
+        if share >= REPEATED:
+            yield (
+                f"{layer.name}: {100 * share:.0f} % of its tokens equal the one before them. If that is padding, audit "
+                "without it: equal tokens take one expert, and the capacities here are theirs."
+            )
     zero = sum(r.zero_tokens for layer in report.layers for r in layer.routings)
     if zero:
         yield f"{zero} tokens are zero: without a direction, they go to the first experts."
