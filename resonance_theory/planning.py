@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from resonance_theory import _arguments as arguments
-from resonance_theory.provenance import provenance
+from resonance_theory.results import Result
 from resonance_theory.rules import BetaBinomial, Blocks, Counts, Rule, adaptive, resonance, token_choice
 from resonance_theory.rules import rule as rule_named
 from resonance_theory.rules.dependence import INDEPENDENT
@@ -26,8 +26,46 @@ FORMAT = "plan 1"
 _TAILS = 1 << 23
 
 
-@dataclass(frozen=True)
-class Plan:
+class _Answer(Result):
+    """What both kinds of plan share: their picture, and their rows."""
+
+    def _draw(self, axes: Any) -> None:
+        raise NotImplementedError
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the answer and return the Matplotlib Axes; `ax`: where, a new figure's unless given."""
+        from resonance_theory import _style
+
+        with _style.styled():
+            ax = _style.canvas(6, 3.7)[1] if ax is None else ax
+            self._draw(ax)
+        return ax
+
+    def figure(self, target: Any) -> None:
+        """Draw the answer into a path ending in .png, .svg or .pdf, or a binary stream, which receives SVG."""
+        from resonance_theory import _style
+
+        _style.file_kind(target)  # a bad ending is refused before the work
+        with _style.styled():
+            figure, axes = _style.canvas(6, 3.7)
+            self._draw(axes)
+            _style.save(figure, target)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The numbers of the answer, in one row."""
+        return [{name: value for name, value in self.fields().items() if name != "curve"}]
+
+    def fields(self) -> dict[str, Any]:
+        """Names and values of the answer."""
+        raise NotImplementedError
+
+    def to_json(self) -> dict[str, Any]:
+        """The record, as its JSON Schema says."""
+        return self.record(FORMAT, self.fields())
+
+
+@dataclass(frozen=True, repr=False)
+class Plan(_Answer):
     """The answer to one planning question.
 
     Attributes:
@@ -63,9 +101,11 @@ class Plan:
         """Fraction of token choice's capacity that this rule saves (negative: it needs more)."""
         return None if self.token_choice is None else 1.0 - self.capacity / self.token_choice
 
-    def to_json(self) -> dict[str, Any]:
-        answer = {**asdict(self), "curve": [list(point) for point in self.curve], "saving": self.saving}
-        return {"format": FORMAT, "provenance": provenance(), **answer}
+    def fields(self) -> dict[str, Any]:
+        return {**asdict(self), "saving": self.saving}
+
+    def summary(self) -> str:
+        return f"{self.rule}, capacity {self.capacity} for a success rate of {self.target:g}"
 
     def table(self) -> str:
         """Lines for a terminal."""
@@ -91,41 +131,34 @@ class Plan:
                 rows.append(("capacity saved", f"{100 * self.saving:.4g} %"))
         return _aligned(rows)
 
-    def figure(self, target: Any) -> None:
-        """Success against capacity, with the target and the answer marked.
-
-        target: a path ending in .png, .svg or .pdf, or a binary stream, which receives SVG.
-        """
+    def _draw(self, axes: Any) -> None:
+        """Success against capacity, with the target and the answer marked."""
         from resonance_theory import _style
 
-        _style.file_kind(target)  # a bad ending is refused before the work
         capacities, successes = zip(*self.curve)
-        with _style.styled():
-            figure, axes = _style.canvas(6, 3.7)
-            look = _style.look(self.rule)
-            coarse = len(capacities) < min(capacities[-1], 40)  # points of a slow law, with capacities between them
-            label = f"{_style.name(self.rule)}, exact law{' (points)' if coarse else ''}"
-            axes.plot(capacities, successes, label=label, **look, **(_POINTS if coarse else {}))
-            axes.axhline(self.target, label=f"target {self.target:g}", **_style.LOOK["guide"])
-            edge = {"markeredgecolor": "black", "markeredgewidth": 0.7, "linestyle": "", "markersize": 7, "zorder": 3}
-            mark = {**edge, "color": look["color"], "marker": _style.marker(self.rule), "clip_on": False}
-            axes.plot([self.capacity], [self.success], label=f"least capacity {self.capacity}", **mark)
-            end = capacities[-1]
-            if self.rule != "token_choice" and self.token_choice is not None:
-                mark |= {"color": _style.LOOK["token_choice"]["color"], "marker": _style.MARKERS["token_choice"]}
-                axes.plot([self.token_choice], [self.target], label=f"token choice: {self.token_choice}", **mark)
-                end = max(end, 1.05 * self.token_choice)
-            axes.set_xlim(0, end)
-            axes.set_ylim(bottom=0)
-            axes.set_xlabel("capacity C (tokens per expert and sample)")
-            axes.set_ylabel("success rate")
-            axes.set_title(f"s = {self.tokens} tokens, n = {self.experts} experts, top-{self.top}")
-            axes.legend(loc="lower right")
-            _style.save(figure, target)
+        look = _style.look(self.rule)
+        coarse = len(capacities) < min(capacities[-1], 40)  # points of a slow law, with capacities between them
+        label = f"{_style.name(self.rule)}, exact law{' (points)' if coarse else ''}"
+        axes.plot(capacities, successes, label=label, **look, **(_POINTS if coarse else {}))
+        axes.axhline(self.target, label=f"target {self.target:g}", **_style.LOOK["guide"])
+        edge = {"markeredgecolor": "black", "markeredgewidth": 0.7, "linestyle": "", "markersize": 7, "zorder": 3}
+        mark = {**edge, "color": look["color"], "marker": _style.marker(self.rule), "clip_on": False}
+        axes.plot([self.capacity], [self.success], label=f"least capacity {self.capacity}", **mark)
+        end = capacities[-1]
+        if self.rule != "token_choice" and self.token_choice is not None:
+            mark |= {"color": _style.LOOK["token_choice"]["color"], "marker": _style.MARKERS["token_choice"]}
+            axes.plot([self.token_choice], [self.target], label=f"token choice: {self.token_choice}", **mark)
+            end = max(end, 1.05 * self.token_choice)
+        axes.set_xlim(0, end)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("capacity C (tokens per expert and sample)")
+        axes.set_ylabel("success rate")
+        axes.set_title(f"s = {self.tokens} tokens, n = {self.experts} experts, top-{self.top}")
+        axes.legend(loc="lower right")
 
 
-@dataclass(frozen=True)
-class AdaptivePlan:
+@dataclass(frozen=True, repr=False)
+class AdaptivePlan(_Answer):
     """The answer for resonance with adaptive capacity: the least share of the affinity, and what it keeps.
 
     Attributes:
@@ -156,9 +189,11 @@ class AdaptivePlan:
     def drop(self) -> float:
         return 1.0 - self.kept_fraction
 
-    def to_json(self) -> dict[str, Any]:
-        answer = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "rates"}
-        return {"format": FORMAT, "provenance": provenance(), **answer, "drop": self.drop}
+    def fields(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "rates"} | {"drop": self.drop}
+
+    def summary(self) -> str:
+        return f"adaptive capacity, share {self.mass:.4f} for a success rate of {self.target:g}"
 
     def table(self) -> str:
         """Lines for a terminal."""
@@ -178,28 +213,24 @@ class AdaptivePlan:
             ]
         )
 
-    def figure(self, target: Any) -> None:
-        """Success against the share, with the target and the answer marked; `target` as in `Plan.figure`."""
+    def _draw(self, axes: Any) -> None:
+        """Success against the share, with the target and the answer marked."""
         from resonance_theory import _style
 
-        _style.file_kind(target)
         shares = (np.arange(1, 17) / 16) ** 1.5  # closer where the curve bends
         rates = [float(adaptive.success(self.tokens, share, self.rates)) for share in shares]
-        with _style.styled():
-            figure, axes = _style.canvas(6, 3.7)
-            look = _style.LOOK["resonance"]
-            axes.plot(shares, rates, label="adaptive capacity, exact law (points)", **look, **_POINTS)
-            axes.axhline(self.target, label=f"target {self.target:g}", **_style.LOOK["guide"])
-            edge = {"markeredgecolor": "black", "markeredgewidth": 0.7, "markersize": 7, "zorder": 3}
-            mark = {**edge, "color": look["color"], "marker": _style.MARKERS["resonance"], "linestyle": ""}
-            axes.plot([self.mass], [self.success], label=f"least share {self.mass:.4f}", **mark)
-            axes.set_xlim(0, 1)
-            axes.set_ylim(bottom=0)
-            axes.set_xlabel("share of the affinity that an expert keeps")
-            axes.set_ylabel("success rate")
-            axes.set_title(f"s = {self.tokens} tokens, n = {self.experts} experts, top-{self.top}")
-            axes.legend(loc="lower right")
-            _style.save(figure, target)
+        look = _style.LOOK["resonance"]
+        axes.plot(shares, rates, label="adaptive capacity, exact law (points)", **look, **_POINTS)
+        axes.axhline(self.target, label=f"target {self.target:g}", **_style.LOOK["guide"])
+        edge = {"markeredgecolor": "black", "markeredgewidth": 0.7, "markersize": 7, "zorder": 3}
+        mark = {**edge, "color": look["color"], "marker": _style.MARKERS["resonance"], "linestyle": ""}
+        axes.plot([self.mass], [self.success], label=f"least share {self.mass:.4f}", **mark)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("share of the affinity that an expert keeps")
+        axes.set_ylabel("success rate")
+        axes.set_title(f"s = {self.tokens} tokens, n = {self.experts} experts, top-{self.top}")
+        axes.legend(loc="lower right")
 
 
 # where a curve is known at few points only, the line between them is thin

@@ -142,3 +142,15 @@ def test_extreme_values_warn_of_nothing():
     assert rt.token_choice.success(10, 3, rt.Rates(experts=2, hit=np.longdouble("1e-4000"))) == 0
     assert step_time.required_share(0.5, 5e-324) == np.inf
     assert rt.resonance.log_failure(5, 1, rt.Rates(hit=1 - 2**-53, candidate_tail=1.0)) <= 0
+
+
+@pytest.mark.parametrize("rule", ["resonance", "adaptive"])
+def test_plans_show_draw_and_tabulate_themselves(rule):
+    pytest.importorskip("matplotlib")
+    answer = rt.plan(rule, 64, 0.6, rt.Rates.planted(2.5, 64, 8))
+    assert len(repr(answer)) < 100
+    assert str(answer) == answer.table()
+    assert answer.table().splitlines()[0] in answer._repr_html_()
+    assert answer.plot().get_xlabel()
+    assert answer.rows()[0]["target"] == 0.6
+    assert set(answer.to_json()) == {"format", "provenance", *answer.fields()}
