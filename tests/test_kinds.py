@@ -90,6 +90,7 @@ ODD = [
     (lambda: rt.token_choice.success(10**5000, 3, rt.Rates(experts=2)), ValueError, "tokens = a int that cannot be"),
     (lambda: rt.token_choice.success(np.ma.masked_array([9], [True]), 1, rt.Rates(experts=2)), TypeError, "masked"),
     (lambda: rt.token_choice.success(9, 3, {"experts": 2}), TypeError, "rates is a dict but must be Rates"),
+    (lambda: rt.Rates(experts=2, hit=None), TypeError, "hit = None must be a finite number"),
     (lambda: rt.Rates(experts=2, counts=3), TypeError, "counts is a int but must be Blocks"),
     (lambda: rt.Rates(candidate_tail=0.1, percentile=0.1), ValueError, "give one of them"),
     (lambda: rt.resonance.success(9, 3, rt.Rates(experts=2)), ValueError, "rates.candidate_tail is not known"),

@@ -8,7 +8,8 @@ import resonance_theory as rt
 from resonance_theory.evidence.statistics import equal
 from resonance_theory.rules import Rates
 from resonance_theory.tokens import candidates, caps
-from resonance_theory.tokens.gaussian import Gaussian, law, sampled_rates
+from resonance_theory.tokens.gaussian import Gaussian, sampled_rates
+from resonance_theory.tokens.gaussian import rates as rates_of
 
 
 def test_without_a_mean_the_isotropic_laws():
@@ -95,7 +96,7 @@ def test_tails_are_ordered():
 
 
 def test_the_joint_law_of_planted_tokens():
-    joint = law([Gaussian((2.5, *(0.0,) * 7), 0.0, 64)], [Gaussian((0.0,) * 8, 0.0, 64)])
+    joint = rates_of([Gaussian((2.5, *(0.0,) * 7), 0.0, 64)], [Gaussian((0.0,) * 8, 0.0, 64)])
     assert joint.weight.sum() == pytest.approx(1, abs=1e-14)
     rates = (
         rt.token_choice.success(256, 12, Rates(experts=8, hit=joint.hit, load=joint.load, weight=joint.weight)),
@@ -149,8 +150,8 @@ def test_any_gates_without_bias():
         (lambda: Gaussian((1.0,), 0.0, 64).candidate_tail(2.0), ValueError, "affinity = 2.0"),
         (lambda: Gaussian((1.0,), 0.0, 64).false_positive(0.0, 1), ValueError, "expert = 1"),
         (lambda: Gaussian((1.0,), 0.0, 64).load(top=2), ValueError, "top = 2"),
-        (lambda: law([], [Gaussian((1.0,), 0.0, 64)]), TypeError, "discriminative and background"),
-        (lambda: law([Gaussian((1.0,), 0.0, 64)] * 2, [Gaussian((1.0,), 0.0, 64)]), ValueError, "1 gates"),
+        (lambda: rates_of([], [Gaussian((1.0,), 0.0, 64)]), TypeError, "discriminative and background"),
+        (lambda: rates_of([Gaussian((1.0,), 0.0, 64)] * 2, [Gaussian((1.0,), 0.0, 64)]), ValueError, "1 gates"),
         (
             lambda: sampled_rates(0.1, np.zeros(40), np.zeros((2, 40)), np.random.default_rng(0)),
             ValueError,

@@ -104,7 +104,7 @@ def _conclusion(report: Report) -> Iterator[str]:
     verdicts = [verdict(layer, routing) for layer in report.layers for routing in layer.routings]
     rows = [("layer", "tokens", f"drop at {verdicts[0]['factor']:g}", "C", "new data", "cause", "what helps")]
     for v in verdicts:
-        name = v["layer"] if len(v["layer"]) <= 18 else "..." + v["layer"][-15:]
+        name = v["layer"] if len(v["layer"]) <= 32 else "..." + v["layer"][-29:]
         new = "-" if v["capacity_new"] is None else str(v["capacity_new"])
         capacity = f"{v['capacity']} ({v['capacity_factor']:.2f})"
         rows.append((name, v["tokens"], f"{_percent(v['drop'])} %", capacity, new, v["cause"], v["helps"]))

@@ -82,7 +82,7 @@ class Rates:
         else:
             put("top", arguments.integer("top", self.top, 1, 2**52))
         for name in ("load", "hit", "false_positive", "candidate_tail", "percentile", "rival"):
-            if getattr(self, name) is not None:
+            if name == "hit" or getattr(self, name) is not None:
                 put(name, arguments.probability(name, getattr(self, name)))
         if self.weight is not None:
             put("weight", arguments.distribution("weight", self.weight))
