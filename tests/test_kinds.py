@@ -106,6 +106,8 @@ ODD = [
     (lambda: rt.tokens.hit_rate(np.longdouble("1e4000"), 3), ValueError, "signal = inf must be a finite number"),
     (lambda: gaussian.rates(1, 1), TypeError, "discriminative and background must be sequences"),
     (lambda: evolving.transition(None, np.ones(3), np.zeros(3), 1.0, rate=1, noise=1), TypeError, "rng is a NoneType"),
+    (lambda: homogenization.linear_cka([[1.0]], [[2.0]]), TypeError, "a is a list but must be an array of numbers"),
+    (lambda: homogenization.calinski_harabasz(object(), [0]), TypeError, "x is a object but must be an array"),
     (lambda: samplers.isotropic(RNG(0), 2**40, 2**40, 2), ValueError, "must ask for at most 2"),
     (
         lambda: rt.token_choice.success(2**52, 5, rt.Rates(experts=2, counts=rt.BetaBinomial(0.1))),

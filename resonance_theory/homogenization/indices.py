@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_array_api_obj
 from numpy.typing import ArrayLike, NDArray
 
 from resonance_theory import _arguments as arguments
@@ -31,22 +31,35 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 
-def _tokens(x: Any) -> Any:
-    xp = array_namespace(x)
+def _namespace(**arrays: Any) -> Any:
+    """The array library of the arguments; one sentence for what is no array of one library."""
+    for name, value in arrays.items():
+        if not is_array_api_obj(value):
+            raise TypeError(f"{name} is a {type(value).__name__} but must be an array of numbers")
+    try:
+        return array_namespace(*arrays.values())
+    except TypeError:
+        raise TypeError(f"{' and '.join(arrays)} must be arrays of one library") from None
+
+
+def _tokens(x: Any, name: str = "x") -> Any:
+    xp = _namespace(**{name: x})
     if x.ndim != 2 or x.shape[0] == 0:
-        raise ValueError(f"x has shape {tuple(x.shape)} but must have shape (tokens, features) with at least one token")
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)} but must have shape (tokens, features) with at least one token"
+        )
     if not xp.isdtype(x.dtype, "real floating"):
-        raise TypeError(f"x has dtype {x.dtype} but must hold real floating-point numbers")
+        raise TypeError(f"{name} has dtype {x.dtype} but must hold real floating-point numbers")
     if x.dtype not in (xp.float32, xp.float64):
         x = xp.astype(x, xp.float32)
     if not bool(xp.all(xp.isfinite(x))):
-        raise ValueError("x holds non-finite entries but every one must be finite")
+        raise ValueError(f"{name} holds non-finite entries but every one must be finite")
     return x
 
 
 def _membership(x: Any, labels: Any) -> Any:
     """One-hot membership (tokens, groups) of the groups that occur, in x's dtype."""
-    xp = array_namespace(x)
+    xp = _namespace(x=x)
     labels = xp.asarray(labels)
     if tuple(labels.shape) != (x.shape[0],):
         raise ValueError(f"labels has shape {tuple(labels.shape)} but must have shape ({x.shape[0]},), one per token")
@@ -68,7 +81,7 @@ def centroids(x: Any, labels: Any) -> tuple[Any, Any]:
     0.0743018
     """
     x = _tokens(x)
-    xp = array_namespace(x)
+    xp = _namespace(x=x)
     member = _membership(x, labels)
     count = xp.sum(member, axis=0)
     return xp.matmul(member.T, x) / count[:, None], count
@@ -84,7 +97,7 @@ def scatter(x: Any, labels: Any) -> tuple[Any, Any]:
     2.77547
     """
     x = _tokens(x)
-    xp = array_namespace(x)
+    xp = _namespace(x=x)
     x = x - xp.mean(x, axis=0)  # both are translation invariant; centred sums lose no digits to a common mean
     member = _membership(x, labels)
     count = xp.sum(member, axis=0)
@@ -109,7 +122,7 @@ def calinski_harabasz(x: Any, labels: Any, *, normalized: bool = True) -> Any:
     0.802055
     """
     x = _tokens(x)
-    xp = array_namespace(x)
+    xp = _namespace(x=x)
     groups = int(xp.unique_values(xp.asarray(labels)).shape[0])
     if groups < 2:
         raise ValueError(f"labels name {groups} expert but must name at least 2")
@@ -133,7 +146,7 @@ def centroid_cosines(x: Any, labels: Any) -> Any:
     -1
     """
     x = _tokens(x)
-    xp = array_namespace(x)
+    xp = _namespace(x=x)
     centre, _ = centroids(_scaled(xp, x - xp.mean(x, axis=0)), labels)
     norm = xp.sqrt(xp.sum(centre * centre, axis=1, keepdims=True))
     unit = xp.where(norm > 0, centre / xp.where(norm > 0, norm, xp.ones_like(norm)), xp.zeros_like(centre))
@@ -182,8 +195,8 @@ def linear_cka_chance(a: Any, b: Any) -> Any:
 
 
 def _pair(a: Any, b: Any) -> tuple[Any, Any, Any]:
-    a, b = _tokens(a), _tokens(b)
-    xp = array_namespace(a, b)
+    a, b = _tokens(a, "a"), _tokens(b, "b")
+    xp = _namespace(a=a, b=b)
     if a.shape[0] != b.shape[0]:
         raise ValueError(f"a and b have {a.shape[0]} and {b.shape[0]} tokens but must have the same ones")
     return _scaled(xp, a - xp.mean(a, axis=0)), _scaled(xp, b - xp.mean(b, axis=0)), xp
@@ -197,7 +210,7 @@ def _scaled(xp: Any, x: Any) -> Any:
 
 def _gram_norm(m: Any) -> Any:
     """Frobenius norm of m m^T, by the smaller of the two Gram matrices."""
-    xp = array_namespace(m)
+    xp = _namespace(m=m)
     gram = xp.matmul(m.T, m) if m.shape[1] <= m.shape[0] else xp.matmul(m, m.T)
     return xp.sqrt(xp.sum(gram * gram))
 
