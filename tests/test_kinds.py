@@ -157,3 +157,24 @@ def test_plans_show_draw_and_tabulate_themselves(rule):
     assert answer.plot().get_xlabel()
     assert answer.rows()[0]["target"] == 0.6
     assert set(answer.to_json()) == {"format", "provenance", *answer.fields()}
+
+
+def test_losses_refuse_what_is_no_distribution():
+    torch = pytest.importorskip("torch")
+    from resonance_theory import losses
+
+    half, chosen = torch.full((4, 2), 0.5), torch.zeros(4, dtype=torch.int64)
+    for current, target in (
+        ([float("nan"), 1.0], [0.5, 0.5]),
+        ([0.5, 0.5], [float("nan"), 1.0]),
+        ([2.0, -1.0], [0.5, 0.5]),
+    ):
+        with pytest.raises(ValueError, match="must be a distribution over the experts"):
+            losses.locality(torch.tensor(current), torch.tensor(target))
+    for bad in (float("nan"), -1.0):
+        with pytest.raises(ValueError, match="probability holds a negative number or NaN"):
+            losses.load_balance(torch.tensor([[bad, 1.0]]), chosen[:1])
+    with pytest.raises(ValueError, match="mask must hold booleans"):
+        losses.load_balance(half, chosen, mask=torch.tensor([5, -1, 0, 0]))
+    with pytest.raises(TypeError, match="must be an array"):
+        losses.load_balance(object(), chosen)
