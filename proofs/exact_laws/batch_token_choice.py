@@ -58,6 +58,7 @@ claim = Claim(
     hypotheses=(
         r"$B$ samples of $s$ tokens in one position order, $BC$ slots for each expert",
         r"independent samples, exchangeable gates: every other token is a candidate with probability $\pi$",
+        r"the sample asked for is uniform over the batch, its discriminative token uniform in it",
     ),
     source="new",
     tag="N10",

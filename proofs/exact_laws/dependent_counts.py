@@ -1,8 +1,10 @@
-"""N11, token choice. Dependent tokens: the law by position always holds, the law by rank needs an exchangeable order.
+"""N11, token choice. Dependent tokens: the law by position always holds, the law by rank needs a uniform rank.
 
 Given the uniform position k of the discriminative token, it is kept if fewer than C of the first k others are candidates:
-P = (p/s) Σ_{k<s} P(N_k <= C-1), whatever the others' dependence. If their order is exchangeable given N, then given N each
-number of candidates in front is equally likely, (1/s) Σ_k C(k,j) C(s-1-k,N-j)/C(s-1,N) = 1/(N+1), and P = p E min(1, C/(N+1)).
+P = (p/s) Σ_{k<s} P(N_k <= C-1), whatever the others' dependence. With J = N_k at the uniform k, that is p P(J <= C-1): if J is
+uniform on 0..N given N then P = p E min(1, C/(N+1)), and for a fixed N only then for every C. An order that is exchangeable given
+N has it, (1/s) Σ_k C(k,j) C(s-1-k,N-j)/C(s-1,N) = 1/(N+1), and so have others: one candidate among three, in the first or the
+last place with probability 1/2 each, is in front with probability (3/4 + 1/4)/2 = 1/2.
 
 Runs of m tokens on one expert break that. Two runs, C <= m: a token behind a full run has no place, one in front has; the
 rank form is off by π(1-π) m (2C-m-1)/((m+1)(2m+1)). Closed form: with s-1 = mQ + R, C-1 = mA + t, N_k = m Bin(q,π) + r Ber(π)
@@ -13,8 +15,10 @@ G(Q,c) = Σ_{q<Q} P(Bin(q,π) <= c-1).
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Mapping
 from fractions import Fraction
-from itertools import product
+from itertools import permutations, product
 from math import comb
 from types import SimpleNamespace
 
@@ -62,11 +66,34 @@ def by_rank(tokens: int, length: int, share: Fraction, capacity: int) -> Fractio
 POSITION = (1 - pi) ** 2 + pi * (1 - pi) * (C + (m + C)) / (2 * m + 1) + pi**2 * C / (2 * m + 1)
 RANK = (1 - pi) ** 2 + 2 * pi * (1 - pi) * C / (m + 1) + pi**2 * C / (2 * m + 1)
 
+Orders = Mapping[tuple[int, ...], Fraction]  # probability of every pattern of candidates (1) among the others
+
+
+def in_front(orders: Orders) -> dict[int, Fraction]:
+    """P(J = j): candidates in front of the discriminative token at a uniform position."""
+    chance: dict[int, Fraction] = defaultdict(Fraction)
+    for pattern, weight in orders.items():
+        for k in range(len(pattern) + 1):
+            chance[sum(pattern[:k])] += weight / (len(pattern) + 1)
+    return chance
+
+
+def uniform_rank(orders: Orders) -> bool:
+    """Whether J is uniform on 0..N, N the number of candidates of every pattern."""
+    count = sum(next(iter(orders)))
+    return all(in_front(orders)[j] == Fraction(1, count + 1) for j in range(count + 1))
+
+
+def exchangeable(orders: Orders) -> bool:
+    return all(orders.get(other, 0) == w for pattern, w in orders.items() for other in permutations(pattern))
+
+
 claim = Claim(
-    title="Token choice with dependent tokens: by position always, by rank only if the order is exchangeable",
+    title="Token choice with dependent tokens: by position always, by rank if the rank given the count is uniform",
     statement=r"$P_{TCR}=\frac{p}{s}\sum_{k<s}P(N_k\leq C-1)$ for every dependence; "
-    r"$P_{TCR}=p\,E\min\{1,\frac{C}{N+1}\}$ for an exchangeable order (beta-binomial counts); in runs of $m$ tokens the "
-    r"latter is false: $m=8$, $s=129$, $\pi=\frac18$, $C=16$: .744216, by rank .841963",
+    r"$P_{TCR}=p\,E\min\{1,\frac{C}{N+1}\}$ if given $N$ the number of candidates in front is uniform on $0..N$ (an "
+    r"exchangeable order, as with beta-binomial counts, is enough and not needed), for fixed $N$ only then for all $C$; in "
+    r"runs of $m$ tokens it is false: $m=8$, $s=129$, $\pi=\frac18$, $C=16$: .744216, by rank .841963",
     hypotheses=(
         r"position uniform, route of the discriminative token independent of the others",
         r"$N_k$: candidates among the first $k$ of the others, $N=N_{s-1}$",
@@ -76,9 +103,9 @@ claim = Claim(
     kind="equality",
     expected=Verdict.PROVED,
     studies=("planted_phases",),
-    truth=SimpleNamespace(value=by_position, two_runs=POSITION),
-    mutant=SimpleNamespace(value=by_rank, two_runs=RANK),
-    mutation="the rank form for runs of tokens",
+    truth=SimpleNamespace(value=by_position, two_runs=POSITION, rank_form=uniform_rank),
+    mutant=SimpleNamespace(value=by_rank, two_runs=RANK, rank_form=exchangeable),
+    mutation="the rank form for runs of tokens, and only for an exchangeable order",
     lemmas=("N1 (token_choice_exact)", "Chu-Vandermonde: Σ_k C(k,j) C(n-k,N-j) = C(n+1,N+1)"),
 )
 
@@ -106,6 +133,26 @@ def two_runs_m_c_m(side: SimpleNamespace) -> Outcome:
         new += g1 * ((r + 1) * (1 - pi) + pi * (fits + 1)) + g0 * pi * (r - fits)
         outcomes.append(identity(sp.expand(steady + ends - new), name=f"growth of the closed form, {label}"))
     return every(outcomes)
+
+
+@claim.reference("fixed counts, exact: the rank form holds for every capacity exactly where the side says so")
+def rank_form_holds_where_said(side: SimpleNamespace) -> Outcome:
+    ends = {(1, 0, 0): Fraction(1, 2), (0, 0, 1): Fraction(1, 2)}
+    laws: list[Orders] = [ends, {(1, 0, 0): Fraction(1)}, {(0, 1, 0): Fraction(1)}, {(1, 1, 0): Fraction(1)}]
+    laws += [
+        {p: Fraction(1, comb(size, n)) for p in product((0, 1), repeat=size) if sum(p) == n}
+        for size, n in ((3, 1), (4, 2), (5, 2))
+    ]
+    laws.append({(1, 1, 0, 0): Fraction(1, 2), (0, 0, 1, 1): Fraction(1, 2)})
+    for orders in laws:
+        count, chance = sum(next(iter(orders))), in_front(orders)
+        exact = all(
+            sum(chance[j] for j in range(capacity)) == min(Fraction(1), Fraction(capacity, count + 1))
+            for capacity in range(1, count + 2)
+        )
+        if side.rank_form(orders) != exact:
+            return fails(f"{orders}: the rank form is {'' if exact else 'not '}exact")
+    return holds(f"{len(laws)} laws of the order, one of them not exchangeable and exact")
 
 
 @claim.reference(

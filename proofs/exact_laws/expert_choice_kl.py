@@ -6,7 +6,7 @@ the two rates; exactly at k = m p both say 1. So for every C one of the two boun
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import numpy as np
 import sympy as sp
@@ -26,17 +26,21 @@ def rate(x: float, p: float) -> float:
     return float(total)
 
 
-def side(shift: int) -> SimpleNamespace:
-    """Success uses the count C - 1 - shift, failure C + shift."""
+@dataclass(frozen=True)
+class Side:
+    """Success uses the count C - 1 - shift, failure C + shift; `rate` is KL of two Bernoulli laws, for symbols."""
 
-    def bounds(tokens: int, capacity: int, q: float) -> tuple[float, float]:
+    shift: int
+
+    def rate(self, x: sp.Expr, p: sp.Expr) -> sp.Expr:
+        return x * sp.log(x / p) + (1 - x) * sp.log((1 - x) / (1 - p))
+
+    def bounds(self, tokens: int, capacity: int, q: float) -> tuple[float, float]:
         m = tokens - 1
-        few, many = capacity - 1 - shift, capacity + shift
+        few, many = capacity - 1 - self.shift, capacity + self.shift
         upper = float(np.exp(-m * rate(few / m, q))) if 0 <= few <= m * q else 1.0
         lower = 1 - float(np.exp(-m * rate(many / m, q))) if m * q <= many <= m else 0.0
         return lower, upper
-
-    return SimpleNamespace(shift=shift, bounds=bounds)
 
 
 claim = Claim(
@@ -47,32 +51,35 @@ claim = Claim(
     source="new; fills the gap of ETR Theorem 5, eq. 12",
     kind="bound",
     expected=Verdict.PROVED,
-    truth=side(0),
-    mutant=side(1),
+    truth=Side(0),
+    mutant=Side(1),
     mutation="counts C - 2 and C + 1 in the rates",
     lemmas=("Chernoff's bound with the KL rate (chernoff_kl)",),
 )
 
 
-@claim.derivation("success and failure are Chernoff's events; at the extreme counts the bounds are equalities")
-def success_failure_chernoff_s_events(side: SimpleNamespace) -> Outcome:
-    m, q = sp.symbols("m q", positive=True)
-    # k = 0 is success at C = 1 (+ shift): the bound (1-q)^m must cover P(X <= C-1) = P(X <= shift)
-    none = (1 - q) ** m
-    success = none + (m * q * (1 - q) ** (m - 1) if side.shift else 0)
-    # k = m is failure at C = m (- shift): q^m must cover P(X >= m - shift)
-    all_ = q**m
-    failure = all_ + (m * q ** (m - 1) * (1 - q) if side.shift else 0)
-    return every(
-        [
-            identity(sp.simplify((success - none) / none), name="P(success)/bound - 1 at the lowest count"),
-            identity(sp.simplify((failure - all_) / all_), name="P(failure)/bound - 1 at the highest count"),
-        ]
-    )
+@claim.derivation("Chernoff's bound at the two events, with its best tilt, is the claimed rate; the side of the tilt")
+def tilted_moment_is_the_rate(side: Side) -> Outcome:
+    m, q, C, gap, rest = sp.symbols("m q C gap rest", positive=True)
+    outcomes = []
+    # P(X <= k) and P(X >= k) are at most y^-k (1 - q + q y)^m for 0 < y <= 1 and for y >= 1; least at y = k(1-q)/((m-k)q)
+    for k, claimed, name in ((C - 1, C - 1 - side.shift, "success"), (C, C + side.shift, "failure")):
+        tilt = k * (1 - q) / ((m - k) * q)
+        # C = 1 + gap and m = 2 + gap + rest make every logarithm's argument positive
+        inside = {m: 2 + gap + rest, C: 1 + gap, q: 1 / (1 + q)}
+        moment = -k * sp.log(tilt) + m * sp.log(1 - q + q * tilt)
+        difference = (moment + m * side.rate(claimed / m, q)).subs(inside, simultaneous=True)
+        logs = {term: sp.expand_log(sp.log(sp.factor(term.args[0])), force=True) for term in difference.atoms(sp.log)}
+        outcomes.append(
+            identity(sp.expand(difference.subs(logs)), name=f"{name}: logarithm of Chernoff's bound + m KL")
+        )
+        # y - 1 = (k - m q)/((m-k) q): at most 1 exactly for k <= m q
+        outcomes.append(identity(tilt - 1 - (k - m * q) / ((m - k) * q), name=f"{name}: tilt - 1"))
+    return every(outcomes)
 
 
 @claim.reference("3000 settings against binomial tails; every capacity has a bound in force; the package agrees")
-def settings_binomial_tails_capacity_has(side: SimpleNamespace) -> Outcome:
+def settings_binomial_tails_capacity_has(side: Side) -> Outcome:
     rng = np.random.default_rng(17)
     for _ in range(3000):
         tokens = int(10 ** rng.uniform(0.4, 3.5)) + 1
