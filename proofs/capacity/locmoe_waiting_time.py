@@ -55,7 +55,8 @@ claim = Claim(
     r"$E\,T\geq\frac{2}{n\,p_\delta}>\frac2n e^{d\delta^2/(2-\delta^2)}$ for $d\geq 3$. The printed "
     r"$\frac1n e^{d\delta^2/(2-\delta^2)}$ exceeds 1 iff $\delta^2>\frac{2\ln n}{d+\ln n}$, and rises with $\delta$",
     hypotheses=(
-        r"independent isotropic tokens in $R^d$, orthonormal gates, $2\leq n\leq d$, $0<\delta<1$ (at $\delta=1$ no token reaches it)",
+        r"independent isotropic tokens in $R^d$, orthonormal gates, $2\leq n\leq d$",
+        r"$0<\delta<1$: at $\delta=1$ no token is useful",
     ),
     source="new, completing LocMoE Theorem 1 (arXiv 2401.13920), ETR Remark 7 (arXiv 2406.00023)",
     tag="G1, G4",

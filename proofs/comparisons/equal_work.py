@@ -7,11 +7,11 @@ token by token,
 
     ∫ φ (dP_o - λ dP_r) <= ∫ (dP_o - λ dP_r)_+ = M(λ),   so   success <= M(λ) + λ K/s,
 
-whatever the rule knows and however its numbers vary. Where P_o has a density Λ against P_r, M(λ) = E_r (Λ - λ)_+; a part of P_o
-where P_r vanishes costs no work, and stays in M for every λ: then R(0) is its mass, not 0. Over classes, with K_i at expert i, the
-averages of both sides stand, K the mean of the K_i. The infimum of the right side over λ is R(K/s), R(β) the power of the best
-test of o against r at level β: rising and concave, so a mixture of rules cannot beat R of its mean work either, and a schedule
-over time has at time t at most R_t(K_t/s).
+whatever the rule knows and however its numbers vary. Where P_o has a density Λ against P_r, M(λ) = E_r (Λ - λ)_+. A part of
+P_o where P_r vanishes costs no work, and stays in M for every λ: then R(0) is its mass, not 0. Over classes, with K_i at expert
+i, the averages of both sides stand, K the mean of the K_i. The infimum of the right side over λ is R(K/s), R(β) the power of the
+best test of o against r at level β: rising and concave, so a mixture of rules cannot beat R of its mean work either, and a
+schedule over time has at time t at most R_t(K_t/s).
 
 Planted tokens (planted_optimality): Λ rises with the affinity, so R(β) = P(δ_o >= q^{-1}(β)); keeping all δ >= q^{-1}(K/s)
 attains it. The pure rules: token choice p K/(πs) (token_choice_exact); expert choice, as F(q) = P(U > q) with U ~ Beta(C, s-C)

@@ -1,7 +1,8 @@
 """ETR Theorem 5, eq. 11, in its proof: is token choice's success rate between C Σp/(5s) and 10 C Σp/s from C = 48 on?
 
 The theorem prints Θ(C Σp/s) for a fixed number of experts, and that is true: C <= s, so min(1, nC/s) is between C/s and nC/s. The
-constants 1/5 and 10 stand in the appendix, which asks for C >= 48. That is not enough. Since P_TCR = p E min(N_s, C) n/s with N_s ~ Bin(s, 1/n) (N1), the printed lower bound p nC/(5s) says exactly
+constants 1/5 and 10 stand in the appendix, which asks for C >= 48. That is not enough. Since P_TCR = p E min(N_s, C) n/s with
+N_s ~ Bin(s, 1/n) (N1), the printed lower bound p nC/(5s) says exactly
 
     E min(N_s, C) >= C/5:  the expert's kept tokens fill a fifth of its capacity on average.
 
