@@ -12,7 +12,7 @@ claim = Claim(
     statement="scores on GDAD, TeleQnA, MMLU, GPQA and HumanEval after training with each routing rule: GDAD "
     "average 52.8 (baseline), "
     "59.0, 56.3, 61.5; TeleQnA 62.1, 67.6, 61.8, 68.8; GPQA 29.2, 30.3, 32.5, 33.5; HumanEval 40.2, 52.8, 57.6, 67.8",
-    source="ETR tables 1, 2 and figure 12: downstream scores (arXiv 2406.00023 v4)",
+    source="ETR tables 1, 2, 3 and figure 12: downstream scores, planning 26.8 % (arXiv 2406.00023 v4)",
     kind="empirical",
     expected=Verdict.NOT_REPRODUCIBLE,
     studies=("language_model",),
