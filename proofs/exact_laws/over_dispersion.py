@@ -10,6 +10,8 @@ concave everywhere.)
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import comb
 from types import SimpleNamespace
 
 import numpy as np
@@ -88,6 +90,29 @@ def k_d_d_f_f(side: SimpleNamespace) -> Outcome:
     top = (2 * psi - 2 * t * tail - t**2 * density).subs({psi: C / s, tail: 0, density: 0})
     outcomes.append(identity(top - 2 * C / s, name="D(1) - 2C/s"))
     return every(outcomes)
+
+
+def curvature(tokens: int, capacity: int, load: Fraction) -> Fraction:
+    """K''(θ), exactly: a Bernstein polynomial's second derivative has the second differences of its coefficients."""
+    m = tokens - 1
+    f = [min(Fraction(1), Fraction(capacity, k + 1)) for k in range(m + 1)]
+    terms = (
+        comb(m - 2, k) * load**k * (1 - load) ** (m - 2 - k) * (f[k + 2] - 2 * f[k + 1] + f[k]) for k in range(m - 1)
+    )
+    return m * (m - 1) * sum(terms, Fraction(0))
+
+
+@claim.reference("the sign of K'' in exact rationals, 1e-8 of θ* to either side of it; .150482 at s = 128, C = 16")
+def sign_of_curvature_at_the_turn(side: SimpleNamespace) -> Outcome:
+    for tokens, capacity in ((4, 2), (8, 3), (8, 6), (40, 5), (40, 20), (40, 38), (128, 16)):
+        turn = Fraction(side.crossing(tokens, capacity))
+        low, high = (curvature(tokens, capacity, turn * (1 + Fraction(e, 10**8))) for e in (-1, 1))
+        if not low < 0 < high:
+            return fails(
+                f"s={tokens}, C={capacity}: K'' is {float(low):.2g}, {float(high):.2g} beside {float(turn):.6f}"
+            )
+    shown = f"{side.crossing(128, 16):.6f}"
+    return holds(f"seven turns; {shown}") if shown == "0.150482" else fails(f"θ* = {shown}")
 
 
 @claim.reference(

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import numpy as np
 import sympy as sp
@@ -34,9 +34,13 @@ from resonance_theory.tokens import candidates, signals
 c, d, a, t = sp.symbols("c d a t", positive=True)
 
 
-def side(sign: int) -> SimpleNamespace:
-    """sign: of the change of P(max >= a) as a pair of gates closes up (-1: it falls)."""
-    return SimpleNamespace(sign=sign)
+@dataclass(frozen=True)
+class Side:
+    """`sign` of the change of P(max >= a) as two gates close up (-1: it falls); the bounds of p_i times `product`, `least`."""
+
+    sign: int
+    product: float = 1.0
+    least: float = 1.0
 
 
 claim = Claim(
@@ -54,9 +58,9 @@ claim = Claim(
     tag="G2, G4",
     kind="bound",
     expected=Verdict.PROVED,
-    truth=side(-1),
-    mutant=side(1),
-    mutation="gates that close up gain candidates, and keep the hit rate of orthogonal ones",
+    truth=Side(-1),
+    mutant=Side(1, 1.001, 0.999),
+    mutation="gates that close up gain candidates and keep the hit rate of orthogonal ones; bounds times 1.001 and .999",
     lemmas=(
         "Slepian (1962); Das Gupta, Eaton, Olkin, Perlman, Savage and Sobel (1972), for elliptically contoured laws",
     ),
@@ -64,7 +68,7 @@ claim = Claim(
 
 
 @claim.derivation("two gates: the slope in the inner product has a sign; margins of equally inclined gates")
-def two_gates_slope_inner_product(side: SimpleNamespace) -> Outcome:
+def two_gates_slope_inner_product(side: Side) -> Outcome:
     # two_gates: P(max >= a) = 2h has the slope (1/2π) (1 - a²/cos²(α/2))_+^{(d-2)/2} in α
     alpha, inside = sp.symbols("alpha inside", positive=True)
     slope = inside ** ((d - 2) / 2) / (2 * sp.pi) / sp.diff(sp.cos(alpha), alpha)
@@ -107,7 +111,7 @@ def hit_bounds(gates: np.ndarray, signal: float, i: int = 0) -> tuple[float, flo
 
 
 @claim.reference("equally inclined gates by quadrature, c from 0 to 0.9: their order in c, hit rates in bounds")
-def equally_inclined_gates_quadrature_c(side: SimpleNamespace) -> Outcome:
+def equally_inclined_gates_quadrature_c(side: Side) -> Outcome:
     node, mass = np.polynomial.hermite_e.hermegauss(80)
     mass = mass / mass.sum()
     rates = []
@@ -127,6 +131,48 @@ def equally_inclined_gates_quadrature_c(side: SimpleNamespace) -> Outcome:
     return holds(f"P(max >= 1.5) falls: {text}; four hit rates lie between their bounds")
 
 
+def margins(c_12: float, c_13: float, c_23: float, signal: float) -> tuple[np.ndarray, float]:
+    """θ sin(α_1j/2) for j = 2, 3 and the correlation of the two margins."""
+    widths = np.sqrt([2 - 2 * c_12, 2 - 2 * c_13])
+    return signal * widths / 2, (1 - c_12 - c_13 + c_23) / float(widths.prod())
+
+
+def both(reach: np.ndarray, correlation: float) -> float:
+    """P(z_1 > -reach_1, z_2 > -reach_2), an integral over the first."""
+    node, mass = special.roots_legendre(300)
+    low, high = -reach[0], 9.0
+    x = low + (high - low) * (1 + node) / 2
+    inside = special.ndtr((reach[1] + correlation * x) / math.sqrt(1 - correlation**2))
+    return float((high - low) / 2 * (mass * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)) @ inside)
+
+
+@claim.reference(
+    "two gates, where both bounds are equal; 300 triples at any angles, where an obtuse one breaks the product"
+)
+def any_two_and_three_gates(side: Side) -> Outcome:
+    rng, obtuse = np.random.default_rng(57), 0
+    for inner in (-0.9, 0.0, 0.5, 0.95):  # one margin of deviation sqrt(2-2c) and mean θ(1-c)
+        exact = float(special.ndtr(2.0 * (1 - inner) / math.sqrt(2 - 2 * inner)))
+        value = float(special.ndtr(margins(inner, inner, inner, 2.0)[0][0]))
+        low, high = side.product * value, side.least * value
+        if not low - 1e-14 <= exact <= high + 1e-14:
+            return fails(f"two gates, c={inner}: {exact:.6f}, bounds {low:.6f}, {high:.6f}")
+    for _ in range(300):
+        gates = rng.standard_normal((3, 3))
+        gates /= np.linalg.norm(gates, axis=1, keepdims=True)
+        inners = gates[0] @ gates[1], gates[0] @ gates[2], gates[1] @ gates[2]
+        reach, correlation = margins(*inners, float(rng.uniform(0.2, 4)))
+        exact, rates = both(reach, correlation), special.ndtr(reach)
+        low, high = side.product * rates.prod(), side.least * rates.min()
+        if correlation < 0:
+            obtuse += exact < low - 1e-9
+            low = 0.0
+        if not low - 1e-9 <= exact <= high + 1e-9:
+            return fails(f"inner products {np.round(inners, 3).tolist()}: {exact:.6f}, bounds {low:.6f}, {high:.6f}")
+    text = f"bounds hold; the product is too large for {obtuse} triples that are obtuse at w_1"
+    return holds(text) if obtuse else fails(text)
+
+
 def sample(
     rng: np.random.Generator, trials: int, *, inner: float, experts: int, dim: int, signal: float, bound: float
 ) -> dict[str, int]:
@@ -140,9 +186,7 @@ def sample(
     }
 
 
-def law(
-    side: SimpleNamespace, *, inner: float, experts: int, dim: int, signal: float, bound: float
-) -> dict[str, float]:
+def law(side: Side, *, inner: float, experts: int, dim: int, signal: float, bound: float) -> dict[str, float]:
     """What the side says is the most; 1 where it says nothing."""
     orthogonal = experts * float(candidates.candidate_tail(bound, dim, experts))
     low, _ = hit_bounds(equal_gates(experts, dim, inner), signal)
@@ -169,7 +213,7 @@ def sample_hits(
     return {"hits": int(np.count_nonzero((planted > planted[:, :1]).sum(axis=1) < top))}
 
 
-def law_hits(side: SimpleNamespace, *, inner: float, experts: int, signal: float, top: int) -> dict[str, float]:
+def law_hits(side: Side, *, inner: float, experts: int, signal: float, top: int) -> dict[str, float]:
     seen = signal * math.sqrt(1 - inner) if side.sign < 0 else signal
     return {"hits": float(signals.hit_rate(seen, experts, top=top))}
 
