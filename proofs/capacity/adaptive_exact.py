@@ -18,12 +18,13 @@ only lowers the number, so in the limit f <= τ for every law of the tokens, at 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
-from types import SimpleNamespace
 
 import numpy as np
 import sympy as sp
+from scipy import special
 
 from resonance_theory.evidence.claims.certify import identity, nonnegative_polynomial
 from resonance_theory.evidence.claims.claim import Claim, Verdict
@@ -32,9 +33,12 @@ from resonance_theory.rules import adaptive
 from resonance_theory.tokens import affinity_mass, candidates, samplers, signals
 
 
-def side(own: int) -> SimpleNamespace:
-    """Kept iff the sum above, with `own` times its own affinity, is below the share of the total."""
-    return SimpleNamespace(own=own)
+@dataclass(frozen=True)
+class Side:
+    """Kept iff the sum above, with `own` times its own affinity, is below `share` times τ of the total."""
+
+    own: int
+    share: float = 1.0
 
 
 claim = Claim(
@@ -51,14 +55,14 @@ claim = Claim(
     tag="N12",
     kind="equality",
     expected=Verdict.PROVED,
-    truth=side(0),
-    mutant=side(1),
+    truth=Side(0),
+    mutant=Side(1),
     mutation="the candidate that reaches the share is not kept: its own affinity counts among those above",
 )
 
 
 @claim.derivation("the criterion, and why the sign of the total needs no word of its own")
-def criterion_why_sign_total_needs(side: SimpleNamespace) -> Outcome:
+def criterion_why_sign_total_needs(side: Side) -> Outcome:
     above, below, a, tau = sp.symbols("A W a tau", real=True)
     total = above + below + a
     criterion = (above + side.own * a - tau * total) - ((1 - tau) * above - tau * below - tau * a)
@@ -84,7 +88,7 @@ def criterion_why_sign_total_needs(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("at most ⌈τN⌉ are kept, and as many where all affinities are equal")
-def most_n_kept_many_affinities(side: SimpleNamespace) -> Outcome:
+def most_n_kept_many_affinities(side: Side) -> Outcome:
     # k best of mean level + x, the N - k = rest others of mean level - y: the best sum to at least k/N of the total
     k, rest, x, y, level = sp.symbols("k rest x y level", positive=True)
     best, others = k * (level + x), rest * (level - y)
@@ -132,8 +136,52 @@ def three(own: int, dim: int, experts: int, signal: float, mass: float, load: fl
     return float(hit @ kept), float(density @ kept) * experts / more
 
 
+def two(side: Side, dim: int, experts: int, signal: float, mass: float) -> tuple[float, float]:
+    """(success, fraction kept) at two tokens, from the candidate tail h: the other token is kept out by its affinity alone.
+
+    Beside an other candidate of affinity x a token of affinity a > 0 is kept iff x > -a (a positive total) and, with 1{x > a} x
+    above it, x 1{x > a} + own a < τ (x + a).
+    """
+    tau = side.share * mass
+    node, weight = special.roots_legendre(30)
+    a = ((np.arange(400)[:, None] + (1 + node) / 2) / 400).ravel()  # panels: the tail has kinks
+    weight = np.tile(weight / 800, 400)
+
+    def tail(x: np.ndarray) -> np.ndarray:
+        return candidates.candidate_tail(np.clip(x, -1.0, 1.0), dim, experts)
+
+    none = 1 - 1 / experts  # the other is no candidate: kept iff own a < τ a
+    # below a: x > -a and x > (own/τ - 1) a; above a, x in (a, ...): (1 - τ) x < (τ - own) a
+    low, high = np.maximum(-a, (side.own / tau - 1) * a), (tau - side.own) * a / (1 - tau)
+    kept = none * (side.own < tau) + np.maximum(tail(np.minimum(low, a)) - tail(a), 0.0)
+    kept += np.where(high > a, tail(a) - tail(high), 0.0)
+    chosen = weight * candidates.hit_given_affinity(a, dim, experts)
+    success, number = (chosen * signals.affinity_density(a, theta, dim) @ kept for theta in (signal, 0.0))
+    return float(success), float(number * experts)
+
+
+@claim.reference(
+    "the package's law at two tokens against one integral of the candidate tail; .700812 at d=3, n=2, τ=.8"
+)
+def package_two_tokens(side: Side) -> Outcome:
+    worst = 0.0
+    for dim, experts, signal, mass in ((3, 2, 1.0, 0.8), (3, 2, 2.0, 0.9), (16, 4, 2.0, 0.9), (64, 8, 2.5, 0.6)):
+        direct = two(side, dim, experts, signal, mass)
+        ours = (
+            float(affinity_mass.success(mass, signal, dim, experts, tokens=2)),
+            float(affinity_mass.kept_fraction(mass, dim, experts, tokens=2)),
+        )
+        worst = max(worst, *(abs(x - y) for x, y in zip(direct, ours)))
+        if worst > 3e-5:
+            return fails(f"d={dim}, n={experts}, τ={mass}: directly {direct}, the package {ours}")
+    kept = two(side, 3, 2, 1.0, 0.8)[1]
+    if abs(kept - 0.700812) > 5e-7:
+        return fails(f"d=3, n=2, τ=.8: {kept:.7f} kept, not .700812")
+    return holds(f"eight rates agree to {worst:.0e}")
+
+
 @claim.reference("the package's law at three tokens against direct sums over the two others")
-def package_s_law_three_tokens(side: SimpleNamespace) -> Outcome:
+def package_s_law_three_tokens(side: Side) -> Outcome:
     worst = 0.0
     for dim, experts, signal, mass in ((16, 4, 1.5, 0.7), (24, 2, 2.0, 0.4)):
         direct = three(side.own, dim, experts, signal, mass)
