@@ -22,6 +22,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+import flint
 import numpy as np
 import sympy as sp
 from scipy import special
@@ -114,6 +115,32 @@ def package_s_cuts_another_integral(side: Side) -> Outcome:
             if np.isinf(dim) and abs(kept - {0.5: 0.339996, 0.8: 0.645395, 0.9: 0.779761}[share]) > 5e-7:
                 return fails(f"τ={share}: f = {kept:.7f}")
     return holds(f"9 cuts agree to {worst:.0e}")
+
+
+@claim.certificate("balls: f to the printed digits for Gaussian scores, n = 8: .339996, .645395, .779761")
+def fractions_enclosed(side: Side) -> Outcome:
+    def best(x: flint.acb, _: bool, power: int = side.power) -> flint.acb:
+        """Density of the best of 8 scores times its weight in the sum, over 8."""
+        return x**power * (-(x**2) / 2).exp() / (2 * flint.acb.pi()).sqrt() * below(x) ** 7
+
+    def below(x: flint.acb) -> flint.acb:
+        return (-x / flint.acb(2).sqrt()).erfc() / 2
+
+    whole, lines = flint.acb.integral(best, -20, 20).real, []
+    for share, printed in (("0.5", 0.339996), ("0.8", 0.645395), ("0.9", 0.779761)):
+        for end in (-1, 1):
+            # f = 1 - Φ(u)^8 just inside the printed digit's half unit; the part of the sum above u against τ
+            cut = float(special.ndtri((1 - printed - end * 4.99e-7) ** 0.125))
+            fraction = (1 - below(flint.acb(cut)) ** 8).real
+            part = flint.acb.integral(best, cut, 20).real / whole
+            inside = abs(fraction - flint.arb(str(printed))) < flint.arb("5e-7")
+            short = part < flint.arb(share) if end < 0 else part > flint.arb(share)
+            if not (inside and short):
+                return fails(f"τ={share}: the best {fraction.str(9)} hold {part.str(9)} of the sum")
+        lines.append(f"{printed}")
+    return holds(
+        "f = " + ", ".join(lines) + " within half a unit of the last digit; beyond |x| = 20 less than 1e-80 is left out"
+    )
 
 
 @claim.reference("the criterion on the real router, token by token: 36000 tokens, negative affinities among them")

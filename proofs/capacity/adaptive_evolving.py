@@ -20,11 +20,13 @@ Where f = τ or more would be needed (Q_ρ(κ|hit) > τ) no flow helps: f <= τ 
 from __future__ import annotations
 
 import functools
-from types import SimpleNamespace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import sympy as sp
 
+from proofs.capacity.evolving_capacity import above_given_hit
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, fails, holds
@@ -36,9 +38,12 @@ FLOW = Evolving(64, 8, signal=4.0, rate=0.5, noise=1.0, start=2.0)  # variance 4
 MARKS = {0.5: 2.9281, 0.8: 1.9844}  # τ -> r at which it is enough for κ = .95
 
 
-def side(power: int) -> SimpleNamespace:
-    """The cut is claimed to move with the noise σ(t) to this power."""
-    return SimpleNamespace(power=power)
+@dataclass(frozen=True)
+class Side:
+    """The cut is claimed to move with the noise σ(t) to this power, and to be enough for κ = .95 from these marks on."""
+
+    power: int
+    marks: Mapping[float, float]
 
 
 claim = Claim(
@@ -56,15 +61,15 @@ claim = Claim(
     kind="equality",
     expected=Verdict.PROVED,
     studies=("adaptive_evolution",),
-    truth=side(0),
-    mutant=side(1),
-    mutation="a cut that moves in proportion to the noise",
+    truth=Side(0, MARKS),
+    mutant=Side(1, {0.5: 2.9283, 0.8: 1.9846}),
+    mutation="a cut that moves in proportion to the noise; marks larger by 2e-4",
     lemmas=("adaptive_capacity", "adaptive_exact", "capacity_saving", "evolving_capacity"),
 )
 
 
 @claim.derivation("a token's cosine does not see the noise")
-def token_s_cosine_does_not(side: SimpleNamespace) -> Outcome:
+def token_s_cosine_does_not(side: Side) -> Outcome:
     noise, rest = sp.symbols("sigma R", positive=True)
     g = sp.symbols("g", real=True)
 
@@ -81,7 +86,7 @@ def isotropic(mass: float) -> float:
     return float(affinity_mass.threshold(mass, 64, 8))
 
 
-def cut(side: SimpleNamespace, time: float, mass: float) -> float:
+def cut(side: Side, time: float, mass: float) -> float:
     """The cut at a time, claimed from its value at time 0."""
     noise = np.sqrt(FLOW.mean(time)[2] / FLOW.mean(0.0)[2])
     return float(isotropic(mass) * noise**side.power)
@@ -98,9 +103,22 @@ def passing(mark: float) -> float:
 
 
 @claim.reference(
+    "the marks to all printed digits: P(δ_o >= a_τ | hit) is below κ 5e-5 before them and above it 5e-5 behind"
+)
+def marks_to_printed_digits(side: Side) -> Outcome:
+    lines = []
+    for mass, mark in side.marks.items():
+        before, behind = (above_given_hit(mark + e, isotropic(mass)) for e in (-5e-5, 5e-5))
+        if not before < 0.95 < behind:
+            return fails(f"τ={mass}, r={mark}: {before:.7f} and {behind:.7f}, not below and above .95")
+        lines.append(f"{mark}: {before:.6f}, {behind:.6f}")
+    return holds("beside the marks " + "; ".join(lines))
+
+
+@claim.reference(
     "the evolving law's cuts at four times; success given a hit at the marks; chosen and needed slots at s = 4096"
 )
-def evolving_law_s_cuts_four(side: SimpleNamespace) -> Outcome:
+def evolving_law_s_cuts_four(side: Side) -> Outcome:
     for time in (0.0, 0.5, 2.0, 8.0):
         law = FLOW.adaptive(time, 0.8)
         if abs(law.threshold[0] - cut(side, time, 0.8)) > 1e-9:
@@ -140,7 +158,7 @@ def sample(rng: np.random.Generator, trials: int, *, time: float, tokens: int, m
     return {"background kept": done, "success": other}
 
 
-def law(side: SimpleNamespace, *, time: float, tokens: int, mass: float) -> dict[str, float]:
+def law(side: Side, *, time: float, tokens: int, mass: float) -> dict[str, float]:
     """The exact rates at `total` tokens, moved by what the claimed cut changes in the limit."""
     exact = FLOW.adaptive(time, mass, tokens=tokens)
     right, claimed = cut(claim.truth, time, mass), cut(side, time, mass)

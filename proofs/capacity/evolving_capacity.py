@@ -17,17 +17,20 @@ t_40 = -log(1 - r_40 σ/θ)/λ on, and never if θ/σ <= r_40.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import sympy as sp
+from scipy import optimize, special
 
 from resonance_theory.evidence.claims.certify import identity, nonnegative_polynomial
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.rules import resonance, token_choice
-from resonance_theory.tokens import Rates
+from resonance_theory.tokens import Rates, candidates, signals
 from resonance_theory.tokens.evolving import Evolving
 
 theta, rate, start, noise, t = sp.symbols("theta lambda b sigma_0 t", positive=True)
@@ -38,11 +41,15 @@ def variance(memory, begin, end):
     return begin**2 * memory**2 + end * (1 - memory**2)
 
 
-def side(spread) -> SimpleNamespace:
-    """The condition is claimed to be on θ (1 - e)/sqrt(spread(e, b, g))."""
-    return SimpleNamespace(
-        square=lambda signal, memory, begin, end: (signal * (1 - memory)) ** 2 / spread(memory, begin, end)
-    )
+@dataclass(frozen=True)
+class Side:
+    """The condition is claimed to be on θ (1 - e)/sqrt(spread(e, b, g)), with these marks."""
+
+    spread: Callable[..., Any]
+    marks: Mapping[float, float]
+
+    def square(self, signal, memory, begin, end):
+        return (signal * (1 - memory)) ** 2 / self.spread(memory, begin, end)
 
 
 claim = Claim(
@@ -61,9 +68,9 @@ claim = Claim(
     kind="equality",
     expected=Verdict.PROVED,
     studies=("evolution", "planted_phases"),
-    truth=side(variance),
-    mutant=side(lambda memory, begin, end: end),
-    mutation="noise at its stationary value in place of its value at time t",
+    truth=Side(variance, MARKS),
+    mutant=Side(lambda memory, begin, end: end, {0.4: 2.2493, 0.6: 2.8211}),
+    mutation="noise at its stationary value in place of its value at time t; marks larger by 2e-4",
     lemmas=(
         "Prékopa's theorem",
         "monotone likelihood ratio implies stochastic order",
@@ -74,7 +81,7 @@ claim = Claim(
 
 
 @claim.derivation("the flow's moments, and the square of the ratio")
-def flow_s_moments_square_ratio(side: SimpleNamespace) -> Outcome:
+def flow_s_moments_square_ratio(side: Side) -> Outcome:
     memory, end = sp.exp(-rate * t), noise**2 / (2 * rate)
     mean, v = theta * (1 - memory), variance(memory, start, end)
     point = {theta: 2, rate: 1, start: 3, noise: 1, t: 1}
@@ -91,7 +98,7 @@ def flow_s_moments_square_ratio(side: SimpleNamespace) -> Outcome:
 
 
 @claim.certificate("r rises in t, and the density's log has a non-negative mixed derivative, for all parameters")
-def r_rises_t_density_s(side: SimpleNamespace) -> Outcome:
+def r_rises_t_density_s(side: Side) -> Outcome:
     e, g, part = sp.symbols("e g part", positive=True)
     v = variance(e, start, g)
     slope = sp.diff(sp.log(side.square(theta, e, start, g)), e) / 2
@@ -134,7 +141,35 @@ def saving(ratio: float, goal: float = 0.95) -> float:
     return 1 - float(np.interp(goal, below / mass.sum(), 8 * law.candidate_tail[::-1])) / goal
 
 
-def crossing(side: SimpleNamespace, mark: float, flow: Evolving) -> float:
+def above_given_hit(ratio: float, cut: float, dim: int = 64, experts: int = 8) -> float:
+    """P(δ_o >= cut | hit) of planted tokens, by Gauss-Legendre panels from the cut on."""
+    node, weight = special.roots_legendre(40)
+    edges = np.linspace(cut, min(1.0, cut + 0.9), 33)
+    a = (edges[:-1, None] + np.diff(edges)[:, None] * (1 + node) / 2).ravel()
+    mass = (np.diff(edges)[:, None] * weight / 2).ravel()
+    hit = signals.affinity_density(a, ratio, dim) * candidates.hit_given_affinity(a, dim, experts)
+    return float(mass @ hit) / float(signals.hit_rate(ratio, experts))
+
+
+@claim.reference("the marks to all printed digits: S is below the share 5e-5 before them and above it 5e-5 behind")
+def marks_to_printed_digits(side: Side) -> Outcome:
+    lines = []
+    for share, mark in side.marks.items():
+        # S = share iff Q_ρ(τ|hit) = (1 - share) τ iff P(δ_o >= a | hit) = τ at the a with ρ(a) = 8 h(a) = (1 - share) τ
+        goal = (1 - share) * 0.95
+        cut = optimize.brentq(
+            lambda a, goal=goal: 8 * float(candidates.candidate_tail(a, 64, 8)) - goal, 0.01, 0.6, xtol=1e-14
+        )
+        before, behind = (above_given_hit(mark + e, cut) for e in (-5e-5, 5e-5))
+        if not before < 0.95 < behind:
+            return fails(
+                f"r = {mark}: P(ρ <= {goal:.2f} | hit) is {before:.7f} and {behind:.7f} beside it, not below and above .95"
+            )
+        lines.append(f"{mark}: {before:.6f}, {behind:.6f}")
+    return holds("P(ρ <= (1-S)τ | hit) beside the marks " + "; ".join(lines))
+
+
+def crossing(side: Side, mark: float, flow: Evolving) -> float:
     """Time at which the side's ratio reaches the mark."""
     grid = np.linspace(0.0, 8.0, 80_001)
     square = side.square(flow.signal, np.exp(-flow.rate * grid), flow.start, flow.noise**2 / (2 * flow.rate))
@@ -144,8 +179,8 @@ def crossing(side: SimpleNamespace, mark: float, flow: Evolving) -> float:
 FLOW = Evolving(64, 8, signal=4.0, rate=0.5, noise=1.0, start=2.0)  # g = 1, b² = 4: noise dies down
 
 
-@claim.reference("40 % and 60 % at the marks; finite s = 16384 along a flow, by the law of the evolving tokens")
-def marks_finite_s_along_flow(side: SimpleNamespace) -> Outcome:
+@claim.reference("about 40 % and 60 % at the marks; finite s = 16384 along a flow, by the law of the evolving tokens")
+def marks_finite_s_along_flow(side: Side) -> Outcome:
     parts = []
     for share, mark in MARKS.items():
         if abs(saving(mark) - share) > 2e-4:
@@ -172,7 +207,7 @@ def sample(rng: np.random.Generator, trials: int, *, share: float, capacity: int
     return {"resonance": kept}
 
 
-def law(side: SimpleNamespace, *, share: float, capacity: int, tokens: int) -> dict[str, float]:
+def law(side: Side, *, share: float, capacity: int, tokens: int) -> dict[str, float]:
     time = crossing(claim.truth, MARKS[share], FLOW)
     square = side.square(FLOW.signal, np.exp(-FLOW.rate * time), FLOW.start, FLOW.noise**2 / (2 * FLOW.rate))
     nodes = Rates.planted(float(np.sqrt(square)), 64, 8)
