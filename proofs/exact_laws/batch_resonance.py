@@ -12,6 +12,7 @@ changes sign once: pooling B' instead of B samples helps exactly if h is below o
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from functools import cache
 from math import comb
@@ -75,13 +76,20 @@ claim = Claim(
 def generating_function_rivals_mean_bm(side: SimpleNamespace) -> Outcome:
     point = [{B: 3, s: 5, h: sp.Rational(1, 5), kappa: sp.Rational(1, 3), z: sp.Rational(1, 2)}]
     direct = (1 - h + h * z) ** (B * (s - 1)) * (1 - kappa + kappa * z) ** (B - 1)
-    rivals = (1 - h + h * z) ** (B * (s - 1)) * (1 - side.rival + side.rival * z) ** (B - 1)
+    # sample by sample: s - 1 irrelevant tokens each, and of every sample but the first its own token
+    outcomes = []
+    for samples, tokens in ((1, 3), (2, 2), (4, 3)):
+        rivals = sp.Integer(1)
+        for index in range(samples):
+            rivals *= math.prod([1 - h + h * z] * (tokens - 1)) * (1 if index == 0 else 1 - side.rival + side.rival * z)
+        gap = sp.expand(rivals - direct.subs({B: samples, s: tokens}))
+        outcomes.append(identity(gap, name=f"rivals of {samples} samples of {tokens} tokens - generating function"))
     mean = sp.diff(direct, z).subs(z, 1) - (B * ((s - 1) * h + kappa) - kappa)
     wider = sp.symbols("A", positive=True)  # B' = B + A
     ratio = sp.log(v) * wider * C + sp.log(1 - v) * wider * (s - C)
     return every(
         [
-            identity(rivals - direct, points=point, name="generating function of the rivals"),
+            *outcomes,
             identity(sp.simplify(mean), points=point, name="mean - (Bm - κ)"),
             identity(sp.powsimp(direct.subs(kappa, h)) - (1 - h + h * z) ** (B * s - 1), points=point, name="κ = h"),
             identity(sp.simplify(sp.diff(ratio, v) * v * (1 - v) - wider * (C - s * v)), name="slope of log f_B'/f_B"),

@@ -74,11 +74,18 @@ def generating_functions_run_mean_variance(side: SimpleNamespace) -> Outcome:
     mean = sp.diff(run, z).subs(z, 1)
     second = sp.diff(run, z, 2).subs(z, 1)
     point = [{m: 4, pi: sp.Rational(1, 3), rho: sp.Rational(2, 5), z: sp.Rational(3, 7)}]
-    direct = (1 - pi) + pi * (1 - rho + rho * z) ** m
+    # token by token: no candidate, or m of them of which j outrank
+    patterns = [
+        (1 - pi) + pi * sum(comb(size, j) * rho**j * (1 - rho) ** (size - j) * z**j for j in range(size + 1))
+        for size in range(1, 6)
+    ]
     variance = m * pi * rho * (1 - pi * rho) + pi * (1 - pi) * rho**2 * m * (m - 1)
     return every(
         [
-            identity(run - direct, points=point, name="generating function of a run"),
+            *(
+                identity(sp.expand(side.run(size) - value), name=f"generating function of a run of {size} - its sum")
+                for size, value in enumerate(patterns, 1)
+            ),
             identity(sp.simplify(mean - m * pi * rho), points=point, name="mean - mπρ"),
             identity(sp.simplify(second + mean - mean**2 - variance), points=point, name="variance"),
             identity(

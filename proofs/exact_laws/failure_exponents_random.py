@@ -64,8 +64,10 @@ claim = Claim(
 
 @claim.derivation("two tails: the exponent of the mixture; KL falls below c")
 def two_tails_exponent_mixture_kl(side: SimpleNamespace) -> Outcome:
-    # tails h + gap with weight w, and h: w e^{-s KL(c‖h+gap)} <= failure (up to the factor 1/s) <= e^{-s KL(c‖h+gap)}
-    excess = kl(c, side.decides((h + gap, h), (w, 1 - w))) - kl(c, h + gap)
+    # tails h + gap and h of weights w, 1 - w: (1/s) ln of w e^{-sA} + (1-w) e^{-s(A+D)}, D > 0 as KL falls, tends to -A
+    tokens, exponent, further = sp.symbols("s A D", positive=True)
+    mixture = -exponent + sp.limit(sp.log(w + (1 - w) * sp.exp(-tokens * further)) / tokens, tokens, sp.oo)
+    excess = kl(c, side.decides((h + gap, h), (w, 1 - w))) + mixture.subs(exponent, kl(c, h + gap))
     point = {c: sp.Rational(1, 2), h: sp.Rational(1, 8), gap: sp.Rational(1, 8), w: sp.Rational(1, 3)}
     return every(
         [
