@@ -69,12 +69,13 @@ def exchange_token_s_share_gap(side: SimpleNamespace) -> Outcome:
     ]  # and Σ_{k<=C} λ(1-φ_k) - Σ_{k>C} λφ_k = λ(C - Σφ_k) for every s and C
     # Λ - λ >= 0 for the kept and λ - Λ >= 0 for the others, if the score ranks as Λ does: for every pair of symbols
     symbols = [(o, r) for o in range(17) for r in range(17) if o or r]
+    symbols += [(k + e, k) for k in (10**3, 10**6) for e in (-1, 1)]  # ratios near that of (1, 1), far larger chances
     scores = [side.score(*symbol) for symbol in symbols]
     for ((o, r), score), ((x, y), other) in combinations(zip(symbols, scores), 2):
         ratio_order = (o * y > x * r) - (o * y < x * r)  # cross-multiplied
         if ratio_order and ratio_order != (score > other) - (score < other):
-            return fails(f"{o}/16 against {r}/16 and {x}/16 against {y}/16: the score does not rank as the ratio does")
-    return every([*outcomes, holds("score and ratio rank alike for all pairs of symbols in sixteenths")])
+            return fails(f"{o} against {r} and {x} against {y}: the score does not rank as the ratio does")
+    return every([*outcomes, holds("score and ratio rank alike for all pairs of 292 symbols")])
 
 
 def likelihood(f_o, f_r, sample, k: int) -> int:
