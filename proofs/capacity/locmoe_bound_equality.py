@@ -96,7 +96,8 @@ def waiting_times_over_printed(side: Side) -> Outcome:
         ratio = float(candidates.waiting_tokens(delta, 64, 8)) / side.value(delta, 64, 8)
         if abs(ratio - printed) > (0.5 if printed == 22 else 0.05):
             return fails(f"d=64, n=8, δ={delta}: {ratio:.3f} times the printed value")
-    text = f"{min(ratios):.4f} to {max(ratios):.1f} times the printed value, {near:.3g} at δ=.999, d=16"
+    text = f"{min(ratios):.4f} to {max(ratios):.1f} times the printed value, {near:.3g} at δ=.999, d=16; "
+    text += f"claimed between {side.least} and {side.most}"
     return holds(text) if side.least < min(ratios) and max(*ratios, near) < side.most else fails(text)
 
 

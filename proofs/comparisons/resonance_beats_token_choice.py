@@ -128,6 +128,7 @@ def unequal_loads_do_not_need_it(side: Side) -> Outcome:
                 return fails(f"s={tokens}, C={capacity}: resonance {float(res):.4f} < {float(tcr):.4f}")
     below = below_uniform(np.array([float(rho[1])]), np.ones(1))
     text = f"resonance is never behind: gain {gain}, loss {loss} of 1 - F(.01), though ρ = .05 is not below uniform"
+    text += ", which is claimed to be needed" if side.necessary(loads) else ""
     return fails(text) if below or side.necessary(loads) else holds(text)
 
 

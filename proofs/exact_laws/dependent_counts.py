@@ -137,7 +137,7 @@ def two_runs_m_c_m(side: SimpleNamespace) -> Outcome:
 
 @claim.reference("fixed counts, exact: the rank form holds for every capacity exactly where the side says so")
 def rank_form_holds_where_said(side: SimpleNamespace) -> Outcome:
-    ends = {(1, 0, 0): Fraction(1, 2), (0, 0, 1): Fraction(1, 2)}
+    ends: Orders = {(1, 0, 0): Fraction(1, 2), (0, 0, 1): Fraction(1, 2)}
     laws: list[Orders] = [ends, {(1, 0, 0): Fraction(1)}, {(0, 1, 0): Fraction(1)}, {(1, 1, 0): Fraction(1)}]
     laws += [
         {p: Fraction(1, comb(size, n)) for p in product((0, 1), repeat=size) if sum(p) == n}

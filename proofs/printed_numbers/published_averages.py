@@ -99,7 +99,7 @@ def numbers_of_questions(side: Side) -> Outcome:
         value = sum((q * g for q, g in zip(QUESTIONS, entries)), Fraction(0)) / sum(QUESTIONS)
         if abs(value - average) <= slip:
             near.append(name)
-    text = f"they explain {', '.join(near) or 'no row'}"
+    text = f"they explain {', '.join(near) or 'no row'}, claimed: {'some' if side.by_questions else 'none'}"
     return holds(text) if bool(near) == side.by_questions else fails(text)
 
 
