@@ -46,7 +46,7 @@ claim = Claim(
 
 
 @claim.derivation("the binomial second moment about N/n, summed over the experts")
-def _(side: SimpleNamespace) -> Outcome:
+def second_moment_summed_over_experts(side: SimpleNamespace) -> Outcome:
     one = tokens * p * (1 - p) + tokens**2 * (p - 1 / n) ** 2  # variance plus squared bias of a binomial
     # Σ 1 = n, Σ π = 1, Σ π² = q, term by term in the powers of p
     poly = sp.Poly(sp.expand(one), p)
@@ -61,7 +61,7 @@ def _(side: SimpleNamespace) -> Outcome:
 
 
 @claim.reference("every outcome of 2 to 7 tokens in exact rationals; the package")
-def _(side: SimpleNamespace) -> Outcome:
+def every_outcome_of_few_tokens(side: SimpleNamespace) -> Outcome:
     count = 0
     for share in (
         [Fraction(1, 3)] * 3,
