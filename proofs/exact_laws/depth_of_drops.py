@@ -7,9 +7,9 @@ in every layer and the routes are independent, so it is kept in all L layers wit
 
 A rule that draws its priorities anew in each layer (random keep) has K^L with K = P_1. P_L >= K^L: with
 T_L(x) = x^L - K^L - L K^{L-1} (x - K), T_1 = 0 and T_{L+1} = x T_L + L K^{L-1} (x - K)², so T_L >= 0 on x >= 0 by induction;
-averaged over x = F(m), the linear term is 0. The first C places have F = 1, and from m = C on
-1 - F(m) >= 1 - F(C) = π^C > 0: C/s <= P_L <= C/s + (1 - C/s)(1 - π^C)^L. So a share of C/s of the tokens is never dropped,
-however deep the network, and every other one is at last.
+averaged over x = F(m), the linear term is 0. The first C places have F = 1, and F falls:
+1 - F(m) >= 1 - F(C) = π^C > 0 from m = C on: C/s <= P_L <= C/s + (1 - C/s)(1 - π^C)^L. So a share of C/s of the tokens is never
+dropped, however deep the network, and every other one is at last.
 """
 
 from __future__ import annotations
@@ -71,16 +71,24 @@ def above_independent_layers(side: Side) -> Outcome:
     return every([identity(above_tangent(1), name="T_1"), identity(step, name="T_{L+1} - x T_L - L K^(L-1) (x-K)²")])
 
 
-@claim.derivation("the first place at risk has C tokens before it, and is dropped there with probability π^C")
+@claim.derivation("one token more before it: F falls by π b(m,C-1), for the first time at m = C - 1, and then by π^C")
 def first_place_at_risk(side: Side) -> Outcome:
-    capacity = sp.symbols("C", integer=True, positive=True)
+    m, k, capacity = sp.symbols("m k C", integer=True, positive=True)
     share = sp.symbols("pi", positive=True)
-    before = capacity + side.free  # candidates C to C + free among as many tokens fill the expert
-    full = sum(
-        sp.binomial(before, capacity + j) * share ** (capacity + j) * (1 - share) ** (side.free - j)
-        for j in range(side.free + 1)
+
+    def mass(trials: sp.Expr, count: sp.Expr) -> sp.Expr:
+        return sp.binomial(trials, count) * share**count * (1 - share) ** (trials - count)
+
+    # Pascal's rule, summed over k >= C, telescopes to π b(m, C-1)
+    pascal = mass(m + 1, k) - mass(m, k) - share * (mass(m, k - 1) - mass(m, k))
+    points = [{m: 9, k: 3, share: sp.Rational(2, 7)}, {m: 6, k: 2, share: sp.Rational(1, 3)}]
+    first = share * mass(capacity - 1 + side.free, capacity - 1) - share**capacity
+    return every(
+        [
+            identity(pascal, points=points, unit=mass(m, k), name="b(m+1,k) - b(m,k) - π {b(m,k-1) - b(m,k)}"),
+            identity(first, name="first fall - π^C"),
+        ]
     )
-    return identity(full - share**capacity, name="P(Bin(C,π) >= C) - π^C")
 
 
 def at_places(tokens: int, share: Fraction, capacity: int) -> list[Fraction]:
