@@ -327,6 +327,15 @@ def test_audit_of_the_example(capsys, tmp_path):
     assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
+def test_audit_prints_its_conclusion_and_on_demand_every_number(capsys):
+    status, short, err = run(capsys, "audit", "example")
+    assert status == 0, err
+    status, long, err = run(capsys, "audit", "example", "--details")
+    assert status == 0, err
+    assert len(long.splitlines()) > 2 * len(short.splitlines())
+    assert set(short.split("\n\n")[0].splitlines()) <= set(long.splitlines())
+
+
 def test_audit_of_own_gates_and_of_lone_tokens(capsys, tmp_path):
     """--gates, --center, and a file of (tokens, features)."""
     rng = np.random.default_rng(0)

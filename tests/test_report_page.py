@@ -45,6 +45,7 @@ def look(page, tmp_path, script="", flags=()):
     copy.write_text(page.read_text(encoding="utf-8").replace("</body>", ours + "</body>"), encoding="utf-8")
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    command += ["--disable-ipc-flooding-protection"]  # links are followed faster than a reader would
     command += [f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=8000"]
     command += [*flags, "--dump-dom", copy.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

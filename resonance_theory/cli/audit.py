@@ -13,6 +13,7 @@ EXAMPLES = """
 resonance audit example                                          the embedded file
 resonance audit hidden.safetensors --experts 8 --plot audit.png
 resonance audit hidden.npy --gates router.npy --json audit.json
+resonance audit hidden.npy --details                             every number
 resonance audit --model ./mixtral --text sample.txt
 """
 
@@ -32,6 +33,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--top", type=int, metavar="L", help="experts per token (default 1, or the model's)")
     add("--center", action="store_true", help="only the centred gates (default: raw and centred)")
     add("--gates", type=Input, metavar="FILE", help="your own gates, (experts, features), .npy or .safetensors")
+    add("--details", action="store_true", help="every number behind the conclusion")
     add("--plot", type=Drawing, metavar="FILE", help="the figure (.png, .svg or .pdf)")
     json_option(parser)
 
@@ -63,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         top = 1 if options.top is None else options.top
         result = audit.audit(options.file, experts=options.experts, top=top, center=center, gates=options.gates)
     shown = visible(result)  # names of files and layers are anyone's
-    emit(result.to_json(), options.json, shown.table())
+    emit(result.to_json(), options.json, shown.table(details=options.details))
     if options.plot is not None:  # last: the answer is there whatever becomes of the picture
         shown.figure(options.plot)
     return 0
