@@ -71,15 +71,15 @@ def criterion_one_token_slope_m(side: Side) -> Outcome:
     above, below, a, tau = sp.symbols("B W a tau", real=True)
     h, integral = sp.Function("h"), sp.Function("I")  # I(a) = the integral of h over [a, 1], I' = -h
     own = a**side.power
-    criterion = (above - tau * (above + below + own)) - ((1 - tau) * above - tau * below - tau * a)
+    criterion = (above - tau * (above + below + own), (1 - tau) * above - tau * below - tau * a)
     mass = a**side.power * h(a) + side.power * integral(a)
-    slope = sp.diff(mass, a).subs(sp.Derivative(integral(a), a), -h(a)) - a * sp.Derivative(h(a), a)
+    slope = sp.diff(mass, a).subs(sp.Derivative(integral(a), a), -h(a))
     point = {above: sp.Integer(3), below: sp.Rational(1, 2), a: sp.Rational(1, 3), tau: sp.Rational(4, 5)}
     return every(
         [
-            identity(sp.expand(criterion), points=[point], name="B - τS - [(1-τ)B - τW - τa]"),
-            identity(sp.expand(slope.subs(h(a), 1 - a**2).doit()), name="m' - a h' at h = 1 - a²"),
-            identity(sp.expand(slope), name="m' - a h' for every h"),
+            identity(*criterion, points=[point], name="B - τS - [(1-τ)B - τW - τa]"),
+            identity(slope.subs(h(a), 1 - a**2).doit(), -2 * a**2, name="m' - a h' at h = 1 - a²"),
+            identity(slope, a * sp.Derivative(h(a), a), name="m' - a h' for every h"),
         ]
     )
 

@@ -65,7 +65,7 @@ claim = Claim(
 def criterion_why_sign_total_needs(side: Side) -> Outcome:
     above, below, a, tau = sp.symbols("A W a tau", real=True)
     total = above + below + a
-    criterion = (above + side.own * a - tau * total) - ((1 - tau) * above - tau * below - tau * a)
+    criterion = (above + side.own * a - tau * total, (1 - tau) * above - tau * below - tau * a)
     # a > 0: with slack = τS - A > 0 and A >= 0, τS is a sum of non-negative terms
     slack, positive, last, low, part = sp.symbols("slack A_+ last low part", nonnegative=True)
     # a = -last <= 0 and W = -low <= 0, S = part > 0: A = S + last + low, and A - τS >= 0 for τ = 1/(1 + more)
@@ -73,7 +73,7 @@ def criterion_why_sign_total_needs(side: Side) -> Outcome:
     return every(
         [
             identity(
-                sp.expand(criterion),
+                *criterion,
                 points=[{above: 3, below: sp.Rational(1, 2), a: sp.Rational(1, 3), tau: sp.Rational(4, 5)}],
                 name="A - τS - [(1-τ)A - τW - τa]",
             ),

@@ -79,16 +79,16 @@ claim = Claim(
 )
 def load_cancels_cut_scales_number(side: SimpleNamespace) -> Outcome:
     above, whole, tail = sp.symbols("A W H", positive=True)  # E_G[δ; δ >= a], E_G δ, G(δ >= a)
-    ratio = (side.load * above) / (side.load * whole) - above / whole
-    number = side.load * tail - pi * tail
+    ratio = ((side.load * above) / (side.load * whole), above / whole)
+    number = (side.load * tail, pi * tail)
     best = sp.Function("L")  # L(f): affinity of the best share f
     level = best(f) + c * f - tau * (best(1) + c)
     slope = -sp.diff(level, c) / sp.diff(level, f)
     return every(
         [
-            identity(sp.cancel(ratio), name="share of affinity above the cut, with and without the load"),
-            identity(number, points=[{pi: sp.Rational(1, 2), n: 4, tail: 1}], name="number kept over s"),
-            identity(sp.cancel(slope - (tau - f) / (sp.diff(best(f), f) + c)), name="df/dc - (τ-f)/(x(f)+c)"),
+            identity(*ratio, name="share of affinity above the cut, with and without the load"),
+            identity(*number, points=[{pi: sp.Rational(1, 2), n: 4, tail: 1}], name="number kept over s"),
+            identity(slope, (tau - f) / (sp.diff(best(f), f) + c), name="df/dc - (τ-f)/(x(f)+c)"),
         ]
     )
 

@@ -54,11 +54,12 @@ def positive_parts_absolute_values_two(side: SimpleNamespace) -> Outcome:
     deviation = sp.sqrt(load * (1 - pi))
     return every(
         [
-            identity(up - (up + sp.Abs(up)) / 2, name="x_+ at x > 0"),
-            identity((-up + sp.Abs(-up)) / 2, name="x_+ at x < 0"),
-            identity((load - capacity) / load - side.fluid(capacity / load), name="drops without fluctuation"),
+            identity(up, (up + sp.Abs(up)) / 2, name="x_+ at x > 0"),
+            identity(up, sp.Abs(-up), name="x_+ at x < 0"),
+            identity((load - capacity) / load, side.fluid(capacity / load), name="drops without fluctuation"),
             identity(
-                sp.simplify((deviation / 2 / load) ** 2 - (1 - pi) / (4 * load)),
+                (deviation / 2 / load) ** 2,
+                (1 - pi) / (4 * load),
                 name="sd(N)/(2sπ) squared - (1-π)/(4sπ)",
             ),
         ]

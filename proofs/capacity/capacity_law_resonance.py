@@ -19,7 +19,7 @@ import sympy as sp
 from scipy import optimize, special, stats
 
 from proofs import _skewed
-from resonance_theory.evidence.claims.certify import identity
+from resonance_theory.evidence.claims.certify import identity, value
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.rules import Rates, resonance
@@ -73,9 +73,9 @@ def quadratic_bound_of_kl(side: Side) -> Outcome:
     curvature = (x - h) * (1 - h - x) / (h * (1 - h) * x * (1 - x))
     return every(
         [
-            identity(gap.subs(x, h), name="D(h)"),
-            identity(sp.diff(gap, x).subs(x, h), name="D'(h)"),
-            identity(sp.cancel(sp.diff(gap, x, 2) - curvature), name="D'' - (x-h)(1-h-x)/(h(1-h)x(1-x))"),
+            value(gap, {x: h}, 0, name="D(h)"),
+            value(sp.diff(gap, x), {x: h}, 0, name="D'(h)"),
+            identity(sp.diff(gap, x, 2), curvature, name="D'' - (x-h)(1-h-x)/(h(1-h)x(1-x))"),
         ]
     )
 

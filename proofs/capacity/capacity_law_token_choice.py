@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import sympy as sp
 
-from resonance_theory.evidence.claims.certify import identity
+from resonance_theory.evidence.claims.certify import identity, value
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.rules import Rates, token_choice
@@ -54,14 +54,16 @@ def squaring_sharp_bound_leaves_x(side: SimpleNamespace) -> Outcome:
     edge = tau / (1 - w / (side.factor * (1 - tau)))
     return every(
         [
-            identity(sp.expand(squared - (4 * (1 - tau) * (x - tau) - x * w)), name="square - [4(1-τ)(x-τ) - xw]"),
-            identity(
-                sp.cancel(squared.subs(x, edge)),
+            identity(squared, 4 * (1 - tau) * (x - tau) - x * w, name="square - [4(1-τ)(x-τ) - xw]"),
+            value(
+                squared,
+                {x: edge},
+                0,
                 points=[{tau: sp.Rational(3, 4), w: sp.Rational(1, 9)}],
                 name="square at the upper end",
             ),
             # the factor that is squared: x + 1 - 2τ = (x - τ) + (1 - τ) > 0 for x >= τ
-            identity(x + 1 - 2 * tau - ((x - tau) + (1 - tau)), name="positive factor"),
+            identity(x + 1 - 2 * tau, (x - tau) + (1 - tau), name="positive factor"),
         ]
     )
 

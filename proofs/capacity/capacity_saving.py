@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import sympy as sp
 
-from resonance_theory.evidence.claims.certify import identity
+from resonance_theory.evidence.claims.certify import identity, value
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.rules import resonance, token_choice
@@ -64,12 +64,12 @@ def saving_at_constant_percentile(side: Side) -> Outcome:
     slots_token = sp.solve(sp.Eq(x, tau), x)[0]
     (slots_resonance,) = {sp.simplify(z) for z in sp.solve(sp.diff(sp.exp(-2 * m * (x - rho) ** 2), x), x)}
     outcomes = [
-        identity(sp.limit(sp.exp(-2 * m * gap**2), m, sp.oo), name="Hoeffding's error away from x = ρ, in the limit"),
-        identity(side.saved(rho, tau) - (slots_token - slots_resonance) / slots_token, name="saving - slots saved"),
+        value(sp.exp(-2 * m * gap**2), {m: sp.oo}, 0, name="Hoeffding's error away from x = ρ, in the limit"),
+        identity(side.saved(rho, tau), (slots_token - slots_resonance) / slots_token, name="saving - slots saved"),
     ]
     for saving, part in ((sp.Rational(2, 5), sp.Rational(3, 5)), (sp.Rational(3, 5), sp.Rational(2, 5))):
         (needed,) = sp.solve(sp.Eq(side.saved(rho, tau), saving), rho)
-        outcomes.append(identity(needed - part * tau, name=f"ρ that saves {saving} - {part} τ"))
+        outcomes.append(identity(needed, part * tau, name=f"ρ that saves {saving} - {part} τ"))
     return every(outcomes)
 
 

@@ -87,12 +87,10 @@ def flow_s_moments_square_ratio(side: Side) -> Outcome:
     point = {theta: 2, rate: 1, start: 3, noise: 1, t: 1}
     return every(
         [
-            identity(sp.simplify(sp.diff(mean, t) + rate * (mean - theta)), name="m' + λ(m - θ)"),
-            identity(sp.simplify(sp.diff(v, t) + 2 * rate * v - noise**2), name="v' + 2λv - σ_0²"),
-            identity(sp.simplify(v.subs(t, 0) - start**2), name="v(0) - b²"),
-            identity(
-                sp.simplify(side.square(theta, memory, start, end) * v - mean**2), points=[point], name="r² v - m²"
-            ),
+            identity(sp.diff(mean, t), -(rate * (mean - theta)), name="m' + λ(m - θ)"),
+            identity(sp.diff(v, t) + 2 * rate * v, noise**2, name="v' + 2λv - σ_0²"),
+            identity(v.subs(t, 0), start**2, name="v(0) - b²"),
+            identity(side.square(theta, memory, start, end) * v, mean**2, points=[point], name="r² v - m²"),
         ]
     )
 
@@ -115,7 +113,8 @@ def r_rises_t_density_s(side: Side) -> Outcome:
     return every(
         [
             identity(
-                sp.simplify(-(1 - e) * v * slope - rising),
+                -(1 - e) * v * slope,
+                rising,
                 points=[{e: sp.Rational(1, 3), start: 2, g: 1, theta: 1}],
                 name="-(1-e) v d(log r)/de - (b² e + g(1-e))",
             ),
@@ -125,10 +124,10 @@ def r_rises_t_density_s(side: Side) -> Outcome:
                 {part: 0, start: 0, g: 0},
                 name="b² e + g(1-e), cleared",
             ),
-            identity(sp.simplify(hessian - sp.Matrix([[w, w], [w, w + 2 * z]]))[0, 0], name="Hessian, ηη"),
-            identity(sp.simplify(hessian.det() - 2 * w * z), name="its determinant - 2wz, positive"),
-            identity(sp.simplify(hessian[1, 1] - w - 2 * z), name="Hessian, LL"),
-            identity(sp.simplify(mixed - wanted), name="∂²/∂r∂a K(ra) - (xK')'"),
+            identity(hessian[0, 0], w, name="Hessian, ηη"),
+            identity(hessian.det(), 2 * w * z, name="its determinant - 2wz, positive"),
+            identity(hessian[1, 1] - w, 2 * z, name="Hessian, LL"),
+            identity(mixed, wanted, name="∂²/∂r∂a K(ra) - (xK')'"),
         ]
     )
 

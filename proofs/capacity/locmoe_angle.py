@@ -72,10 +72,8 @@ def slopes_enclose_the_cap(side: Side) -> Outcome:
     above = cap + sp.sin(theta) ** d / ((d - 1) * sp.cos(theta) ** 2)
     return every(
         [
-            identity(sp.simplify(lower - cap * sp.cos(theta)), points=[point], name="lower slope - sin^{d-2}θ cos θ"),
-            identity(
-                sp.simplify(upper - above), points=[point], name="upper slope - sin^{d-2}θ (1 + sin²θ/((d-1)cos²θ))"
-            ),
+            identity(lower, cap * sp.cos(theta), points=[point], name="lower slope - sin^{d-2}θ cos θ"),
+            identity(upper, above, points=[point], name="upper slope - sin^{d-2}θ (1 + sin²θ/((d-1)cos²θ))"),
         ]
     )
 

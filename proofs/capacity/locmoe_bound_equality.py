@@ -63,7 +63,7 @@ def above_twice_for_all_dimensions(side: Side) -> Outcome:
         if check.kind == "certificate" and "d = 2" not in check.name
     ]
     cap, count = sp.symbols("q n", positive=True)
-    outcomes.append(identity(1 / (count * cap) - side.least / (count * 2 * cap), name="1/(n q) - least/(n p), p = 2q"))
+    outcomes.append(identity(1 / (count * cap), side.least / (count * 2 * cap), name="1/(n q) - least/(n p), p = 2q"))
     # d = 3: E T = 1/(n q), q = (1-δ)/2, above most times the printed value at δ = 1 - 1/(4 most) or nearer to 1
     apart = arb(1) / 10**6
     ratio = 2 / apart / (3 * (1 - apart) ** 2 / (2 - (1 - apart) ** 2)).exp()

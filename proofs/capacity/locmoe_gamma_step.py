@@ -25,7 +25,7 @@ import sympy as sp
 from scipy import special
 
 from proofs._isotropic import chunks, unit_tokens
-from resonance_theory.evidence.claims.certify import identity, nonnegative_polynomial
+from resonance_theory.evidence.claims.certify import identity, nonnegative_polynomial, value
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.tokens import caps
@@ -67,10 +67,11 @@ def slope_log_ratio_slopes_erfc(side: SimpleNamespace) -> Outcome:
     gap = sp.exp(-(z**2)) - sp.erfc(z)  # 0 at both ends; slope e^{-z²} (2/√π - 2z) first rises, then falls
     return every(
         [
-            identity(sp.expand(sp.diff(gap, z) * sp.exp(z**2)) - 2 / sp.sqrt(sp.pi) + 2 * z, name="slope of step 4"),
-            identity(gap.subs(z, 0), name="step 4 at 0"),
+            identity(sp.expand(sp.diff(gap, z) * sp.exp(z**2)) - 2 / sp.sqrt(sp.pi), -(2 * z), name="slope of step 4"),
+            value(gap, {z: 0}, 0, name="step 4 at 0"),
             identity(
-                sp.cancel(sp.together(sp.diff(log_ratio, x) - claimed)),
+                sp.diff(log_ratio, x),
+                claimed,
                 points=[{x: sp.Rational(1, 3), d: 9}],
                 name="slope of log ρ - (6 - 3x - dx²)/(...)",
             ),
@@ -97,7 +98,7 @@ def dimension_rises_then_falls_d(side: SimpleNamespace) -> Outcome:
     return every(
         [
             growing,
-            identity(start - y - shift, name="(slope of erfc)² - (y + 1/2 - less/2)"),
+            identity(start - y, shift, name="(slope of erfc)² - (y + 1/2 - less/2)"),
             holds("6 - 3x - dx² is 6 at 0 and falls")
             if numerator.subs(x, 0) == 6 and falls.is_negative
             else fails("the numerator has no such signs"),

@@ -53,7 +53,7 @@ def f_upper_tail_beta_c(side: SimpleNamespace) -> Outcome:
     b = s - c + side.extra
     density = sp.gamma(c + b) / (sp.gamma(c) * sp.gamma(b)) * h ** (c - 1) * (1 - h) ** (b - 1)
     return identity(
-        slope + density, points=[{s: 9, c: 4, h: sp.Rational(2, 7)}], unit=density, name="F' + Beta density"
+        slope, -(density), points=[{s: 9, c: 4, h: sp.Rational(2, 7)}], unit=density, name="F' + Beta density"
     )
 
 

@@ -61,11 +61,11 @@ claim = Claim(
 @claim.derivation("exchange: each token's share of the gap, and the shares' signs in the order of the score")
 def exchange_token_s_share_gap(side: SimpleNamespace) -> Outcome:
     ratio, phi, level = sp.symbols("Lambda phi lambda", nonnegative=True)
-    inside = (ratio - phi * ratio) - ((1 - phi) * (ratio - level) + level * (1 - phi))
-    outside = -phi * ratio - (phi * (level - ratio) - level * phi)
+    inside = (ratio - phi * ratio, (1 - phi) * (ratio - level) + level * (1 - phi))
+    outside = (-phi * ratio, phi * (level - ratio) - level * phi)
     outcomes = [
-        identity(sp.expand(inside), name="kept token: share - [(1-φ)(Λ-λ) + λ(1-φ)]"),
-        identity(sp.expand(outside), name="other token: share - [φ(λ-Λ) - λφ]"),
+        identity(*inside, name="kept token: share - [(1-φ)(Λ-λ) + λ(1-φ)]"),
+        identity(*outside, name="other token: share - [φ(λ-Λ) - λφ]"),
     ]  # and Σ_{k<=C} λ(1-φ_k) - Σ_{k>C} λφ_k = λ(C - Σφ_k) for every s and C
     # Λ - λ >= 0 for the kept and λ - Λ >= 0 for the others, if the score ranks as Λ does: for every pair of symbols
     symbols = [(o, r) for o in range(17) for r in range(17) if o or r]

@@ -66,9 +66,7 @@ def exponent_polar_coordinates_sign_ratio(side: SimpleNamespace) -> Outcome:
     text = f"d/da of the ratio is E of a positive exponential times {slope}"
     return every(
         [
-            identity(
-                sp.expand(square - (radius**2 - 2 * radius * signal * a + theta**2)), name="|Ru - θw|² - polar form"
-            ),
+            identity(square, radius**2 - 2 * radius * signal * a + theta**2, name="|Ru - θw|² - polar form"),
             holds(text) if slope.is_positive else fails(text),
         ]
     )

@@ -57,8 +57,8 @@ def slack_sum_products_non_negative(side: SimpleNamespace) -> Outcome:
     pairs = sum(w[i] * w[j] * (a[i] - a[j]) * (b[i] - b[j]) for i in range(3) for j in range(3)) / 2
     return every(
         [
-            identity(sp.expand(slack - ((1 - p) * (1 - f) + p * gain)), name="slack - [(1-p)(1-F) + p (F(h)-F(q))]"),
-            identity(sp.expand(covariance - pairs), name="covariance - ½ΣΣ w w' (a-a')(b-b')"),
+            identity(slack, (1 - p) * (1 - f) + p * gain, name="slack - [(1-p)(1-F) + p (F(h)-F(q))]"),
+            identity(covariance, pairs, name="covariance - ½ΣΣ w w' (a-a')(b-b')"),
         ]
     )
 

@@ -76,16 +76,16 @@ claim = Claim(
 def least_admitted_law_is_token_choice(side: Side) -> Outcome:
     share, u, z, x = sp.symbols("pi u z x", positive=True)
     trials, count = sp.symbols("m k", integer=True, positive=True)
-    thinned = (1 - share + share * (1 - u + u * z)) - (1 - share * u + share * u * z)
-    outcomes = [identity(sp.expand(thinned), name="generating function of a thinned trial - Bernoulli(πu)")]
+    thinned = (1 - share + share * (1 - u + u * z), 1 - share * u + share * u * z)
+    outcomes = [identity(*thinned, name="generating function of a thinned trial - Bernoulli(πu)")]
 
     # F is a mixture of steps of weight -F' >= 0, since d/dx b(m,k) = m (b(m-1,k-1) - b(m-1,k)) telescopes
     def mass(n: sp.Expr, j: sp.Expr) -> sp.Expr:
         return sp.binomial(n, j) * x**j * (1 - x) ** (n - j)
 
-    slope = sp.diff(mass(trials, count), x) - trials * (mass(trials - 1, count - 1) - mass(trials - 1, count))
+    slope = (sp.diff(mass(trials, count), x), trials * (mass(trials - 1, count - 1) - mass(trials - 1, count)))
     point = {trials: 6, count: 3, x: sp.Rational(2, 7)}
-    outcomes.append(identity(slope, unit=mass(trials, count), points=[point], name="slope of a binomial mass"))
+    outcomes.append(identity(*slope, unit=mass(trials, count), points=[point], name="slope of a binomial mass"))
     # so E F(πρ) = F(π) + ∫ (-F(πc))' P(ρ <= c) dc >= F(π) + ∫ (-F(πc))' guarantee dc, which must be E min(1, C/(N+1))
     for m, capacity, pi in ((5, 2, sp.Rational(1, 4)), (7, 3, sp.Rational(1, 2)), (4, 1, sp.Rational(2, 3))):
         chance = [comb(m, j) * (pi * c) ** j * (1 - pi * c) ** (m - j) for j in range(m + 1)]
@@ -93,7 +93,7 @@ def least_admitted_law_is_token_choice(side: Side) -> Outcome:
         weighted = sp.expand(-sp.diff(success, c)) * side.guarantee.rewrite(sp.Piecewise)
         least = success.subs(c, 1) + sp.integrate(weighted, (c, 0, 1))
         token = sum(v.subs(c, 1) * min(sp.Integer(1), sp.Rational(capacity, j + 1)) for j, v in enumerate(chance))
-        outcomes.append(identity(sp.simplify(least - token), name=f"least - token choice, m={m}, C={capacity}, π={pi}"))
+        outcomes.append(identity(least, token, name=f"least - token choice, m={m}, C={capacity}, π={pi}"))
     return every(outcomes)
 
 

@@ -82,17 +82,17 @@ def generating_function_rivals_mean_bm(side: SimpleNamespace) -> Outcome:
         rivals = sp.Integer(1)
         for index in range(samples):
             rivals *= math.prod([1 - h + h * z] * (tokens - 1)) * (1 if index == 0 else 1 - side.rival + side.rival * z)
-        gap = sp.expand(rivals - direct.subs({B: samples, s: tokens}))
-        outcomes.append(identity(gap, name=f"rivals of {samples} samples of {tokens} tokens - generating function"))
-    mean = sp.diff(direct, z).subs(z, 1) - (B * ((s - 1) * h + kappa) - kappa)
+        gap = (rivals, direct.subs({B: samples, s: tokens}))
+        outcomes.append(identity(*gap, name=f"rivals of {samples} samples of {tokens} tokens - generating function"))
+    mean = (sp.diff(direct, z).subs(z, 1), B * ((s - 1) * h + kappa) - kappa)
     wider = sp.symbols("A", positive=True)  # B' = B + A
     ratio = sp.log(v) * wider * C + sp.log(1 - v) * wider * (s - C)
     return every(
         [
             *outcomes,
-            identity(sp.simplify(mean), points=point, name="mean - (Bm - κ)"),
-            identity(sp.powsimp(direct.subs(kappa, h)) - (1 - h + h * z) ** (B * s - 1), points=point, name="κ = h"),
-            identity(sp.simplify(sp.diff(ratio, v) * v * (1 - v) - wider * (C - s * v)), name="slope of log f_B'/f_B"),
+            identity(*mean, points=point, name="mean - (Bm - κ)"),
+            identity(sp.powsimp(direct.subs(kappa, h)), (1 - h + h * z) ** (B * s - 1), points=point, name="κ = h"),
+            identity(sp.diff(ratio, v) * v * (1 - v), wider * (C - s * v), name="slope of log f_B'/f_B"),
         ]
     )
 

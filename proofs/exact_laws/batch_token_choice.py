@@ -75,21 +75,20 @@ claim = Claim(
 def size_biased_count_reverse_martingale(side: SimpleNamespace) -> Outcome:
     points = [{m: 6, r: 4, t: 5, j: 3, B: 3, s: 4, k: 2, pi: sp.Rational(2, 7)}]
     # E min(1, BC/(N+1)) = E min(S_B, BC)/(πBs) term by term: k b(Bs,k) = πBs b(others, k-1)
-    biased = k * mass(B * s, k) - pi * B * s * mass(side.others, k - 1)
+    biased = (k * mass(B * s, k), pi * B * s * mass(side.others, k - 1))
     # m = Bs tokens of B samples beside r others, t candidates in all
     conditional = sp.binomial(m, j) * sp.binomial(r, t - j) / sp.binomial(m + r, t)
-    split = mass(m, j) * mass(r, t - j) - mass(m + r, t) * conditional
-    mean_term = j * conditional - t * m / (m + r) * sp.binomial(m - 1, j - 1) * sp.binomial(r, t - j) / sp.binomial(
-        m + r - 1, t - 1
+    split = (mass(m, j) * mass(r, t - j), mass(m + r, t) * conditional)
+    mean_term = (
+        j * conditional,
+        t * m / (m + r) * sp.binomial(m - 1, j - 1) * sp.binomial(r, t - j) / sp.binomial(m + r - 1, t - 1),
     )
     return every(
         [
-            identity(biased, points=points, unit=mass(B * s, k), name="k b(Bs,k) - πBs b(others,k-1)"),
-            identity(
-                sp.powsimp(sp.simplify(split)), points=points, name="given all candidates the count is hypergeometric"
-            ),
+            identity(*biased, points=points, unit=mass(B * s, k), name="k b(Bs,k) - πBs b(others,k-1)"),
+            identity(*split, points=points, name="given all candidates the count is hypergeometric"),
             # the remaining sum over j is 1 (Vandermonde), so the mean is t m/(m+r)
-            identity(mean_term, points=points, unit=conditional, name="its mean, term by term"),
+            identity(*mean_term, points=points, unit=conditional, name="its mean, term by term"),
         ]
     )
 

@@ -95,16 +95,16 @@ claim = Claim(
 @claim.derivation("one trial replaced by another; the limit from both parts of the law")
 def one_trial_replaced_another_limit(side: SimpleNamespace) -> Outcome:
     # E min(X + trial, M) = E min(X, M) + chance P(X < M); F = P(X < M)
-    replaced = pi * F - side.rival * F - (pi - r) * F
+    replaced = (pi * F - side.rival * F, (pi - r) * F)
     mean = (s - 1) * pi + side.rival
-    scarce = (C + (pi - side.rival) * C / mean) / (pi * s) - C / ((s - 1) * pi + r)
-    plenty = (mean + pi - side.rival) / (pi * s) - 1
+    scarce = ((C + (pi - side.rival) * C / mean) / (pi * s), C / ((s - 1) * pi + r))
+    plenty = ((mean + pi - side.rival) / (pi * s), 1)
     point = {s: 5, C: 1, pi: sp.Rational(2, 5), r: sp.Rational(3, 4), F: sp.Rational(1, 2)}
     return every(
         [
-            identity(sp.expand(replaced), points=[point], name="E min(X + Bern(π), M) - E min(X + Bern(r), M)"),
-            identity(sp.cancel(sp.together(scarce)), points=[point], name="limit where C < (s-1)π + r"),
-            identity(sp.expand(plenty), points=[point], name="limit where C > (s-1)π + r"),
+            identity(*replaced, points=[point], name="E min(X + Bern(π), M) - E min(X + Bern(r), M)"),
+            identity(*scarce, points=[point], name="limit where C < (s-1)π + r"),
+            identity(*plenty, points=[point], name="limit where C > (s-1)π + r"),
         ]
     )
 

@@ -15,7 +15,7 @@ import numpy as np
 import sympy as sp
 from scipy import stats
 
-from resonance_theory.evidence.claims.certify import identity, nonnegative_polynomial
+from resonance_theory.evidence.claims.certify import identity, nonnegative_polynomial, value
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.rules import bounds
@@ -50,15 +50,13 @@ def exponent_t_kq_m_k(side: SimpleNamespace) -> Outcome:
     rate = k * sp.log(k / (m * p)) + (m - k) * sp.log((m - k) / (m * (1 - p)))
     point = {m: sp.Integer(7), k: sp.Integer(5), p: sp.Rational(1, 3)}
     # logs are compared by their derivatives in p (rational functions) and one value: at p = k/m both are 0
-    slope = sp.diff(exponent + rate, p)
+    slope = (sp.diff(exponent, p), -sp.diff(rate, p))
     return every(
         [
-            identity(slope, points=[point], name="d/dp of the difference"),
-            identity(sp.simplify((exponent + rate).subs(p, k / m)), points=[point], name="the difference at p = k/m"),
+            identity(*slope, points=[point], name="d/dp of the difference"),
+            value(exponent + rate, {p: k / m}, 0, points=[point], name="the difference at p = k/m"),
             # and t = 1 exactly at the edge of the claimed range, k = reach m p
-            identity(
-                sp.cancel(t.subs(k, side.reach * m * p) - 1), points=[point], name="t - 1 at the edge of the range"
-            ),
+            identity(t.subs(k, side.reach * m * p), 1, points=[point], name="t - 1 at the edge of the range"),
         ]
     )
 
@@ -67,12 +65,12 @@ def exponent_t_kq_m_k(side: SimpleNamespace) -> Outcome:
 def non_negative_coefficients_y_j(side: SimpleNamespace) -> Outcome:
     # C(j+1,i) - C(j,i) = C(j,i-1) >= 0, so coefficients grow with j: Pascal's rule
     i, j = sp.symbols("i j", integer=True, positive=True)
-    pascal = sp.binomial(j + 1, i) - sp.binomial(j, i) - sp.binomial(j, i - 1)
+    pascal = (sp.binomial(j + 1, i) - sp.binomial(j, i), sp.binomial(j, i - 1))
     # t >= 1 iff k q >= (m-k) p iff k >= mp: with k = reach mp + e the slack k - mp is e + (reach-1) mp
     e, mean = sp.symbols("e mean", nonnegative=True)
     return every(
         [
-            identity(pascal, points=[{j: 6, i: 3}], name="C(j+1,i) - C(j,i) - C(j,i-1)"),
+            identity(*pascal, points=[{j: 6, i: 3}], name="C(j+1,i) - C(j,i) - C(j,i-1)"),
             nonnegative_polynomial(sp.expand(e + (side.reach - 1) * mean), {e: 0, mean: 0}, name="k - mp"),
         ]
     )

@@ -117,7 +117,8 @@ def two_runs_m_c_m(side: SimpleNamespace) -> Outcome:
     second = (1 - pi) * ((m + 1) * (1 - pi) + C * pi)  # none behind a candidate run, since m >= C
     outcomes = [
         identity(
-            sp.expand(side.two_runs - (first + second) / (2 * m + 1)),
+            side.two_runs,
+            (first + second) / (2 * m + 1),
             points=[{m: 8, C: 3, pi: sp.Rational(1, 3)}],
             name="two runs: side - sum over positions",
         )
@@ -131,7 +132,7 @@ def two_runs_m_c_m(side: SimpleNamespace) -> Outcome:
         over = (m - 1 - t) if fits == r else (m - 1 - r)
         new = f1 * ((m - 1 - r) * (1 - pi) + pi * open_fit) + f0 * pi * over
         new += g1 * ((r + 1) * (1 - pi) + pi * (fits + 1)) + g0 * pi * (r - fits)
-        outcomes.append(identity(sp.expand(steady + ends - new), name=f"growth of the closed form, {label}"))
+        outcomes.append(identity(steady + ends, new, name=f"growth of the closed form, {label}"))
     return every(outcomes)
 
 

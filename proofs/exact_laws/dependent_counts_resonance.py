@@ -83,13 +83,14 @@ def generating_functions_run_mean_variance(side: SimpleNamespace) -> Outcome:
     return every(
         [
             *(
-                identity(sp.expand(side.run(size) - value), name=f"generating function of a run of {size} - its sum")
+                identity(side.run(size), value, name=f"generating function of a run of {size} - its sum")
                 for size, value in enumerate(patterns, 1)
             ),
-            identity(sp.simplify(mean - m * pi * rho), points=point, name="mean - mπρ"),
-            identity(sp.simplify(second + mean - mean**2 - variance), points=point, name="variance"),
+            identity(mean, m * pi * rho, points=point, name="mean - mπρ"),
+            identity(second + mean - mean**2, variance, points=point, name="variance"),
             identity(
-                sp.expand((1 - theta + theta * (1 - rho + rho * z)) - (1 - theta * rho + theta * rho * z)),
+                1 - theta + theta * (1 - rho + rho * z),
+                1 - theta * rho + theta * rho * z,
                 name="a thinned trial of load θ",
             ),
         ]

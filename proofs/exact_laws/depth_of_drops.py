@@ -67,8 +67,14 @@ def above_independent_layers(side: Side) -> Outcome:
         """What one place has above the tangent at K of K^power."""
         return x ** (power + side.more) - mean**power - power * mean ** (power - 1) * (x - mean)
 
-    step = above_tangent(layers + 1) - x * above_tangent(layers) - layers * mean ** (layers - 1) * (x - mean) ** 2
-    return every([identity(above_tangent(1), name="T_1"), identity(step, name="T_{L+1} - x T_L - L K^(L-1) (x-K)²")])
+    first = (x ** (1 + side.more), mean + (x - mean))
+    step = (above_tangent(layers + 1) - x * above_tangent(layers), layers * mean ** (layers - 1) * (x - mean) ** 2)
+    return every(
+        [
+            identity(*first, name="one layer: the tangent itself"),
+            identity(*step, name="T_{L+1} - x T_L - L K^(L-1) (x-K)²"),
+        ]
+    )
 
 
 @claim.derivation("one token more before it: F falls by π b(m,C-1), for the first time at m = C - 1, and then by π^C")
@@ -80,13 +86,13 @@ def first_place_at_risk(side: Side) -> Outcome:
         return sp.binomial(trials, count) * share**count * (1 - share) ** (trials - count)
 
     # Pascal's rule, summed over k >= C, telescopes to π b(m, C-1)
-    pascal = mass(m + 1, k) - mass(m, k) - share * (mass(m, k - 1) - mass(m, k))
+    pascal = (mass(m + 1, k) - mass(m, k), share * (mass(m, k - 1) - mass(m, k)))
     points = [{m: 9, k: 3, share: sp.Rational(2, 7)}, {m: 6, k: 2, share: sp.Rational(1, 3)}]
-    first = share * mass(capacity - 1 + side.free, capacity - 1) - share**capacity
+    first = (share * mass(capacity - 1 + side.free, capacity - 1), share**capacity)
     return every(
         [
-            identity(pascal, points=points, unit=mass(m, k), name="b(m+1,k) - b(m,k) - π {b(m,k-1) - b(m,k)}"),
-            identity(first, name="first fall - π^C"),
+            identity(*pascal, points=points, unit=mass(m, k), name="b(m+1,k) - b(m,k) - π {b(m,k-1) - b(m,k)}"),
+            identity(*first, name="first fall - π^C"),
         ]
     )
 

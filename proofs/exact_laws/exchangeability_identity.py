@@ -53,15 +53,15 @@ claim = Claim(
 def telescoping_count_k_has_probability(side: SimpleNamespace) -> Outcome:
     # d/du P(Bin(M+1,u)=j) = cells (P(Bin(M,u)=j-1) - P(Bin(M,u)=j)); summed over j = 0..k it telescopes, so
     # P(Bin(M,u)=k) is the derivative of -P(Bin(M+1,u)<=k)/cells, which falls from 0 to -1/cells on [0,1], k <= M.
-    slope = sp.diff(mass(M + 1, j), u) - side.cells * (mass(M, j - 1) - mass(M, j))
-    first = sp.diff(mass(M + 1, sp.Integer(0)), u) + side.cells * mass(M, sp.Integer(0))
+    slope = (sp.diff(mass(M + 1, j), u), side.cells * (mass(M, j - 1) - mass(M, j)))
+    first = (sp.diff(mass(M + 1, sp.Integer(0)), u), -(side.cells * mass(M, sp.Integer(0))))
     # P(Bin(M+1,u)<=k) is 1 at u=0 (only j=0 has mass) and 0 at u=1 (only j=M+1 > k has mass).
-    ends = mass(M + 1, sp.Integer(0)).subs(u, 0) - 1
+    ends = (mass(M + 1, sp.Integer(0)).subs(u, 0), 1)
     return every(
         [
-            identity(slope, points=POINTS, unit=mass(M, j), name="d/du b(M+1,j) - (M+1)(b(M,j-1) - b(M,j))"),
-            identity(first, points=POINTS, name="the same at j = 0"),
-            identity(ends, name="P(Bin(M+1,0) <= k) - 1"),
+            identity(*slope, points=POINTS, unit=mass(M, j), name="d/du b(M+1,j) - (M+1)(b(M,j-1) - b(M,j))"),
+            identity(*first, points=POINTS, name="the same at j = 0"),
+            identity(*ends, name="P(Bin(M+1,0) <= k) - 1"),
         ]
     )
 

@@ -56,12 +56,12 @@ def mass(m: sp.Expr, i: sp.Expr) -> sp.Expr:
 def f_q_telescopes_minus_density(side: SimpleNamespace) -> Outcome:
     m = s + side.rivals
     # d/dq b(m,j) = m (b(m-1,j-1) - b(m-1,j)): summed over j <= C-1 what remains is -m b(m-1, C-1)
-    slope = sp.diff(mass(m, j), q) - m * (mass(m - 1, j - 1) - mass(m - 1, j))
+    slope = (sp.diff(mass(m, j), q), m * (mass(m - 1, j - 1) - mass(m - 1, j)))
     density = sp.gamma(s) / (sp.gamma(C) * sp.gamma(s - C)) * q ** (C - 1) * (1 - q) ** (s - C - 1)
     return every(
         [
-            identity(slope, points=POINTS, unit=mass(s, j), name="d/dq b(m,j) - m (b(m-1,j-1) - b(m-1,j))"),
-            identity(m * mass(m - 1, C - 1) - density, points=POINTS, unit=density, name="m b(m-1,C-1) - Beta density"),
+            identity(*slope, points=POINTS, unit=mass(s, j), name="d/dq b(m,j) - m (b(m-1,j-1) - b(m-1,j))"),
+            identity(m * mass(m - 1, C - 1), density, points=POINTS, unit=density, name="m b(m-1,C-1) - Beta density"),
         ]
     )
 

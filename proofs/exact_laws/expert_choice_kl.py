@@ -74,7 +74,7 @@ def tilted_moment_is_the_rate(side: Side) -> Outcome:
             identity(sp.expand(difference.subs(logs)), name=f"{name}: logarithm of Chernoff's bound + m KL")
         )
         # y - 1 = (k - m q)/((m-k) q): at most 1 exactly for k <= m q
-        outcomes.append(identity(tilt - 1 - (k - m * q) / ((m - k) * q), name=f"{name}: tilt - 1"))
+        outcomes.append(identity(tilt - 1, (k - m * q) / ((m - k) * q), name=f"{name}: tilt - 1"))
     return every(outcomes)
 
 

@@ -82,9 +82,9 @@ def c_th_least_s_uniforms(side: SimpleNamespace) -> Outcome:
 
     # d/du b(s-1, j) = (s-1) (b(s-2, j-1) - b(s-2, j)); summed over j >= C it telescopes to (s-1) b(s-2, C-1), which is
     # the density of Beta(C, s-C).
-    slope = sp.diff(mass(s - 1, C), u) - (s - 1) * (mass(s - 2, C - 1) - mass(s - 2, C))
+    slope = (sp.diff(mass(s - 1, C), u), (s - 1) * (mass(s - 2, C - 1) - mass(s - 2, C)))
     norm = sp.gamma(s) / (sp.gamma(C) * sp.gamma(s - C))
-    density = (s - 1) * mass(s - 2, C - 1) - norm * u ** (C - 1) * (1 - u) ** (s - C - 1)
+    density = ((s - 1) * mass(s - 2, C - 1), norm * u ** (C - 1) * (1 - u) ** (s - C - 1))
     first = norm * sp.gamma(C + 1) * sp.gamma(s - C) / sp.gamma(s + 1)
     second = norm * sp.gamma(C + 2) * sp.gamma(s - C) / sp.gamma(s + 2)
     share = C / s
@@ -94,10 +94,10 @@ def c_th_least_s_uniforms(side: SimpleNamespace) -> Outcome:
     x, y = sp.symbols("x y", nonnegative=True)
     return every(
         [
-            identity(slope, points=points, unit=mass(s - 1, C), name="d/du b(s-1,C) - (s-1)(b(s-2,C-1) - b(s-2,C))"),
-            identity(density, points=points, unit=mass(s - 1, C), name="(s-1) b(s-2,C-1) - Beta(C,s-C) density"),
-            identity(sp.gammasimp(first) - share, points=points, name="mean - C/s"),
-            identity(sp.gammasimp(second) - share**2 - share * (1 - share) / (s + 1), points=points, name="variance"),
+            identity(*slope, points=points, unit=mass(s - 1, C), name="d/du b(s-1,C) - (s-1)(b(s-2,C-1) - b(s-2,C))"),
+            identity(*density, points=points, unit=mass(s - 1, C), name="(s-1) b(s-2,C-1) - Beta(C,s-C) density"),
+            identity(sp.gammasimp(first), share, points=points, name="mean - C/s"),
+            identity(sp.gammasimp(second) - share**2, share * (1 - share) / (s + 1), points=points, name="variance"),
             nonnegative_polynomial(
                 sp.expand(side.factor * (x**2 + (x + y) ** 2) - 2 * x * (x + y)), {x: 0, y: 0}, name="slack, |x| <= w"
             ),

@@ -21,7 +21,7 @@ import numpy as np
 import sympy as sp
 from scipy.special import xlogy
 
-from resonance_theory.evidence.claims.certify import identity, nonnegative_polynomial
+from resonance_theory.evidence.claims.certify import identity, nonnegative_polynomial, value
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.rules import Rates, expert_choice, resonance, token_choice
@@ -72,17 +72,14 @@ def one_term_tail_e_m(side: SimpleNamespace) -> Outcome:
     k = C + side.shift
     kl = k * sp.log(k / (M * r)) + (M - k) * sp.log((M - k) / (M * (1 - r)))
     # ln b(M,C;r) + M KL is free of r: its value is ln b(M,C;x) with x = C/M
-    slope = sp.cancel(sp.diff(C * sp.log(r) + (M - C) * sp.log(1 - r) + kl, r))
-    at_x = sp.simplify(kl.subs(r, k / M))
+    slope = (sp.diff(C * sp.log(r) + (M - C) * sp.log(1 - r), r), -sp.diff(kl, r))
     factor = 1 - C / (j + 1)
     return every(
         [
-            identity(slope, points=[{M: 9, C: 4, r: sp.Rational(1, 3)}], name="d/dr ln[b(M,C;r) e^{M KL}]"),
-            identity(at_x, points=[{M: 9, C: 4}], name="KL at r = x"),
-            identity(
-                sp.cancel(factor - 1 / (C + 1) - C * (j - C) / ((j + 1) * (C + 1))), name="1-C/(j+1) - 1/(C+1) - slack"
-            ),
-            identity(sp.cancel((1 - C / (M + 1)) - factor - C * (M - j) / ((M + 1) * (j + 1))), name="ends at j = M"),
+            identity(*slope, points=[{M: 9, C: 4, r: sp.Rational(1, 3)}], name="d/dr ln[b(M,C;r) e^{M KL}]"),
+            value(kl, {r: k / M}, 0, points=[{M: 9, C: 4}], name="KL at r = x"),
+            identity(factor - 1 / (C + 1), C * (j - C) / ((j + 1) * (C + 1)), name="1-C/(j+1) - 1/(C+1) - slack"),
+            identity((1 - C / (M + 1)) - factor, C * (M - j) / ((M + 1) * (j + 1)), name="ends at j = M"),
         ]
     )
 
@@ -127,14 +124,14 @@ def exact_failures_package_settings_s(side: SimpleNamespace) -> Outcome:
             expert_choice.log_failure(tokens, capacity, Rates(false_positive=rate * 0.95 * experts)),
         ),
     }
-    for rule, (each, value) in exact.items():
+    for rule, (each, wanted) in exact.items():
         low, high = side.logs(tokens, capacity, each, rule)
-        slack = 1e-9 * (1 + abs(value))
-        wrong = (value < low - slack) | ((capacity >= each * (tokens - 1)) & (value > high + slack))
+        slack = 1e-9 * (1 + abs(wanted))
+        wrong = (wanted < low - slack) | ((capacity >= each * (tokens - 1)) & (wanted > high + slack))
         if wrong.any():
             k = int(np.argmax(wrong))
             return fails(
-                f"{rule} s={tokens[k]}, C={capacity[k]}, rate {each[k]:.4f}: {value[k]:.6g} not in [{low[k]:.6g}, {high[k]:.6g}]"
+                f"{rule} s={tokens[k]}, C={capacity[k]}, rate {each[k]:.4f}: {wanted[k]:.6g} not in [{low[k]:.6g}, {high[k]:.6g}]"
             )
     s, n, rho, q, c = 10**8, 8, 0.4, 0.15, 0.2
     values = {

@@ -67,12 +67,12 @@ def two_tails_exponent_mixture_kl(side: SimpleNamespace) -> Outcome:
     # tails h + gap and h of weights w, 1 - w: (1/s) ln of w e^{-sA} + (1-w) e^{-s(A+D)}, D > 0 as KL falls, tends to -A
     tokens, exponent, further = sp.symbols("s A D", positive=True)
     mixture = -exponent + sp.limit(sp.log(w + (1 - w) * sp.exp(-tokens * further)) / tokens, tokens, sp.oo)
-    excess = kl(c, side.decides((h + gap, h), (w, 1 - w))) + mixture.subs(exponent, kl(c, h + gap))
+    excess = (kl(c, side.decides((h + gap, h), (w, 1 - w))), -(mixture.subs(exponent, kl(c, h + gap))))
     point = {c: sp.Rational(1, 2), h: sp.Rational(1, 8), gap: sp.Rational(1, 8), w: sp.Rational(1, 3)}
     return every(
         [
-            identity(excess, points=[point], name="exponent - KL(c‖larger tail)"),
-            identity(sp.simplify(sp.diff(kl(c, h), h) + (c - h) / (h * (1 - h))), name="d/dh KL(c‖h) + (c-h)/(h(1-h))"),
+            identity(*excess, points=[point], name="exponent - KL(c‖larger tail)"),
+            identity(sp.diff(kl(c, h), h), -((c - h) / (h * (1 - h))), name="d/dh KL(c‖h) + (c-h)/(h(1-h))"),
         ]
     )
 

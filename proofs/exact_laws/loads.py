@@ -69,7 +69,8 @@ def kept_tokens_recurrence_c_closed(side: SimpleNamespace) -> Outcome:
     return every(
         [
             identity(
-                growth - (1 - f - mass(s, k)),
+                growth,
+                1 - f - mass(s, k),
                 points=[{s: 7, k: 3, pi: sp.Rational(1, 3), f: sp.Rational(1, 2)}],
                 unit=mass(s, k),
                 name="K(C+1) - K(C) - P(N >= C+1)",
@@ -88,8 +89,8 @@ def covariance_independent_tokens_pair_probability(side: SimpleNamespace) -> Out
     variance, covariance = share * (1 - share), side.pair - share**2
     return every(
         [
-            identity(sets - side.pair, points=[{n: 8, top: 3}], name="C(n-2,l-2)/C(n,l) - P(i and j)"),
-            identity(variance + (n - 1) * covariance, points=[{n: 8, top: 3}], name="Var + (n-1) Cov"),
+            identity(sets, side.pair, points=[{n: 8, top: 3}], name="C(n-2,l-2)/C(n,l) - P(i and j)"),
+            identity(variance, -((n - 1) * covariance), points=[{n: 8, top: 3}], name="Var + (n-1) Cov"),
         ]
     )
 

@@ -79,16 +79,16 @@ def k_d_d_f_f(side: SimpleNamespace) -> Outcome:
         s: 12,
         C: 3,
     }
-    outcomes = [identity(sp.expand(side.decider - curvature), points=[values], name="decider - θ³K''")]
+    outcomes = [identity(side.decider, curvature, points=[values], name="decider - θ³K''")]
     outcomes.append(
-        identity(with_laws(sp.diff(curvature, t)) + t**2 * sp.diff(density, t), name="D' + θ²f'", points=[])
+        identity(with_laws(sp.diff(curvature, t)), -(t**2 * sp.diff(density, t)), name="D' + θ²f'", points=[])
     )
     shape = t ** (C - 1) * (1 - t) ** (s - C - 1)
-    slope = sp.simplify(sp.diff(shape, t) / shape * t * (1 - t) - ((C - 1) - (s - 2) * t))
-    outcomes.append(identity(slope, name="θ(1-θ)f'/f - (C-1-(s-2)θ)", points=[]))
+    slope = (sp.diff(shape, t) / shape * t * (1 - t), (C - 1) - (s - 2) * t)
+    outcomes.append(identity(*slope, name="θ(1-θ)f'/f - (C-1-(s-2)θ)", points=[]))
     # D(0) = 0 term by term (∫F, θF and θ²f vanish for C >= 2); at 1, F = f = 0 for C <= s-2 and ∫_0^1 F = E V = C/s
     top = (2 * psi - 2 * t * tail - t**2 * density).subs({psi: C / s, tail: 0, density: 0})
-    outcomes.append(identity(top - 2 * C / s, name="D(1) - 2C/s"))
+    outcomes.append(identity(top, 2 * C / s, name="D(1) - 2C/s"))
     return every(outcomes)
 
 

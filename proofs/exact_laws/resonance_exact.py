@@ -71,11 +71,11 @@ def total_probability_affinity_outcome_two(side: SimpleNamespace) -> Outcome:
                     direct += weight * hit * pair[0][1] * pair[1][1]
         place = [(1 - h) ** 2 + (2 * h * (1 - h) if capacity == 2 else 0) for h in (h1, h2)]
         formula = side.average((v, 1 - v), (p1, p2), place)
-        outcomes.append(identity(sp.expand(direct - formula), name=f"enumeration - formula, s=3, C={capacity}"))
+        outcomes.append(identity(direct, formula, name=f"enumeration - formula, s=3, C={capacity}"))
     # for any number of others: the count of better candidates is a sum of independent indicators, binomial by definition
     m, z, h = sp.symbols("m z h", positive=True)
-    merged = ((h * z + (pi - h) + (1 - pi)) ** m - (1 - h + h * z) ** m).expand(power_base=True)
-    outcomes.append(identity(sp.simplify(merged), name="generating function of the better candidates - binomial"))
+    merged = ((h * z + (pi - h) + (1 - pi)) ** m, (1 - h + h * z) ** m)
+    outcomes.append(identity(*merged, name="generating function of the better candidates - binomial"))
     return every(outcomes)
 
 

@@ -69,21 +69,21 @@ claim = Claim(
 @claim.derivation("the averaged function is concave: φ' and φ'' in closed form, term by term")
 def averaged_function_concave_closed_form(side: SimpleNamespace) -> Outcome:
     # φ = Σ_{c<C} P(N > c). d/dπ P(Bin(m,π) <= c) = -m b(m-1,c): sum over j <= c of m (b(m-1,j-1) - b(m-1,j)) telescopes.
-    step = sp.diff(mass(m, j), pi) - m * (mass(m - 1, j - 1) - mass(m - 1, j))
-    first = sp.diff(mass(m, sp.Integer(0)), pi) + m * mass(m - 1, sp.Integer(0))
+    step = (sp.diff(mass(m, j), pi), m * (mass(m - 1, j - 1) - mass(m - 1, j)))
+    first = (sp.diff(mass(m, sp.Integer(0)), pi), -(m * mass(m - 1, sp.Integer(0))))
     outcomes = [
-        identity(step, points=POINTS, unit=mass(m, j), name="d/dπ b(m,j) - m (b(m-1,j-1) - b(m-1,j))"),
-        identity(sp.simplify(first), points=POINTS, name="the same at j = 0"),
+        identity(*step, points=POINTS, unit=mass(m, j), name="d/dπ b(m,j) - m (b(m-1,j-1) - b(m-1,j))"),
+        identity(*first, points=POINTS, unit=mass(m, sp.Integer(0)), name="the same at j = 0"),
     ]
     # hence φ' = Σ_{c<C} s b(s-1,c) = s P(Bin(s-1,π) <= C-1), and φ'' = -s(s-1) b(s-2,C-1) <= 0. The side averages weight·φ/s:
     phi, f = sp.Function("phi")(pi), sp.Symbol("F", positive=True)
     second = sp.diff(side.weight * phi, pi, 2).doit()
     b = sp.Symbol("b", nonnegative=True)
     second = second.subs(sp.Derivative(phi, (pi, 2)), -s * (s - 1) * b).subs(sp.Derivative(phi, pi), s * f)
-    extra = sp.expand(second + side.weight * s * (s - 1) * b)
+    extra = (second, -(side.weight * s * (s - 1) * b))
     outcomes.append(
         identity(
-            extra,
+            *extra,
             points=[{s: 9, f: sp.Rational(1, 9), pi: sp.Rational(4, 5), phi: 4}],
             name="second derivative of the averaged function + weight s(s-1) b(s-2,C-1)",
         )

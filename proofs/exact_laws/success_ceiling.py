@@ -56,15 +56,15 @@ def token_s_slack_product_non(side: SimpleNamespace) -> Outcome:
     density = sp.exp(-((x - theta) ** 2) / 2), sp.exp(-(x**2) / 2)
     normal = (1 + sp.erf(theta / (2 * sp.sqrt(2)))) / 2
     primitive = (sp.erf((x - theta) / sp.sqrt(2)) - sp.erf(x / sp.sqrt(2))) / 2
-    slope = sp.diff(primitive, x) - (density[0] - density[1]) / sp.sqrt(2 * sp.pi)
+    slope = (sp.diff(primitive, x), (density[0] - density[1]) / sp.sqrt(2 * sp.pi))
     distance = sp.limit(primitive, x, sp.oo) - primitive.subs(x, theta / 2)
     return every(
         [
             nonnegative_polynomial(shifted, {excess: 0, rest: 0}, name="φ + (Λ-1) - φΛ"),
-            identity(sp.expand(below.subs(ratio, 1 - rest) - phi * rest), name="φ - φΛ - φ(1-Λ)"),
-            identity(sp.simplify((density[0] / density[1]).subs(x, theta / 2) - 1), name="the ratio at θ/2, minus 1"),
-            identity(slope, name="primitive' - (f_o - f_r)"),
-            identity(sp.simplify(distance - (2 * normal - 1)), name="∫(f_o - f_r)_+ - (2Φ(θ/2) - 1)"),
+            identity(below.subs(ratio, 1 - rest), phi * rest, name="φ - φΛ - φ(1-Λ)"),
+            identity((density[0] / density[1]).subs(x, theta / 2), 1, name="the ratio at θ/2, minus 1"),
+            identity(*slope, name="primitive' - (f_o - f_r)"),
+            identity(distance, 2 * normal - 1, name="∫(f_o - f_r)_+ - (2Φ(θ/2) - 1)"),
         ]
     )
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import mpmath
 import sympy as sp
 
-from resonance_theory.evidence.claims.certify import identity, nonnegative_polynomial
+from resonance_theory.evidence.claims.certify import identity, nonnegative_polynomial, value
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 
@@ -52,11 +52,11 @@ def least_exponents_t_value_slope(side: SimpleNamespace) -> Outcome:
     curvature = sp.diff(ABOVE - side.up, u, 2)
     return every(
         [
-            identity(sp.diff(exponent, t).subs(t, 1 + u), name="slope in t at t = 1 + u"),
-            identity(sp.simplify(exponent.subs(t, 1 + u) - ABOVE), name="exponent at t = 1 + u"),
-            *(identity((ABOVE - side.up).diff(u, k).subs(u, 0), name=f"derivative {k} above, at 0") for k in (0, 1)),
-            *(identity((BELOW - side.down).diff(v, k).subs(v, 0), name=f"derivative {k} below, at 0") for k in (0, 1)),
-            identity(sp.cancel(curvature - (u**3 + 9 * u**2) / ((1 + u) * (3 + u) ** 3)), name="curvature above"),
+            value(sp.diff(exponent, t), {t: 1 + u}, 0, name="slope in t at t = 1 + u"),
+            identity(exponent.subs(t, 1 + u), ABOVE, name="exponent at t = 1 + u"),
+            *(value((ABOVE - side.up).diff(u, k), {u: 0}, 0, name=f"derivative {k} above, at 0") for k in (0, 1)),
+            *(value((BELOW - side.down).diff(v, k), {v: 0}, 0, name=f"derivative {k} below, at 0") for k in (0, 1)),
+            identity(curvature, (u**3 + 9 * u**2) / ((1 + u) * (3 + u) ** 3), name="curvature above"),
         ]
     )
 

@@ -78,17 +78,20 @@ def recurrence_s_closed_form_grows(side: SimpleNamespace) -> Outcome:
     # F(s+1+x, C+1) = F(s+x, C+1) - π b(s+x, C), x = extra: the fall of the second tail from s to s+1
     fall = pi * mass(s + 1 + side.extra, C)
     growth = ((s + 1) * f_next - s * f0) + C / pi * fall
-    pascal = mass(s + 1, k) - (pi * mass(s, k - 1) + (1 - pi) * mass(s, k))
+    pascal = (mass(s + 1, k), pi * mass(s, k - 1) + (1 - pi) * mass(s, k))
     return every(
         [
-            identity(pascal, points=POINTS, unit=mass(s, k), name="Pascal's rule b(m+1,k) - π b(m,k-1) - (1-π) b(m,k)"),
             identity(
-                C * mass(s + 1, C) - (s + 1) * pi * mass(s, C - 1),
+                *pascal, points=POINTS, unit=mass(s, k), name="Pascal's rule b(m+1,k) - π b(m,k-1) - (1-π) b(m,k)"
+            ),
+            identity(
+                C * mass(s + 1, C),
+                (s + 1) * pi * mass(s, C - 1),
                 points=POINTS,
                 unit=mass(s, C),
                 name="C b(s+1,C) - (s+1) π b(s,C-1)",
             ),
-            identity(growth - f0, points=POINTS, unit=mass(s, C), name="G(s+1) - G(s) - F(s,C)"),
+            identity(growth, f0, points=POINTS, unit=mass(s, C), name="G(s+1) - G(s) - F(s,C)"),
         ]
     )
 
@@ -104,8 +107,8 @@ def start_sides_s(side: SimpleNamespace) -> Outcome:
 @claim.derivation("size-biased count: E min(N_s,C)/(πs) = E min(1, C/(N_{s-1}+1)), term by term")
 def size_biased_count_e_min(side: SimpleNamespace) -> Outcome:
     # k b(s,k) = πs b(s-1,k-1): so Σ min(k,C) b(s,k)/(πs) = Σ min(1, C/k) b(s-1,k-1), and k-1 is N_{s-1}.
-    shifted = k * mass(s + side.extra, k) - pi * s * mass(s - 1, k - 1)
-    return identity(shifted, points=POINTS, unit=mass(s, k), name="k b(s,k) - πs b(s-1,k-1)")
+    shifted = (k * mass(s + side.extra, k), pi * s * mass(s - 1, k - 1))
+    return identity(*shifted, points=POINTS, unit=mass(s, k), name="k b(s,k) - πs b(s-1,k-1)")
 
 
 @claim.reference("direct sums in exact rationals")

@@ -72,8 +72,8 @@ def bound_e_min_poi_c(side: SimpleNamespace) -> Outcome:
     growth = mass(k) + ((k + 1) * tail[side.start] - k * tail[side.start - 1]) / lam
     return every(
         [
-            identity(k * mass(k) - lam * mass(k - 1), unit=mass(k), name="k b(k) - λ b(k-1)"),
-            identity(growth - (1 - q) / lam, unit=mass(k), name="B(C+1) - B(C) - P(Poi >= C+1)/λ"),
+            identity(k * mass(k), lam * mass(k - 1), unit=mass(k), name="k b(k) - λ b(k-1)"),
+            identity(growth, (1 - q) / lam, unit=mass(k), name="B(C+1) - B(C) - P(Poi >= C+1)/λ"),
         ]
     )
 

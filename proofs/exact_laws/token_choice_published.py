@@ -93,9 +93,9 @@ def unit_pieces_e_min_poi(side: SimpleNamespace) -> Outcome:
     unit = sp.summation(lam**k * sp.exp(-lam) / sp.factorial(k), (k, 1, sp.oo))  # min(k, 1) = 1 for k >= 1
     return every(
         [
-            identity(unit - (1 - sp.exp(-lam)), name="E min(Poi(λ),1) - (1 - exp(-λ))"),
-            identity(unit.subs(lam, 1) - side.constant, name="E min(Poi(1),1) - constant"),
-            identity(sp.simplify(unit.subs(lam, side.threshold)) - sp.Rational(1, 5), name="1 - exp(-threshold) - 1/5"),
+            identity(unit, 1 - sp.exp(-lam), name="E min(Poi(λ),1) - (1 - exp(-λ))"),
+            identity(unit.subs(lam, 1), side.constant, name="E min(Poi(1),1) - constant"),
+            identity(sp.simplify(unit.subs(lam, side.threshold)), sp.Rational(1, 5), name="1 - exp(-threshold) - 1/5"),
         ]
     )
 
@@ -108,14 +108,14 @@ def m_e_min_poi_c(side: SimpleNamespace) -> Outcome:
     # d/dλ b(k) = b(k-1) - b(k), so Q_j = P(Poi(λ) <= j) has slope -b(j). With m = λ Q_{C-2} + C (1 - Q_{C-1}), from
     # k b(k) = λ b(k-1): m' = Q_{C-2} - λ b(C-2) + C b(C-1), which is Q_{C-2} + b(C-1) = P(Poi <= C-1) in [0, 1]: m rises,
     # and m'' = -b(C-1) < 0: m is concave. Below, k stands for C.
-    slope = sp.diff(mass(k), lam) - (mass(k - 1) - mass(k))
-    rise = -lam * mass(k - 2) + k * mass(k - 1) - mass(k - 1)
+    slope = (sp.diff(mass(k), lam), mass(k - 1) - mass(k))
+    rise = (-lam * mass(k - 2) + k * mass(k - 1), mass(k - 1))
     # smallest ratio over C and λ is at C = 1, λ = 1: m(1) with C = 1 is the claimed constant
     return every(
         [
-            identity(slope, unit=mass(k), name="d/dλ b(k) - b(k-1) + b(k)"),
-            identity(rise, unit=mass(k), name="m' - P(Poi(λ) <= C-1)"),
-            identity((1 - mass(sp.Integer(0))).subs(lam, 1) - side.constant, name="m(1) at C = 1 minus the constant"),
+            identity(*slope, unit=mass(k), name="d/dλ b(k) - b(k-1) + b(k)"),
+            identity(*rise, unit=mass(k), name="m' - P(Poi(λ) <= C-1)"),
+            identity((1 - mass(sp.Integer(0))).subs(lam, 1), side.constant, name="m(1) at C = 1 minus the constant"),
         ]
     )
 
@@ -140,9 +140,9 @@ def exceptional_strip_e_x_c(side: SimpleNamespace) -> Outcome:
         [
             compare(one, "C = 1"),
             compare(many, "C >= 2"),
-            identity(sp.simplify(generating - sp.exp(4 * lam)), name="E 5^Poi(λ) - exp(4λ)"),
-            identity(sp.exp(4 * k / 5) * 5**-k - RHO**k, name="5^-C exp(4C/5) - ρ^C"),
-            identity(sp.diff(z * sp.exp(-z), z) - (1 - z) * sp.exp(-z), name="slope of z exp(-z) - (1-z) exp(-z)"),
+            identity(generating, sp.exp(4 * lam), name="E 5^Poi(λ) - exp(4λ)"),
+            identity(sp.exp(4 * k / 5) * 5**-k, RHO**k, name="5^-C exp(4C/5) - ρ^C"),
+            identity(sp.diff(z * sp.exp(-z), z), (1 - z) * sp.exp(-z), name="slope of z exp(-z) - (1-z) exp(-z)"),
         ]
     )
 

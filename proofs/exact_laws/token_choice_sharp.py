@@ -61,8 +61,8 @@ def mean_variance_c_th_candidate(side: SimpleNamespace) -> Outcome:
     variance = second + first - first**2
     return every(
         [
-            identity(first - C / pi, name="mean - C/π"),
-            identity(variance - side.factor * C * (1 - pi) / pi**2, name="variance - C(1-π)/π²"),
+            identity(first, C / pi, name="mean - C/π"),
+            identity(variance, side.factor * C * (1 - pi) / pi**2, name="variance - C(1-π)/π²"),
         ]
     )
 
@@ -74,11 +74,11 @@ def relative_gap_unimodal_between_s(side: SimpleNamespace) -> Outcome:
     variance = side.factor * C * (1 - pi) / pi**2
     return every(
         [
-            identity(sp.diff(h, u) - (root + u) * ((a - u) / root - 1), name="h' - (root+u)((a-u)/root - 1)"),
+            identity(sp.diff(h, u), (root + u) * ((a - u) / root - 1), name="h' - (root+u)((a-u)/root - 1)"),
             # D(s=a)² = v/(4a²)
-            identity(variance / (4 * (C / pi) ** 2) - side.half**2 * (1 - pi) / C, name="D² - half²(1-π)/C at s = a"),
+            identity(variance / (4 * (C / pi) ** 2), side.half**2 * (1 - pi) / C, name="D² - half²(1-π)/C at s = a"),
             # v/(2 C 2u) with u = C(1-π)/π bounds D at s = C
-            identity(variance / (4 * C * C * (1 - pi) / pi) - 1 / (4 * pi * C), name="end s = C: v/(4Cu) - 1/(4πC)"),
+            identity(variance / (4 * C * C * (1 - pi) / pi), 1 / (4 * pi * C), name="end s = C: v/(4Cu) - 1/(4πC)"),
         ]
     )
 

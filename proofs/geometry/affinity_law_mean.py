@@ -56,21 +56,21 @@ claim = Claim(
 def transform_shifted_normal_s_square(side: SimpleNamespace) -> Outcome:
     square = 1 + 2 * p
     # completing the square: p u² + (u-c)²/2 = (1+2p)(u - c/(1+2p))²/2 + c² p/(1+2p), for every coordinate across the gate
-    exponent = p * u**2 + (u - c) ** 2 / 2 - square * (u - c / square) ** 2 / 2 - c**2 * p / square
+    exponent = (p * u**2 + (u - c) ** 2 / 2 - square * (u - c / square) ** 2 / 2, c**2 * p / square)
     across = square ** (-(d - 1) / 2) * sp.exp(-side.kept * lam * p / square)
     # Σ_k Poi(k; λ/2) z^k = exp(λ(z-1)/2) at z = 1/(1+2p), times that of d-1 degrees of freedom
     mixture = square ** (-(d - 1) / 2) * sp.exp(lam * (1 / square - 1) / 2)
     # d/dλ of the mixture is half of the step from ν to ν + 2 degrees of freedom
-    step = sp.diff(mixture, lam) - mixture * (1 / square - 1) / 2
+    step = (sp.diff(mixture, lam), mixture * (1 / square - 1) / 2)
     x, r = sp.symbols("x r", positive=True)
     cosine = x / sp.sqrt(x**2 + r**2)
-    odds = cosine / sp.sqrt(1 - cosine**2) - x / r
+    odds = (cosine / sp.sqrt(1 - cosine**2), x / r)
     return every(
         [
-            identity(sp.simplify(exponent), name="completed square"),
-            identity(sp.simplify(across / mixture) - 1, points=[{p: 1, lam: 2, d: 5}], name="transform/mixture - 1"),
-            identity(sp.simplify(step), name="derivative in λ - half a step of two degrees"),
-            identity(sp.simplify(odds), name="δ/sqrt(1-δ²) - X/R"),
+            identity(*exponent, name="completed square"),
+            identity(sp.simplify(across / mixture), 1, points=[{p: 1, lam: 2, d: 5}], name="transform/mixture - 1"),
+            identity(*step, name="derivative in λ - half a step of two degrees"),
+            identity(*odds, name="δ/sqrt(1-δ²) - X/R"),
         ]
     )
 

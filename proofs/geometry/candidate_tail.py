@@ -107,7 +107,7 @@ def h_e_min_n_n(side: SimpleNamespace) -> Outcome:
     a = sp.symbols("a", positive=True)
     direct = (sp.acos(a) + sp.pi / 4) / (2 * sp.pi)
     q = sp.acos(a) / sp.pi
-    return identity(sp.expand((2 * q - side.pair(a)) / 2 - direct), points=[{a: sp.Rational(1, 3)}], name="h - arc")
+    return identity((2 * q - side.pair(a)) / 2, direct, points=[{a: sp.Rational(1, 3)}], name="h - arc")
 
 
 @claim.certificate("for all d and k: radius times direction has independent normal coordinates")
@@ -123,14 +123,14 @@ def d_k_radius_times_direction(side: SimpleNamespace) -> Outcome:
     right = sp.exp(-sum(squares) / 2) / (2 * sp.pi) * v ** (half - 1) * sp.exp(-v / 2) / 2**half / sp.gamma(half)
     two = sp.powsimp(sp.expand_power_base(sp.powsimp(sp.expand(left / right)), force=True), force=True)
     point = {v: 2, d: 7} | dict(zip(squares, (sp.Rational(1, 2), sp.Rational(1, 3))))
-    outcomes = [identity(two - 1, points=[point], name="density/product - 1, two coordinates")]
+    outcomes = [identity(two, 1, points=[point], name="density/product - 1, two coordinates")]
     # symbolic k: the same ratio, with s = |y|²
     ratio = (sp.gamma(d / 2) / sp.gamma((d - k) / 2) / sp.pi ** (k / 2) * (v / (s + v)) ** ((d - k - 2) / 2)
              * 2 ** (1 - d / 2) / sp.gamma(d / 2) * (s + v) ** ((d - k - 2) / 2) * sp.exp(-(s + v) / 2) / 2)  # fmt: skip
     half = (d - k) / 2
     ratio = ratio / (sp.exp(-s / 2) / (2 * sp.pi) ** (k / 2) * v ** (half - 1) * sp.exp(-v / 2) / 2**half)
     ratio = sp.powsimp(sp.expand_power_base(ratio * sp.gamma(half), force=True), force=True)
-    outcomes.append(identity(sp.simplify(ratio) - 1, points=[{v: 2, s: 1, d: 7, k: 2}], name="the same, symbolic k"))
+    outcomes.append(identity(sp.simplify(ratio), 1, points=[{v: 2, s: 1, d: 7, k: 2}], name="the same, symbolic k"))
     return every(outcomes)
 
 
@@ -140,7 +140,7 @@ def laplace_form_d_substitution_transforms(side: SimpleNamespace) -> Outcome:
     y = p * u
     kernel = y ** (d / 2 - 1) * sp.exp(-y) / sp.gamma(d / 2) * sp.diff(y, u)
     wanted = p ** (d / 2) / sp.gamma(d / 2) * u ** (d / 2 - 1) * sp.exp(-p * u)
-    outcomes = [identity(sp.simplify(sp.powsimp(sp.expand_power_base(kernel / wanted, force=True))) - 1, name="kernel")]
+    outcomes = [identity(sp.simplify(sp.powsimp(sp.expand_power_base(kernel / wanted, force=True))), 1, name="kernel")]
     for count in (1, 2):
         # The density of k coordinates x at radius √u, u^{d/2-1-k/2} f(x/√u), is (u-|x|²)^{(d-k-2)/2} times a constant;
         # its transform e^{-p|x|²} Γ((d-k)/2) p^{-(d-k)/2} times it must be Γ(d/2) p^{-d/2} (p/π)^{k/2} e^{-p|x|²}.
@@ -152,7 +152,7 @@ def laplace_form_d_substitution_transforms(side: SimpleNamespace) -> Outcome:
         ratio = transform / (sp.gamma(d / 2) * p ** (half - d / 2) / sp.pi**half)
         ratio = sp.powsimp(sp.expand_power_base(sp.simplify(ratio), force=True), force=True)
         points = [{p: 2, d: 7, u: 3, v: 2} | {x: sp.Rational(1, 2) for x in squares}]
-        outcomes.append(identity(sp.simplify(ratio) - 1, points=points, name=f"transform of {count} coordinates"))
+        outcomes.append(identity(sp.simplify(ratio), 1, points=points, name=f"transform of {count} coordinates"))
     for top in (1, 2, 3):
         # ℓ+1 affinities of a or more have squares that sum to (ℓ+1) a² or more, so (ℓ+1) a² >= 1 leaves N <= ℓ
         a, *more = sp.symbols(f"a t0:{top + 1}")

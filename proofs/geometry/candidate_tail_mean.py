@@ -23,7 +23,7 @@ import sympy as sp
 from scipy import special, stats
 
 from resonance_theory import affinity
-from resonance_theory.evidence.claims.certify import identity
+from resonance_theory.evidence.claims.certify import identity, value
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 from resonance_theory.tokens.gaussian import Gaussian
@@ -123,18 +123,18 @@ def transform_truncated_square_density_y(side: SimpleNamespace) -> Outcome:
     points = [{p: 1, u: sp.Rational(1, 2), m: 1}, {p: sp.Rational(1, 3), u: -1, m: 2}]
     slope = sp.diff(side.below, u) / (sp.exp(-p * u**2) * normal(u - m))
     # P(g_i >= t sinh y) falls in y at the rate t cosh y φ(t sinh y - m_i)
-    rate = sp.diff(below(m - t * sp.sinh(y)), y) + t * sp.cosh(y) * normal(t * sp.sinh(y) - m)
+    rate = (sp.diff(below(m - t * sp.sinh(y)), y), -(t * sp.cosh(y) * normal(t * sp.sinh(y) - m)))
     # G4 at R²/2 = p'... : without means a gate contributes Φ(su)/s
-    central = side.below.subs(m, 0) - below(s * u) / s
-    odds = sp.tanh(y) ** 2 - sp.sinh(y) ** 2 / (1 + sp.sinh(y) ** 2)  # of one sign
+    central = (side.below.subs(m, 0), below(s * u) / s)
+    odds = sp.tanh(y) ** 2, sp.sinh(y) ** 2 / (1 + sp.sinh(y) ** 2)  # of one sign
     return every(
         [
-            identity(sp.simplify(sp.expand(sp.powsimp(slope))) - 1, points=points, name="slope in u / density - 1"),
-            identity(sp.limit(side.below.subs({p: 1, m: 1}), u, -sp.oo), name="its value at -∞"),
-            identity(sp.simplify(side.below.subs(p, 0) - below(u - m)), points=points, name="at p = 0: Φ(u-m)"),
-            identity(sp.simplify(rate), points=points, name="density in y"),
-            identity(sp.simplify(central), points=points, name="transform of G4"),
-            identity(sp.simplify(odds.rewrite(sp.exp)), name="squared affinity - tanh² y"),
+            identity(sp.simplify(sp.expand(sp.powsimp(slope))), 1, points=points, name="slope in u / density - 1"),
+            value(side.below.subs({p: 1, m: 1}), {u: -sp.oo}, 0, name="its value at -∞"),
+            identity(side.below.subs(p, 0), below(u - m), points=points, name="at p = 0: Φ(u-m)"),
+            identity(*rate, points=points, name="density in y"),
+            identity(*central, points=points, name="transform of G4"),
+            identity(*(odd.rewrite(sp.exp) for odd in odds), name="squared affinity - tanh² y"),
         ]
     )
 

@@ -56,11 +56,12 @@ def slope_x_p_i_x(side: SimpleNamespace) -> Outcome:
     return every(
         [
             identity(
-                sp.powsimp(sp.expand(slope / x ** (alpha - 1)), force=True) - bracket / sp.sqrt(1 - x),
+                sp.powsimp(sp.expand(slope / x ** (alpha - 1)), force=True),
+                bracket / sp.sqrt(1 - x),
                 points=[{x: sp.Rational(1, 3), alpha: 2, big: 3}],
                 name="slope/x^{α-1} - (α sqrt(1-x) - 1/B)/sqrt(1-x)",
             ),
-            identity(log_slope - u**2 / ((1 - u) * (2 - u) ** 2), name="slope - u²/((1-u)(2-u)²)"),
+            identity(log_slope, u**2 / ((1 - u) * (2 - u) ** 2), name="slope - u²/((1-u)(2-u)²)"),
         ]
     )
 

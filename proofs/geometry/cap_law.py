@@ -58,7 +58,7 @@ def squared_cosine_beta_independent_radius(side: SimpleNamespace) -> Outcome:
     beta = beta * sp.gamma(side.alpha + sp.Rational(1, 2)) / sp.gamma(sp.Rational(1, 2)) / sp.gamma(side.alpha)
     ratio = sp.powsimp(sp.expand_power_base(joint / (beta * gamma_density(d / 2, t)), force=True), force=True)
     return identity(
-        sp.gammasimp(ratio) - 1, points=[{b: sp.Rational(1, 3), t: 2, d: 5}], name="joint density / product - 1"
+        sp.gammasimp(ratio), 1, points=[{b: sp.Rational(1, 3), t: 2, d: 5}], name="joint density / product - 1"
     )
 
 
@@ -81,9 +81,10 @@ def dimensions_recurrence_d_d_first(side: SimpleNamespace) -> Outcome:
     point = [{b: sp.Rational(1, 3), d: 6}]
     return every(
         [
-            identity(slope(side.alpha).subs(d, 3) + sp.Rational(1, 2), points=[{a: sp.Rational(1, 3)}], name="d=3"),
+            identity(slope(side.alpha).subs(d, 3), -(sp.Rational(1, 2)), points=[{a: sp.Rational(1, 3)}], name="d=3"),
             identity(
-                slope(side.alpha).subs(d, 2) + 1 / (sp.pi * sp.sqrt(1 - a**2)),
+                slope(side.alpha).subs(d, 2),
+                -(1 / (sp.pi * sp.sqrt(1 - a**2))),
                 points=[{a: sp.Rational(1, 3)}],
                 name="d=2",
             ),

@@ -63,7 +63,7 @@ def largest_of_exchangeable(side: Side) -> Outcome:
     level = sp.symbols("G", positive=True)
     return every(
         [
-            identity(sp.integrate(level ** (k - 1), (level, 0, 1)) - claimed, name=f"∫ G^({k}-1) dG - claim")
+            identity(sp.integrate(level ** (k - 1), (level, 0, 1)), claimed, name=f"∫ G^({k}-1) dG - claim")
             for k, claimed in ((n, side.experts), (s, side.tokens))
         ]
     )

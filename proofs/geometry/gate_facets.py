@@ -70,12 +70,12 @@ def divergence_density_hyperplane_half_space(side: SimpleNamespace) -> Outcome:
     }
     facet = {2: sp.Integer(1), 3: sp.Rational(1, 2), 4: sp.Rational(1, 4) + sp.asin(third) / (2 * sp.pi)}
     outcomes = [
-        identity(divergence + (a * x + b * y + c * z) * density, name="div(cφ) + <x,c>φ"),
-        identity(density.subs(x, 0) - zero * plane, name="density on the hyperplane - φ(0) × its own"),
-        identity(half_space - formula, name="E[<x,u>; half-space] - formula"),
+        identity(divergence, -((a * x + b * y + c * z) * density), name="div(cφ) + <x,c>φ"),
+        identity(density.subs(x, 0), zero * plane, name="density on the hyperplane - φ(0) × its own"),
+        identity(half_space, formula, name="E[<x,u>; half-space] - formula"),
     ]
     outcomes += [
-        identity(sp.Rational(m * (m - 1)) / sp.sqrt(2) * zero * facet[m] - known[m], name=f"e_{m}") for m in known
+        identity(sp.Rational(m * (m - 1)) / sp.sqrt(2) * zero * facet[m], known[m], name=f"e_{m}") for m in known
     ]
     return every(outcomes)
 

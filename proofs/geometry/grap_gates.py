@@ -66,11 +66,11 @@ def block_sizes_their_number_their(side: SimpleNamespace) -> Outcome:
     point = [{n: 3, m: 2, k: 1}]
     return every(
         [
-            identity(sp.simplify((size - m) * n - (k + after - before)), name="(size - m) n - (k + e' - e)"),
-            identity(counts[long] - k, name="number of longer blocks - k"),
-            identity(side.square(m, m * n, n) - n / (m * n), name="n divides d: |w|² - n/d"),
-            identity(side.square(m, d, n) - m * n**2 / d**2, points=point, name="shorter: |w|² - m (n/d)²"),
-            identity(side.square(m + 1, d, n) - (m + 1) * n**2 / d**2, points=point, name="longer: |w|² - (m+1)(n/d)²"),
+            identity((size - m) * n, k + after - before, name="(size - m) n - (k + e' - e)"),
+            identity(counts[long], k, name="number of longer blocks - k"),
+            identity(side.square(m, m * n, n), n / (m * n), name="n divides d: |w|² - n/d"),
+            identity(side.square(m, d, n), m * n**2 / d**2, points=point, name="shorter: |w|² - m (n/d)²"),
+            identity(side.square(m + 1, d, n), (m + 1) * n**2 / d**2, points=point, name="longer: |w|² - (m+1)(n/d)²"),
         ]
     )
 

@@ -59,11 +59,11 @@ def region_gate_runs_bisector_bisector(side: SimpleNamespace) -> Outcome:
     left, right, angle, n = sp.symbols("l r a n", positive=True)
     low, high = angle - left / 2, angle + right / 2
     # same cosine with both gates at a bisector: the angles to them are equal
-    tie = sp.cos(high - angle) - sp.cos(angle + right - high)
+    tie = (sp.cos(high - angle), sp.cos(angle + right - high))
     return every(
         [
-            identity(sp.simplify(tie), name="difference of affinities at the bisector"),
-            identity((high - low) / 360 - side.share(left, right, n), name="(high - low)/360 - π_i"),
+            identity(*tie, name="difference of affinities at the bisector"),
+            identity((high - low) / 360, side.share(left, right, n), name="(high - low)/360 - π_i"),
         ]
     )
 

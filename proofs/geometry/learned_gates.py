@@ -82,17 +82,19 @@ def two_gates_slope_inner_product(side: Side) -> Outcome:
     return every(
         [
             identity(
-                sp.simplify(slope - claimed),
+                slope,
+                claimed,
                 points=[{alpha: 1, inside: sp.Rational(1, 2), d: 5}],
                 name="dP(max >= a)/dc - sign (1 - a²/cos²(α/2))^{(d-2)/2}/(2π sin α)",
             ),
-            identity(inner.subs({x: c, y: c, z: c}) - (1 - c), name="inner product of margins - (1 - c)"),
+            identity(inner.subs({x: c, y: c, z: c}), 1 - c, name="inner product of margins - (1 - c)"),
             identity(
-                sp.simplify((theta * (1 - c)) ** 2 / inner.subs({x: c, y: c, z: 1}) - seen**2 / 2),
+                (theta * (1 - c)) ** 2 / inner.subs({x: c, y: c, z: 1}),
+                seen**2 / 2,
                 points=[{theta: 2, c: sp.Rational(1, 3)}],
                 name="(mean/deviation)² of a margin - that of orthogonal gates",
             ),
-            identity(sp.simplify(sp.sin(alpha / 2) ** 2 - (1 - sp.cos(alpha)) / 2), name="sin²(α/2) - (1-c)/2"),
+            identity(sp.sin(alpha / 2) ** 2, (1 - sp.cos(alpha)) / 2, name="sin²(α/2) - (1-c)/2"),
         ]
     )
 

@@ -53,17 +53,17 @@ claim = Claim(
 @claim.derivation("cosine of a scaled token; mean and deviation of the difference of inner products")
 def cosine_scaled_token_mean_deviation(side: SimpleNamespace) -> Outcome:
     x, y = sp.symbols("x y", real=True)  # along and across the gate
-    scaled = k * x / sp.sqrt((k * x) ** 2 + (k * y) ** 2) - x / sp.sqrt(x**2 + y**2)
+    scaled = (k * x / sp.sqrt((k * x) ** 2 + (k * y) ** 2), x / sp.sqrt(x**2 + y**2))
     # <z',w> - κ(θ + <z,w>): mean -κθ, variance 1 + κ²
     seen = side.seen(k)
-    standard = (seen * theta) ** 2 / (1 + seen**2) - (k * theta) ** 2 / (1 + k**2)
+    standard = ((seen * theta) ** 2 / (1 + seen**2), (k * theta) ** 2 / (1 + k**2))
     point = [{k: sp.Rational(1, 3), theta: 2}]
-    slope = sp.diff(k / sp.sqrt(1 + k**2), k) - (1 + k**2) ** sp.Rational(-3, 2)
+    slope = (sp.diff(k / sp.sqrt(1 + k**2), k), (1 + k**2) ** sp.Rational(-3, 2))
     return every(
         [
-            identity(sp.simplify(scaled), name="cosine of the scaled token - cosine"),
-            identity(sp.simplify(standard), points=point, name="(mean/deviation)²"),
-            identity(sp.simplify(slope), name="κ/sqrt(1+κ²) rises at the rate (1+κ²)^{-3/2}"),
+            identity(*scaled, name="cosine of the scaled token - cosine"),
+            identity(*standard, points=point, name="(mean/deviation)²"),
+            identity(*slope, name="κ/sqrt(1+κ²) rises at the rate (1+κ²)^{-3/2}"),
         ]
     )
 

@@ -63,11 +63,12 @@ def lengths_thresholds_jacobian_two_rivals(side: SimpleNamespace) -> Outcome:
     jacobian = sp.simplify(matrix.jacobian([square, v, w]).det())
     return every(
         [
-            identity(sp.simplify(own**2 + across**2 - length**2), name="X² + R² - r²"),
-            identity(sp.simplify(jacobian**2 - square**4 / (1 - v**2 - w**2)), name="Jacobian² - R⁴/(1-|v|²)"),
+            identity(own**2 + across**2, length**2, name="X² + R² - r²"),
+            identity(jacobian**2, square**4 / (1 - v**2 - w**2), name="Jacobian² - R⁴/(1-|v|²)"),
             # a rival R v_j stays below X iff its statistic R v_j / (r scale) does below X / (r scale), claimed: v_j < X/R
             identity(
-                sp.simplify(own / (length * side.scale(1 - a**2)) - own / across),
+                own / (length * side.scale(1 - a**2)),
+                own / across,
                 points=[{a: sp.Rational(1, 3), length: 2}],
                 name="threshold - X/R",
             ),
@@ -99,7 +100,7 @@ def d_n_rivals_their_scale(side: SimpleNamespace) -> Outcome:
         ratio = (left / right).subs(a, sign * sp.sqrt(1 - y))
         ratio = sp.simplify(sp.powsimp(sp.expand_power_base(ratio, force=True), force=True))
         point = {r: 2, y: sp.Rational(3, 4), s: sp.Rational(1, 4), theta: 1, d: 7, k: 2}
-        outcomes.append(identity(ratio - 1, points=[point], name=f"density/product - 1, sign of a {sign}"))
+        outcomes.append(identity(ratio, 1, points=[point], name=f"density/product - 1, sign of a {sign}"))
     return every(outcomes)
 
 

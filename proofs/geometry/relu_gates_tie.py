@@ -56,8 +56,8 @@ claim = Claim(
 def independent_signs(side: Side) -> Outcome:
     return every(
         [
-            identity(sp.simplify(side.tied.subs(n, n + 1) - side.tied / 2), name="P(n+1) - P(n)/2"),
-            identity(side.tied.subs(n, 1) - sp.Rational(1, 2), name="P(1) - 1/2"),
+            identity(side.tied.subs(n, n + 1), side.tied / 2, name="P(n+1) - P(n)/2"),
+            identity(side.tied.subs(n, 1), sp.Rational(1, 2), name="P(1) - 1/2"),
         ]
     )
 

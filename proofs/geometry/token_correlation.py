@@ -62,19 +62,16 @@ def mean_s_poisson_identity_thresholds(side: SimpleNamespace) -> Outcome:
     solved = sp.solve(bound, upper)[0]
     return every(
         [
-            identity(sp.diff(normal, x) + (x - m) * normal, name="Stein's identity for the normal density"),
-            identity(sp.gammasimp(k * mass - lam * mass.subs(k, k - 1)), unit=lam * mass, name="k Poi(k) - λ Poi(k-1)"),
-            identity(sp.simplify(m**2 / mean - lower), points=[{m: 1, d: 3}], name="m²/E S - lower bound"),
+            identity(sp.diff(normal, x), -((x - m) * normal), name="Stein's identity for the normal density"),
+            identity(k * mass, lam * mass.subs(k, k - 1), unit=lam * mass, name="k Poi(k) - λ Poi(k-1)"),
+            identity(m**2 / mean, lower, points=[{m: 1, d: 3}], name="m²/E S - lower bound"),
+            identity(solved, (1 - (a - 1) * slack) / (lam + a - 1), name="E[1/(K+a)] - (1-(a-1) slack)/(λ+a-1)"),
             identity(
-                sp.simplify(solved - (1 - (a - 1) * slack) / (lam + a - 1)), name="E[1/(K+a)] - (1-(a-1) slack)/(λ+a-1)"
-            ),
-            identity(
-                sp.simplify((m**2 / 2 / (lam + a - 1)).subs({lam: m**2 / 2, a: d / 2}) - m**2 / (m**2 + d - 2)),
+                (m**2 / 2 / (lam + a - 1)).subs({lam: m**2 / 2, a: d / 2}),
+                m**2 / (m**2 + d - 2),
                 name="upper bound",
             ),
-            identity(
-                sp.simplify((m**2 / (m**2 + d + 2) - sp.Rational(4, 5)).subs(m, 2 * sp.sqrt(d + 2))), name="mark 4(d+2)"
-            ),
+            identity((m**2 / (m**2 + d + 2)).subs(m, 2 * sp.sqrt(d + 2)), sp.Rational(4, 5), name="mark 4(d+2)"),
         ]
     )
 

@@ -73,24 +73,24 @@ def margin_planted_token_law_radius(side: SimpleNamespace) -> Outcome:
     seen = side.seen(alpha)
     # w_1 = (1, 0), w_2 = (cos α, sin α)
     margin, length = 1 - sp.cos(alpha), sp.sqrt((1 - sp.cos(alpha)) ** 2 + sp.sin(alpha) ** 2)
-    hit = sp.simplify((margin / length) ** 2 - sp.sin(seen / 2) ** 2)
+    hit = ((margin / length) ** 2, sp.sin(seen / 2) ** 2)
     # two coordinates of a uniform direction have density (d-2)/(2π) (1-z²)^{(d-4)/2}: over the circle of radius z
     density = (d - 2) * z * (1 - z**2) ** ((d - 4) / 2)
-    survival = sp.diff((1 - z**2) ** ((d - 2) / 2), z) + density
+    survival = (sp.diff((1 - z**2) ** ((d - 2) / 2), z), -(density))
     # gate 1 wins at the angle ψ from it towards w_2: <w_1,x> >= <w_2,x> is cos ψ >= cos(α - ψ)
-    wall = sp.cos(psi) - sp.cos(alpha - psi)
-    at_wall = sp.simplify(wall.subs(psi, seen / 2))
+    wall = seen / 2
     # d = 2: arc of length arccos a on the far side, min(arccos a, α/2) on the other; here a < cos(α/2)
     a = sp.symbols("a", positive=True)
     arc = (sp.acos(a) + seen / 2) / (2 * sp.pi)
     points = [{alpha: sp.Rational(1, 2)}, {alpha: 2}]
     return every(
         [
-            identity(hit, points=points, name="(margin/length)² - sin²(α/2)"),
-            identity(sp.simplify(survival), name="survival function of the radius"),
-            identity(at_wall, points=points, name="affinities at the wall"),
+            identity(*hit, points=points, name="(margin/length)² - sin²(α/2)"),
+            identity(*survival, name="survival function of the radius"),
+            identity(sp.cos(wall), sp.cos(alpha - wall), points=points, name="affinities at the wall"),
             identity(
-                sp.simplify(arc - (sp.acos(a) / (2 * sp.pi) + sp.integrate(1, (psi, 0, alpha / 2)) / (2 * sp.pi))),
+                arc,
+                sp.acos(a) / (2 * sp.pi) + sp.integrate(1, (psi, 0, alpha / 2)) / (2 * sp.pi),
                 points=[{alpha: 1, a: sp.Rational(1, 2)}],
                 name="the plane: arcs - formula",
             ),

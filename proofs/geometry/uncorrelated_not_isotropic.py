@@ -72,9 +72,9 @@ def small_numbers_in_closed_form(side: Side) -> Outcome:
     point = {sigma: 2}
     return every(
         [
-            identity(claimed - three, points=[point], name="π_1 at n = 3 - (1/4 + asin(σ²/(1+σ²))/2π)"),
-            identity(sp.limit(three, sigma, sp.oo) - sp.Rational(1, 2), name="its limit - 1/2"),
-            identity(three.subs(sigma, 1) - sp.Rational(1, 3), name="at σ = 1 - 1/3"),
+            identity(claimed, three, points=[point], name="π_1 at n = 3 - (1/4 + asin(σ²/(1+σ²))/2π)"),
+            identity(sp.limit(three, sigma, sp.oo), sp.Rational(1, 2), name="its limit - 1/2"),
+            identity(three.subs(sigma, 1), sp.Rational(1, 3), name="at σ = 1 - 1/3"),
         ]
     )
 

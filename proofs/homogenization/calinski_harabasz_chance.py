@@ -51,13 +51,13 @@ claim = Claim(
 def variance_mean_drawn_without_replacement(side: SimpleNamespace) -> Outcome:
     # coordinates about their mean: Σ x² = T, Σ_{s≠t} x_s x_t = -T. E(Σ_{drawn} x)² = T n/N - T n(n-1)/(N(N-1))
     drawn = (T * n / N - T * n * (n - 1) / (N * (N - 1))) / n  # n |c_i - c|²
-    each = sp.simplify(drawn - T / (N - 1) * (1 - n / N))
+    each = (drawn, T / (N - 1) * (1 - n / N))
     total = T / (N - 1) * (k - 1)  # Σ over groups: Σ 1 = k, Σ n = N
     point = [{N: 7, k: 3, T: 2}]
     return every(
         [
-            identity(each, name="n E|c_i - c|² - S²(1 - n/N)"),
-            identity(sp.simplify(total - T * (k - 1) / (N - side.lost)), points=point, name="E between - claim"),
+            identity(*each, name="n E|c_i - c|² - S²(1 - n/N)"),
+            identity(total, T * (k - 1) / (N - side.lost), points=point, name="E between - claim"),
         ]
     )
 

@@ -76,27 +76,28 @@ claim = Claim(
 def slopes_t_d_equation_y(side: SimpleNamespace) -> Outcome:
     m = sp.Function("m")(s)
     rate = (1 + s**2) ** sp.Rational(-3, 2)  # dx/ds
-    slope_t = sp.diff((s + k * m) / sp.sqrt(1 + s**2), s) / rate - (1 - k * s * m + k * (1 + s**2) * sp.diff(m, s))
-    slope_d = sp.diff((s - m) / sp.sqrt(1 + s**2), s) / rate - (1 + s * m - (1 + s**2) * sp.diff(m, s))
+    slope_t = (sp.diff((s + k * m) / sp.sqrt(1 + s**2), s) / rate, 1 - k * s * m + k * (1 + s**2) * sp.diff(m, s))
+    slope_d = (sp.diff((s - m) / sp.sqrt(1 + s**2), s) / rate, 1 + s * m - (1 + s**2) * sp.diff(m, s))
     g = sp.Function("G")(s)
     power = (1 - s**2) ** (e / 2) / (e * g)
-    riccati = sp.diff(power, s).subs(sp.Derivative(g, s), (1 - s**2) ** (e / 2 - 1)) + e * power * (s + power) / (
-        1 - s**2
+    riccati = (
+        sp.diff(power, s).subs(sp.Derivative(g, s), (1 - s**2) ** (e / 2 - 1)),
+        -(e * power * (s + power) / (1 - s**2)),
     )
     q = 1 - s * y
     f = q * (1 - s**2) - e * (1 + s**2) * y * (s + y)
     total = sp.diff(f, s) + sp.diff(f, y) * (-e * y * (s + y) / (1 - s**2))
     at_zero = total.subs(e, q * (1 - s**2) / ((1 + s**2) * y * (s + y)))
     h = q * (1 - s**2) - y**2 * (1 - s**4) - s * q * y * (5 - s**2)
-    four = f.subs({e: 2 if side.least == 3 else side.least - 2, y: (1 - s) / 2}) - (1 - s) * (1 - s**2) / 2
+    four = (f.subs({e: 2 if side.least == 3 else side.least - 2, y: (1 - s) / 2}), (1 - s) * (1 - s**2) / 2)
     return every(
         [
-            identity(sp.diff(s / sp.sqrt(1 + s**2), s) - rate, name="dx/ds"),
-            identity(sp.simplify(slope_t), name="dT/dx - (1 - ksm + k(1+s²)m')"),
-            identity(sp.simplify(slope_d), name="dD/dx - (1 + sm - (1+s²)m')"),
-            identity(sp.simplify(riccati), name="y' + e y(s+y)/(1-s²)"),
-            identity(sp.simplify(at_zero * y * (1 + s**2) - h), name="y(1+s²) F' - H where F = 0"),
-            identity(sp.expand(four), points=[{s: sp.Rational(1, 2)}], name="F at d = 4"),
+            identity(sp.diff(s / sp.sqrt(1 + s**2), s), rate, name="dx/ds"),
+            identity(*slope_t, name="dT/dx - (1 - ksm + k(1+s²)m')"),
+            identity(*slope_d, name="dD/dx - (1 + sm - (1+s²)m')"),
+            identity(*riccati, name="y' + e y(s+y)/(1-s²)"),
+            identity(at_zero * y * (1 + s**2), h, name="y(1+s²) F' - H where F = 0"),
+            identity(*four, points=[{s: sp.Rational(1, 2)}], name="F at d = 4"),
         ]
     )
 
@@ -117,13 +118,14 @@ def h_wherever_f_can_vanish(side: SimpleNamespace) -> Outcome:
     near_one = b.subs(w, cut + (1 - cut) * z / (1 + z)) * (1 + z) ** 2  # B >= 0 on [.71, 1)
     return every(
         [
-            identity(sp.expand(h - weight.subs(w, s**2) * slack - parts), name="H - weight × slack - (A + Bsy + Cy²)"),
+            identity(h - weight.subs(w, s**2) * slack, parts, name="H - weight × slack - (A + Bsy + Cy²)"),
             roots_outside(sp.expand(4 * a * c - w * b**2), w, 0, cut, name="4AC - wB²"),
             nonnegative_polynomial(sp.expand(sp.simplify(near_one)), {z: 0}, name="B from w = .71 on, cleared"),
             nonnegative_polynomial(sp.expand(c), {w: 0}, strict=True, name="C"),
             # at -s, s > 0, with e y(s+y) replaced by its bound 1-s²
             identity(
-                sp.expand((1 + s * y) * (1 - s**2) - (1 + s**2) * (1 - s**2) - (1 - s**2) * s * (y - s)),
+                (1 + s * y) * (1 - s**2) - (1 + s**2) * (1 - s**2),
+                (1 - s**2) * s * (y - s),
                 name="F at -s, with its bound, - (1-s²) s (y-s)",
             ),
         ]

@@ -61,10 +61,10 @@ def truncated_moments_between_within_total(side: SimpleNamespace) -> Outcome:
     within = q + d - n - e**2 - (n - 1) * b**2
     return every(
         [
-            identity(sp.diff(BELOW * side.loser, u) - u * PHI, points=points, name="(Φ E[g|g<u])' - uφ"),
-            identity(sp.diff(BELOW * second, u) - u**2 * PHI, points=points, name="(Φ E[g²|g<u])' - u²φ"),
-            identity(between - (e - b) ** 2 * (1 - 1 / n), name="between - (e-b)²(1-1/n)"),
-            identity(between + within - (q + d - n - n * mean**2), name="between + within - total"),
+            identity(sp.diff(BELOW * side.loser, u), u * PHI, points=points, name="(Φ E[g|g<u])' - uφ"),
+            identity(sp.diff(BELOW * second, u), u**2 * PHI, points=points, name="(Φ E[g²|g<u])' - u²φ"),
+            identity(between, (e - b) ** 2 * (1 - 1 / n), name="between - (e-b)²(1-1/n)"),
+            identity(between + within, q + d - n - n * mean**2, name="between + within - total"),
         ]
     )
 

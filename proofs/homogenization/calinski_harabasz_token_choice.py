@@ -53,8 +53,8 @@ def between_within_centroids_h1(side: SimpleNamespace) -> Outcome:
     replaced = side.b * d / r**2
     return every(
         [
-            identity(between / (d - between) - claimed, name="between/within - B/(d-B)"),
-            identity(on_sphere - replaced / (d - replaced), name="on the sphere, B replaced by B d/(ER)²"),
+            identity(between / (d - between), claimed, name="between/within - B/(d-B)"),
+            identity(on_sphere, replaced / (d - replaced), name="on the sphere, B replaced by B d/(ER)²"),
         ]
     )
 

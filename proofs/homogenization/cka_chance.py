@@ -50,7 +50,7 @@ def mean_matchings_rows_k_l(side: SimpleNamespace) -> Outcome:
     diagonal, rest = m / tokens, -m / (tokens * (tokens - 1))  # entries of E[P L P^T]
     product = k * diagonal + (0 - k) * rest  # the off-diagonal entries of K sum to 0 - tr K
     return identity(
-        product - k * m / (tokens - side.lost), points=[{tokens: 5, k: 2, m: 3}], name="E tr(K P L P^T) - claim"
+        product, k * m / (tokens - side.lost), points=[{tokens: 5, k: 2, m: 3}], name="E tr(K P L P^T) - claim"
     )
 
 

@@ -80,13 +80,14 @@ def mean_distances_shares_tables_variance(side: SimpleNamespace) -> Outcome:
     difference = 2 * N * (1 / n) * (1 - 1 / n) + 2 * N / n**2  # variances less twice the covariance -N/n²
     return every(
         [
-            identity(sp.simplify(total - (n - 1) / N), name="E Σ(p̂-p)²/p - (n-1)/N"),
-            identity(sp.simplify(table - N * (r - 1) * (c - 1) / (N - 1)), name="E χ² - N(r-1)(c-1)/(N-1)"),
-            identity(sp.simplify(difference - 2 * N / n), name="Var(N_i-N_j) - 2N/n"),
+            identity(total, (n - 1) / N, name="E Σ(p̂-p)²/p - (n-1)/N"),
+            identity(table, N * (r - 1) * (c - 1) / (N - 1), name="E χ² - N(r-1)(c-1)/(N-1)"),
+            identity(difference, 2 * N / n, name="Var(N_i-N_j) - 2N/n"),
             # one token: entropy 0 where the shares have ln n; N groups and N experts: information ln N
-            identity(1 + side.part * (n - 1) - n, points=[{n: 4}], name="one token: 1 + (n-1)/N - n"),
+            identity(1 + side.part * (n - 1), n, points=[{n: 4}], name="one token: 1 + (n-1)/N - n"),
             identity(
-                sp.simplify(1 + side.part * (N - 1) ** 2 / (N - 1) - N),
+                1 + side.part * (N - 1) ** 2 / (N - 1),
+                N,
                 points=[{N: 5}],
                 name="r = c = N: the bound - N",
             ),

@@ -54,8 +54,8 @@ def second_moment_summed_over_experts(side: SimpleNamespace) -> Outcome:
     points = [{n: 8, tokens: 5, q: sp.Rational(1, 4)}]
     return every(
         [
-            identity(n / tokens**2 * total - side.square, points=points, name="E CV² - claim"),
-            identity(side.square.subs(q, 1 / n) - (n - 1) / tokens, points=[{n: 8, tokens: 5}], name="equal shares"),
+            identity(n / tokens**2 * total, side.square, points=points, name="E CV² - claim"),
+            identity(side.square.subs(q, 1 / n), (n - 1) / tokens, points=[{n: 8, tokens: 5}], name="equal shares"),
         ]
     )
 

@@ -91,14 +91,15 @@ def normal_density_s_gradient_split(side: SimpleNamespace) -> Outcome:
     point = [{z: 2, m: 1}]
     return every(
         [
-            identity(sp.diff(density, m) - (z - m) * density, points=point, name="∂φ(z-m)/∂m - (z-m)φ"),
-            identity(sp.diff(mass, m) + sp.exp(-((z - m) ** 2) / 2) / sp.sqrt(2 * sp.pi), name="∂Φ(z-m)/∂m + φ(z-m)"),
+            identity(sp.diff(density, m), (z - m) * density, points=point, name="∂φ(z-m)/∂m - (z-m)φ"),
+            identity(sp.diff(mass, m), -(sp.exp(-((z - m) ** 2) / 2) / sp.sqrt(2 * sp.pi)), name="∂Φ(z-m)/∂m + φ(z-m)"),
             identity(
-                sp.simplify(a**2 / p + b**2 / q - (a + b) ** 2 / (p + q) - (q * a - p * b) ** 2 / (p * q * (p + q))),
+                a**2 / p + b**2 / q - (a + b) ** 2 / (p + q),
+                (q * a - p * b) ** 2 / (p * q * (p + q)),
                 name="merging's loss, per direction",
             ),
-            identity(n * (n - 1) * g - e, name="H1: own gate"),
-            identity(-n * g + e / (n - 1), name="H1: another gate"),
+            identity(n * (n - 1) * g, e, name="H1: own gate"),
+            identity(-n * g, -(e / (n - 1)), name="H1: another gate"),
         ]
     )
 

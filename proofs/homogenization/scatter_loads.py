@@ -78,14 +78,15 @@ def half_space_moment_value_two(side: SimpleNamespace) -> Outcome:
     points = [{t: sp.Rational(1, 2)}, {t: 2}]
     return every(
         [
-            identity(sp.diff(moment, t) + t * DENSITY, points=points, name="d/dt ∫_{-t}^∞ gφ - (-t)φ(-t)"),
-            identity(sp.simplify(between - side.two), points=points, name="between of two experts - claim"),
+            identity(sp.diff(moment, t), -(t * DENSITY), points=points, name="d/dt ∫_{-t}^∞ gφ - (-t)φ(-t)"),
+            identity(between, side.two, points=points, name="between of two experts - claim"),
             identity(
-                sp.diff(sp.log(side.two), t) - (reflected - t - (t + y)),
+                sp.diff(sp.log(side.two), t),
+                reflected - t - (t + y),
                 points=points,
                 name="(log between)' - D(-t) + D(t)",
             ),
-            identity(sp.simplify(sp.diff(t + y, t) - variance), points=points, name="D' - Var(g | g < t)"),
+            identity(sp.diff(t + y, t), variance, points=points, name="D' - Var(g | g < t)"),
         ]
     )
 

@@ -54,12 +54,12 @@ def centroid_norm_cosine_e_sum(side: SimpleNamespace) -> Outcome:
     b = side.other * e
     return every(
         [
-            identity(e + (n - 1) * b, name="e_n + (n-1) b, the conditional mean of the sum"),
+            identity(e, -((n - 1) * b), name="e_n + (n-1) b, the conditional mean of the sum"),
             # coefficients of w_i and of another gate in (e n/(n-1)) (w_i - mean gate)
-            identity(e * n / (n - 1) * (1 - 1 / n) - e, name="coefficient of the own gate"),
-            identity(e * n / (n - 1) * (-1 / n) - b, name="coefficient of another gate"),
-            identity(e**2 + (n - 1) * b**2 - e**2 * n / (n - 1), name="norm² - B"),
-            identity((2 * e * b + (n - 2) * b**2) + (e**2 + (n - 1) * b**2) / (n - 1), name="cosine + 1/(n-1)"),
+            identity(e * n / (n - 1) * (1 - 1 / n), e, name="coefficient of the own gate"),
+            identity(e * n / (n - 1) * (-1 / n), b, name="coefficient of another gate"),
+            identity(e**2 + (n - 1) * b**2, e**2 * n / (n - 1), name="norm² - B"),
+            identity(2 * e * b + (n - 2) * b**2, -((e**2 + (n - 1) * b**2) / (n - 1)), name="cosine + 1/(n-1)"),
         ]
     )
 

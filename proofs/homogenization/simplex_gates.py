@@ -57,10 +57,10 @@ def length_inner_product_order_simplex(side: SimpleNamespace) -> Outcome:
     length = ((1 - 1 / n) ** 2 + (n - 1) / n**2) / side.shrink
     inner = (2 * (1 - 1 / n) * (-1 / n) + (n - 2) / n**2) / side.shrink
     outcomes = [
-        identity(length - 1, name="|v_i|² - 1"),
-        identity(inner + 1 / (n - 1), name="<v_i,v_j> + 1/(n-1)"),
+        identity(length, 1, name="|v_i|² - 1"),
+        identity(inner, -(1 / (n - 1)), name="<v_i,v_j> + 1/(n-1)"),
         # the projection on v_i as a function of g = <w_i,x>, given the mean m of all: slope free of i and positive
-        identity(sp.diff((g - m) / sp.sqrt(side.shrink), g) ** 2 - n / (n - 1), name="slope² - n/(n-1)"),
+        identity(sp.diff((g - m) / sp.sqrt(side.shrink), g) ** 2, n / (n - 1), name="slope² - n/(n-1)"),
     ]
     # Σ_{i<j} |w_i-w_j|² = n² - |Σ w_i|² for unit vectors in terms of their inner products
     for count in (2, 3):
@@ -70,8 +70,8 @@ def length_inner_product_order_simplex(side: SimpleNamespace) -> Outcome:
         norm = count + 2 * sum(inner_products.values())
         # Cauchy-Schwarz: (Σ|w_i-w_j|)² <= pairs · Σ|w_i-w_j|² <= pairs n², attained by the simplex with its equal sides
         edge = 2 + sp.Rational(2, count - 1)
-        outcomes.append(identity(squares - count**2 + norm, name=f"Σ|w_i-w_j|² - n² + |Σw|², n={count}"))
-        outcomes.append(identity(len(pairs) * count**2 - len(pairs) ** 2 * edge, name=f"the simplex attains n={count}"))
+        outcomes.append(identity(squares - count**2, -(norm), name=f"Σ|w_i-w_j|² - n² + |Σw|², n={count}"))
+        outcomes.append(identity(len(pairs) * count**2, len(pairs) ** 2 * edge, name=f"the simplex attains n={count}"))
     return every(outcomes)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import sympy as sp
 
 from resonance_theory import losses
-from resonance_theory.evidence.claims.certify import identity
+from resonance_theory.evidence.claims.certify import identity, value
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 
@@ -49,9 +49,9 @@ def softmax_derivative_other_experts_summed(side: SimpleNamespace) -> Outcome:
     gradient = e / (e + R) * (f - side.level(mean, n))
     return every(
         [
-            identity(e * sp.diff(mean, e) - gradient, name="e d/de Σ f p - p_k (f_k - level)"),
+            identity(e * sp.diff(mean, e), gradient, name="e d/de Σ f p - p_k (f_k - level)"),
             # uniform shares: S = R/n
-            identity(gradient.subs({f: 1 / n, S: R / n}), name="gradient at uniform shares"),
+            value(gradient, {f: 1 / n, S: R / n}, 0, name="gradient at uniform shares"),
         ]
     )
 

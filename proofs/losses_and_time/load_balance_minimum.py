@@ -63,7 +63,7 @@ def n_exact_least_value_completing(side: SimpleNamespace) -> Outcome:
     text = f"least L/α = {value} at x = {where}, claimed {side.least}"
     return every(
         [
-            identity(bound - (x - where) ** 2 - value / 2, name="bound - (x - 3/4)² - 7/16"),
+            identity(bound - (x - where) ** 2, value / 2, name="bound - (x - 3/4)² - 7/16"),
             holds(text) if value == side.least and half <= where <= 1 else fails(text),
         ]
     )
@@ -77,14 +77,14 @@ def n_value_idle_experts_n(side: SimpleNamespace) -> Outcome:
     best = all(max((a - b) * (b + 1) for b in range(a)) == (a + 1) ** 2 // 4 for a in range(2, 200))
     return every(
         [
-            identity(n * per_token - side.idle(n, k), name="value with k idle experts"),
+            identity(n * per_token, side.idle(n, k), name="value with k idle experts"),
             # (n-k)(k+1) = (n+1)²/4 - (k - (n-1)/2)²: the integer maximum is the floor
-            identity((n - k) * (k + 1) - (n + 1) ** 2 / 4 + (k - (n - 1) / 2) ** 2, name="completed square in k"),
+            identity((n - k) * (k + 1) - (n + 1) ** 2 / 4, -((k - (n - 1) / 2) ** 2), name="completed square in k"),
             holds("integer maximum is ⌊(n+1)²/4⌋") if best else fails("integer maximum differs"),
             # (n+1)² / 4 - n = (n-1)²/4: the floor exceeds n for n >= 3
-            identity((n + 1) ** 2 / 4 - n - (n - 1) ** 2 / 4, name="(n+1)²/4 - n"),
+            identity((n + 1) ** 2 / 4 - n, (n - 1) ** 2 / 4, name="(n+1)²/4 - n"),
             # with Q = Σ P² and Σ P = 1: n Q - 1 = n Σ (P - 1/n)²
-            identity(n * square - 1 - n * (square - 2 / n + n / n**2), name="soft shares"),
+            identity(n * square - 1, n * (square - 2 / n + n / n**2), name="soft shares"),
         ]
     )
 

@@ -19,7 +19,7 @@ import numpy as np
 import sympy as sp
 
 from resonance_theory import losses
-from resonance_theory.evidence.claims.certify import identity
+from resonance_theory.evidence.claims.certify import identity, value
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
 
@@ -65,8 +65,8 @@ def chain_rule_term_term_local(side: SimpleNamespace) -> Outcome:
     c = sp.Symbol("c", positive=True)  # 1 - ε
 
     def same(left: sp.Expr, right: sp.Expr, name: str) -> Outcome:
-        changed = (left - right).subs(1 - a, b).subs(1 - eps, c)
-        return identity(sp.expand(sp.expand_log(changed, force=True)), name=name)
+        sides = (side.subs(1 - a, b).subs(1 - eps, c) for side in (left, right))
+        return identity(*(sp.expand(sp.expand_log(side, force=True)) for side in sides), name=name)
 
     coarse = a * sp.log(a / (1 - eps)) + (1 - a) * sp.log((1 - a) / eps)
     fixed = {a: sp.Rational(3, 5)}
@@ -76,11 +76,13 @@ def chain_rule_term_term_local(side: SimpleNamespace) -> Outcome:
         [
             same(local, a * u * sp.log(a / (1 - eps)) + a * u * sp.log(u * m), "local term"),
             same(other, (1 - a) * u * sp.log((1 - a) / eps) + (1 - a) * u * sp.log(u * r), "other term"),
-            identity(sp.simplify(sp.diff(coarse, a, 2) - 1 / (a * (1 - a))), name="kl'' - 1/(a(1-a))"),
-            identity(sp.diff(coarse, a).subs(a, 1 - eps), name="kl' at a = 1-ε"),
-            identity(sp.limit(coarse.subs(1 - eps, c), a, 1, "-") + sp.log(c), name="all-local routing - ln(1/(1-ε))"),
+            identity(sp.diff(coarse, a, 2), 1 / (a * (1 - a)), name="kl'' - 1/(a(1-a))"),
+            value(sp.diff(coarse, a), {a: 1 - eps}, 0, name="kl' at a = 1-ε"),
             identity(
-                sp.limit(pair.subs(fixed) / sp.log(1 / eps), eps, 0, "+") - sp.Rational(2, 5), name="limit - (1-a)"
+                sp.limit(coarse.subs(1 - eps, c), a, 1, "-"), -(sp.log(c)), name="all-local routing - ln(1/(1-ε))"
+            ),
+            identity(
+                sp.limit(pair.subs(fixed) / sp.log(1 / eps), eps, 0, "+"), sp.Rational(2, 5), name="limit - (1-a)"
             ),
         ]
     )

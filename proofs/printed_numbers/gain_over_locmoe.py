@@ -55,9 +55,7 @@ def complements_multiply_locmoe_s_saving(side: SimpleNamespace) -> Outcome:
     slopes = [sp.cancel(s.subs(inside)) for s in (sp.diff(rest, total), -sp.diff(rest, part))]
     return every(
         [
-            identity(
-                sp.cancel(1 - between / before - side.rest(1 - after / before, 1 - after / between)), name="1 - T1/T0"
-            ),
+            identity(1 - between / before, side.rest(1 - after / before, 1 - after / between), name="1 - T1/T0"),
             *(nonnegative_polynomial(sp.fraction(s)[0], {more: 0, gap: 0}, name="slope, numerator") for s in slopes),
         ]
     )

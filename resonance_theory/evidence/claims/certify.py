@@ -17,7 +17,7 @@ import sympy as sp
 
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds, undecided
 
-__all__ = ["exact", "identity", "ladder", "nonnegative_polynomial", "positive", "roots_outside"]
+__all__ = ["exact", "identity", "ladder", "nonnegative_polynomial", "positive", "roots_outside", "value"]
 
 Rational: TypeAlias = int | str | Fraction | sp.Basic
 
@@ -47,19 +47,25 @@ def _random_points(expression: sp.Expr, count: int = 6) -> Iterable[dict[sp.Symb
 
 
 def identity(
-    expression: sp.Expr | int,
+    left: sp.Expr | int,
+    right: sp.Expr | int | None = None,
     *,
     points: Iterable[Mapping[sp.Symbol, Any]] | None = None,
     unit: sp.Expr | None = None,
     name: str = "difference",
 ) -> Outcome:
-    """The expression is identically 0 in its symbols (SymPy reduces it to 0 exactly).
+    """Both sides are identically equal in their symbols (SymPy reduces their difference to 0 exactly).
+
+    Give the sides apart, each by its own route. One argument alone is a difference to be reduced to 0. Where both sides
+    are already the number 0, nothing is compared with anything, and the outcome is undecided; `value` is for zeros.
 
     `points` are places to look for a witness when it does not reduce, for symbols whose range their assumptions
     do not express (k <= m, say). `unit` is a positive common factor (a binomial mass, say): each term is divided by it
     and reduced on its own, which turns shifted masses into rational functions.
     """
-    original = sp.sympify(expression)
+    original = sp.sympify(left) - (0 if right is None else sp.sympify(right))
+    if left == 0 and (right is None or right == 0):
+        return undecided(f"{name} is 0 on both sides before anything is reduced: nothing is compared")
     reducers: list[Callable[[sp.Expr], sp.Expr]] = [
         sp.expand,
         lambda e: sp.cancel(sp.together(sp.expand(e))),
@@ -86,6 +92,18 @@ def identity(
         if reduce(original) == 0:
             return holds(f"{name} is 0 identically")
     return undecided(f"{name} was not reduced to 0, and no point showed it to differ")
+
+
+def value(
+    function: sp.Expr, at: Mapping[sp.Symbol, Any], result: sp.Expr | int, *, name: str = "value", **options: Any
+) -> Outcome:
+    """The function, which depends on the symbols of `at`, takes the value `result` there, for all its other symbols."""
+    if not set(at) <= sp.sympify(function).free_symbols:
+        return undecided(f"{name}: the function does not depend on {', '.join(map(str, at))}: nothing is compared")
+    reached = sp.simplify(sp.sympify(function).subs(dict(at)))
+    if reached == 0 and result == 0:
+        return holds(f"{name} is 0")
+    return identity(reached, result, name=name, **options)
 
 
 def nonnegative_polynomial(
