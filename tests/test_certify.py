@@ -17,7 +17,8 @@ def test_identity():
     wrong = certify.identity(pascal + 1)
     assert wrong.fails
     assert wrong.data["witness"]
-    assert certify.identity(sp.Integer(0)).holds
+    assert certify.identity(n, n).holds
+    assert not certify.identity(sp.Integer(0)).holds  # compares nothing
     assert certify.identity(sp.Integer(1)).fails
 
 

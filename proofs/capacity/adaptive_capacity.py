@@ -20,6 +20,7 @@ where x counts only if the sign of (s-1) EY - τa is the limit's; P(S <= 0) is b
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 import flint
@@ -254,6 +255,32 @@ def bounds_hold_at_every_affinity(side: Side) -> Outcome:
         if none > empty + slip:
             return fails(f"s={tokens}, d={dim}, n={experts}: P(S < 0) is {none:.3g}, bound {empty:.3g}")
     return holds(f"no violation; up to {least:.2f} of a bound below 1/2")
+
+
+@claim.reference("the bounds are Bernstein's with mean and variance of one term's own law, to 1e-9")
+def variance_of_one_term(side: Side) -> Outcome:
+    worst = 0.0
+    for tokens, dim, experts, mass in ((21, 16, 4, 0.5), (10**3, 64, 8, 0.8)):
+        a, density, _ = grids(dim, experts, 1.0)
+        found = deviations(side, tokens, dim, experts, mass)
+        for node in range(4000, 8000, 250):
+            # a term is a(1 - τ) above the node, -τa below; the node's own cell lies half above it
+            half = np.where(np.arange(len(a)) == node, 0.5, 1.0) * density
+            values = np.concatenate([a[node:] * (1 - mass), -mass * a[: node + 1], [0.0]])
+            chances = np.concatenate([half[node:], half[: node + 1], [1 - density.sum()]])
+            mean, m = float(values @ chances), tokens - 1
+            variance = float((values - mean) ** 2 @ chances)
+            for bound, sign in zip(found[:2], (1, -1)):
+                beyond = max(sign * (mass * a[node] - m * mean), 0.0)
+                direct = math.exp(-(beyond**2) / (2 * m * variance + 2 * beyond * (1 + abs(mean)) / 3))
+                worst = max(worst, abs(float(bound[node]) / direct - 1) if direct > 1e-200 else 0.0)
+        own = float(a @ density), float(a**2 @ density)
+        short = max((tokens - 1) * own[0] - 1, 0.0)
+        spread = 2 * (tokens - 1) * (own[1] - own[0] ** 2) + 2 * short * (1 + own[0]) / 3
+        worst = max(worst, abs(found[2] / math.exp(-(short**2) / spread) - 1))
+    if worst > 1e-9:
+        return fails(f"a bound differs from that with the variance of one term by {worst:.2g} relatively")
+    return holds(f"both bounds and P(S <= 0) agree to {worst:.0e}")
 
 
 @claim.reference("the package's limit of the success rate lies inside the bounds, which close as s grows")

@@ -105,7 +105,7 @@ def package_mixture_number_candidates_direct(side: SimpleNamespace) -> Outcome:
         chance = np.array([comb(3, k) * share**k * (1 - share) ** (3 - k) for k in count])
         ours, mixed = law(4, side.at(share, 4)), law(count + 1, 1.0) @ chance
         worst = max(worst, *abs(mixed - ours))
-        if worst > 2e-4:
+        if worst > 1e-7:
             return fails(f"load {share}, s=4: {ours}, as a mixture {mixed}")
     direct, ours = np.array(three(0, 16, 4, 1.5, 0.7, 0.5)), law(3, side.at(0.5, 4))
     far = float(abs(ours - direct).max())

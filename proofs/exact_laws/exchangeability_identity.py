@@ -45,6 +45,7 @@ claim = Claim(
     truth=side(M + 1),
     mutant=side(M + 2),
     mutation="M + 2 equally likely counts instead of M + 1",
+    theorem="exchangeability.v: exchangeability_identity",
     formal=("exchangeability.v: exchangeability_identity", "exchangeability.v: uniform_count"),
 )
 

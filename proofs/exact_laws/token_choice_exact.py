@@ -66,6 +66,7 @@ claim = Claim(
     truth=side(0),
     mutant=side(-1),
     mutation="s trials instead of s + 1 in the second term",
+    theorem="token_choice.v: success_rate_of_token_choice",
     formal=("token_choice.v: success_rate_of_token_choice", "token_choice.v: pascal", "token_choice.v: size_bias"),
 )
 

@@ -26,11 +26,7 @@ n, e = sp.symbols("n e", positive=True)
 
 def side(other: sp.Expr) -> SimpleNamespace:
     """`other`: mean projection on a losing gate over the winner's mean; cosine and norm² follow from it."""
-    return SimpleNamespace(
-        other=other,
-        norm=lambda m: float((1 + (n - 1) * other**2).subs(n, m)),
-        cosine=lambda m: float(((2 * other + (n - 2) * other**2) / (1 + (n - 1) * other**2)).subs(n, m)),
-    )
+    return SimpleNamespace(other=other)
 
 
 claim = Claim(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,19 @@ resonance claims                     id, verdict, source and title of each
 resonance claims resonance --long    those with resonance in their id, with statements
 resonance claims --published         every statement of the papers and the claims on it
 """
-_FIELDS = ("id", "title", "statement", "hypotheses", "source", "kind", "correction", "mutation", "lemmas", "reason")
+_FIELDS = (
+    "id",
+    "title",
+    "statement",
+    "hypotheses",
+    "source",
+    "kind",
+    "grade",
+    "correction",
+    "mutation",
+    "lemmas",
+    "reason",
+)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -33,14 +46,22 @@ def run(options: argparse.Namespace) -> int:
     record = [{**{f: getattr(c, f) for f in _FIELDS}, "expected": c.expected.value} for c in claims]
     lines = []
     for claim in claims:
-        lines.append(f"{_verdict(claim)} {claim.id}  [{claim.source}]")
+        lines.append(f"{_verdict(claim)} {claim.grade:<9} {claim.id}  [{claim.source}]")
         lines.append(f"           {claim.title}")
         if options.long:
             lines.append(f"           {claim.statement}")
             lines.extend(f"           where {hypothesis}" for hypothesis in claim.hypotheses)
-    lines.append(f"\n{len(claims)} claims; `resonance verify` earns each verdict, `resonance verify ID` one of them")
+    lines.append(_counted(claims))
     emit(record, options.json, "\n".join(lines))
     return 0
+
+
+def _counted(claims: Sequence[Any]) -> str:
+    grades = Counter(claim.grade for claim in claims)
+    graded = ", ".join(
+        f"{grades[name]} {name}" for name in ("formal", "certified", "argued", "numerical") if grades[name]
+    )
+    return f"\n{len(claims)} claims, {graded}; `resonance verify` earns each verdict, `resonance verify ID` one of them"
 
 
 def _verdict(claim: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from resonance_theory.cli._files import Folder
 from resonance_theory.cli._options import json_option, speed_options
+from resonance_theory.cli._perturb import perturbed
 from resonance_theory.cli._terminal import colour, complain, emit, lost, room, show
 
 EXAMPLES = """
@@ -17,12 +18,16 @@ resonance verify cap_law                           one claim
 resonance verify 'resonance_*' --workers auto      those that match, on every core
 resonance verify --report out/report               all of them, with a page to read
 resonance verify cap_law --json -                  the record on standard output
+resonance verify cap_law --perturb                 which of its numbers could be slightly wrong unnoticed
 """
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pattern", nargs="?", default="", metavar="PATTERN", help="part of an id, or a shell pattern")
     speed_options(parser)
+    parser.add_argument(
+        "--perturb", action="store_true", help="instead: does a check notice each number slightly wrong"
+    )
     parser.add_argument(
         "--report", type=Folder, metavar="DIR", help="write an HTML page, Markdown, JUnit and JSON there"
     )
@@ -35,6 +40,8 @@ def run(options: argparse.Namespace) -> int:
     from resonance_theory.evidence.pages import report
 
     ids = ledger.select(options.pattern)
+    if options.perturb:
+        return perturbed(ids, options.workers, options.json)
     if options.report is not None:
         report.prepare(options.report)
     quiet, start, columns, done = options.json == "-", time.perf_counter(), room(), Counter[str]()

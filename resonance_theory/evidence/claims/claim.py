@@ -132,6 +132,7 @@ class Claim:
         correction: What is wrong with it, and what is true instead.
         lemmas: Published inequalities and theorems that the proof uses, by name.
         formal: Theorems proved in Coq that it uses or restates, as "file.v: theorem" in proofs/formal.
+        theorem: That one of them which is the claim itself.
         studies: Studies of simulations/ whose trained networks or simulations bear on it, by name.
         reason: For NOT REPRODUCIBLE HERE: why.
         tag: The short name of its equation, such as "N4".
@@ -151,6 +152,7 @@ class Claim:
     correction: str = ""
     lemmas: Sequence[str] = ()
     formal: Sequence[str] = ()
+    theorem: str = ""
     studies: Sequence[str] = ()
     reason: str = ""
     id: str = ""
@@ -163,6 +165,22 @@ class Claim:
     def __post_init__(self) -> None:
         if self.kind not in ("equality", "bound", "asymptotic", "empirical"):
             raise ValueError(f"kind = {self.kind!r} must be equality, bound, asymptotic or empirical")
+
+    @property
+    def grade(self) -> str:
+        """What kind of proof stands behind it, the strongest first.
+
+        formal: a theorem of proofs/formal is the claim itself. certified: a machine-checked certificate covers a whole
+        parameter set. argued: a complete proof in words, whose symbolic steps are checked. numerical: references and
+        simulations only, never PROVED. "" for a claim without checks.
+        """
+        kinds = {check.kind for check in self.checks}
+        if self.theorem:
+            return "formal"
+        for kind, grade in (("certificate", "certified"), ("derivation", "argued")):
+            if kind in kinds:
+                return grade
+        return "numerical" if kinds or self.simulations else ""
 
     def _register(self, kind: str, name: str) -> Callable[[Run], Run]:
         def decorate(function: Run) -> Run:
@@ -382,6 +400,7 @@ class ClaimResult:
             "kind": claim.kind,
             "expected": claim.expected.value,
             "verdict": self.verdict.value,
+            "grade": claim.grade,
             "passed": self.passed,
             "problem": self.problem,
             "correction": claim.correction,
