@@ -29,8 +29,8 @@ from resonance_theory.typing import ArrayLike, Floats, Whole
 __all__ = ["Documents"]
 
 _MOST_TOKENS = 2**20  # of a sample, whose masses are summed one by one
-_MOST_CUT = 2048  # tokens of a document of fixed length that are cut anywhere: time grows with their cube
-_MOST_CELLS = 2**25  # tokens times longest document, of random lengths: complex numbers held at once
+_MOST_CUT = 2048  # tokens of a document of one length up to which every cut is enumerated: time grows with their cube
+_MOST_CELLS = 2**25  # tokens times longest document, for generating functions: half as many complex numbers
 _CHUNK = 2**22
 
 
@@ -41,10 +41,10 @@ class Documents(Counts):
     With length 1 or correlation 0 tokens are independent; with `aligned` one document that covers the sample is
     `BetaBinomial(correlation)`, and correlation 1 is `Blocks(length)`. Claim: documents.
 
-    Accuracy: 1e-12 relative for one length (sums of positive terms). Random lengths: 1e-12 absolute for probabilities and
-    shares, so that a drop rate below 1e-10 is only known to be small.
-    Limits: samples of up to 2^20 tokens; documents of one length up to 2,048 tokens inside a sample, unless aligned; with
-    random lengths at most 2^25 for tokens times the longest document inside a sample.
+    Accuracy: 1e-12 relative for one length (sums of positive terms). Random lengths, and one length of more than 2,048
+    tokens inside a sample that is cut anywhere: 1e-12 absolute for probabilities and shares, so that a drop rate below
+    1e-10 is only known to be small. Limits: samples of up to 2^20 tokens, and in the second case at most 2^25 for tokens
+    times the longest document inside a sample.
 
     Attributes:
         correlation: in [0, 1], that of two tokens of one document; broadcasts.
@@ -198,23 +198,18 @@ class Documents(Counts):
     def _law(self, trials: int, p: float, q: float, kappa: float, length: int, ahead: bool) -> Floats:
         """Masses of the count among `trials` tokens, or averaged over the first 0..trials-1 of them (`ahead`)."""
         _bounded("tokens", trials, _MOST_TOKENS)
-        if self.weight is not None:
-            inside = min(trials, int(np.max(self.length)))
-            if inside * trials > _MOST_CELLS:
-                raise ValueError(
-                    f"tokens times the longest document inside a sample is {inside * trials} but must be at most "
-                    f"{_MOST_CELLS}: memory grows with it"
-                )
-            return _random(trials, p, q, kappa, self.length, self.weight, self.aligned, ahead)
         length = min(length, max(trials, 1)) if self.aligned else length
-        if self.aligned:
-            return _aligned(trials, p, q, kappa, length, ahead)
-        if min(trials, length) > _MOST_CUT and kappa > 0:
+        inside = min(trials, length if self.weight is None else int(np.max(self.length)))
+        cut = not self.aligned and inside > _MOST_CUT
+        if self.weight is None and not cut:
+            return (_aligned if self.aligned else _anywhere)(trials, p, q, kappa, length, ahead)
+        if inside * trials > _MOST_CELLS:
             raise ValueError(
-                f"a document has {min(trials, length)} tokens inside a sample but must have at most {_MOST_CUT} where it "
-                "is cut anywhere: time grows with their cube"
+                f"tokens times the longest document inside a sample is {inside * trials} but must be at most "
+                f"{_MOST_CELLS}: memory grows with it"
             )
-        return _anywhere(trials, p, q, kappa, length, ahead)
+        lengths, weight = (np.array([length]), np.ones(1)) if self.weight is None else (self.length, self.weight)
+        return _random(trials, p, q, kappa, lengths, weight, self.aligned, ahead)
 
 
 def _bounded(name: str, value: int, most: int) -> None:

@@ -41,7 +41,7 @@ class LogNormalLoads:
         >>> import resonance_theory as rt
         >>> loads = rt.tokens.LogNormalLoads.from_drop(0.0968, 1.0)
         >>> print(f"sigma {loads.sigma:.4f}; {loads.drop(1.0625):.2%} at 1.0625, {loads.drop(1.25):.2%} at 1.25")
-        sigma 0.2432; 7.16% at 1.0625, 2.32% at 1.25
+        sigma 0.2432; 7.16% at 1.0625, 2.63% at 1.25
     """
 
     sigma: ArrayLike
@@ -60,7 +60,7 @@ class LogNormalLoads:
 
         >>> import resonance_theory as rt
         >>> print(rt.tokens.LogNormalLoads(0.25).drop([1.0, 1.5, 4.0]))
-        [9.94764496e-02 4.91055713e-03 1.63240082e-10]
+        [9.94764497e-02 6.71862576e-03 1.24001445e-09]
         """
         return np.exp(self.log_drop(factor))
 
@@ -69,7 +69,7 @@ class LogNormalLoads:
 
         >>> import resonance_theory as rt
         >>> print(f"{rt.tokens.LogNormalLoads(0.25).log_drop(1e6):.6f}")
-        -1527.067189
+        -1530.377095
         """
         c = arguments.real("factor", factor, 0.0, open_low=True)
         arguments.same_shapes(factor=c.shape, sigma=np.shape(self.sigma))
@@ -118,8 +118,9 @@ class LogNormalLoads:
             experts: number of experts n >= 2.
             top: experts per token l, 1..n-1.
             tokens: largest sample for which averages over the nodes are to be exact. The law of a count is a step in the
-                load of relative width sqrt(n/(l tokens)), which the nodes resolve: 1e-12 of the drop rate's scale up to
-                where 16,384 nodes do, a mean load of 1e5 tokens at sigma 0.25; beyond the error is below 1e-7.
+                load of relative width sqrt(n/(l tokens)). The nodes, at most 16,384, resolve it to 1e-12 relative up
+                to mean loads of 1e5 tokens at sigma 0.25 and of 1e3 tokens at sigma 2; beyond to 1e-7 absolute.
+                4,096 unless given.
 
         Returns:
             `Rates` with nodes of the load, for `drop_rate` and all else that reads loads.
@@ -127,7 +128,7 @@ class LogNormalLoads:
         >>> import resonance_theory as rt
         >>> rates = rt.tokens.LogNormalLoads(0.2432).rates(experts=64, top=6, tokens=1024)
         >>> print(f"{rt.token_choice.drop_rate(1024, 96, rates):.2%}")
-        10.29%
+        10.42%
         """
         n = arguments.whole("experts", experts, 2)
         k = arguments.whole("top", top, 1, n - 1, "experts")
