@@ -21,6 +21,8 @@ from resonance_theory.typing import ArrayLike, Floats, Whole
 
 __all__ = ["DocumentFit", "fit_documents", "fit_two_blocks"]
 
+_MOST_LENGTHS = 12  # of random documents: time grows with their number
+
 
 @dataclass(frozen=True, eq=False)
 class DocumentFit:
@@ -123,9 +125,22 @@ def fit_documents(log: RoutingLog, layer: int = 0) -> DocumentFit:
     share = total / m.sum()
     room = share.sum() - between
     kappa = float(np.clip((inside - between) / room, 0.0, 1.0)) if room > 0 else 0.0
-    sizes, times = np.unique(length, return_counts=True)
-    counts = Documents(kappa, sizes, weight=times / times.sum())
+    sizes, weight = _grouped(length)
+    counts = Documents(kappa, sizes, weight=weight)
     return DocumentFit(np.minimum(share, 1.0), log.top, counts, int(m.sum()))
+
+
+def _grouped(length: Whole) -> tuple[Whole, Floats]:
+    """At most 12 lengths with weights, groups of like lengths with the same tokens and, to rounding, pairs of tokens."""
+    sizes, times = np.unique(length, return_counts=True)
+    group = np.arange(sizes.size)
+    if sizes.size > _MOST_LENGTHS:
+        group = (np.log(sizes / sizes[0]) / np.log(sizes[-1] / sizes[0]) * _MOST_LENGTHS).astype(np.int64)
+    tokens, pairs = np.bincount(group, times * sizes), np.bincount(group, times * sizes.astype(np.float64) ** 2)
+    some = tokens > 0
+    found = np.rint(pairs[some] / tokens[some]).astype(np.int64)
+    weight = tokens[some] / found
+    return found, weight / weight.sum()
 
 
 def fit_two_blocks(small: ArrayLike, small_tokens: int, large: ArrayLike, large_tokens: int, top: int = 1) -> DocumentFit:
@@ -151,6 +166,7 @@ def fit_two_blocks(small: ArrayLike, small_tokens: int, large: ArrayLike, large_
     ...     whole = chosen[: len(chosen) // block * block]
     ...     return np.array([np.bincount(part, minlength=8) for part in whole.reshape(-1, block)])
     >>> print(fit_two_blocks(loads(64), 64, loads(1024), 1024).counts)
+    documents of 103 tokens, correlated by 0.0584151 inside, in samples that cut documents anywhere
     """
     s1 = arguments.whole("small_tokens", small_tokens, 2)
     s2 = arguments.whole("large_tokens", large_tokens, s1 + 1)
