@@ -135,7 +135,7 @@ def _grouped(length: Whole) -> tuple[Whole, Floats]:
     sizes, times = np.unique(length, return_counts=True)
     group = np.arange(sizes.size)
     if sizes.size > _MOST_LENGTHS:
-        group = (np.log(sizes / sizes[0]) / np.log(sizes[-1] / sizes[0]) * _MOST_LENGTHS).astype(np.int64)
+        group = (np.log(sizes / sizes[0]) / np.log(sizes[-1] / sizes[0]) * (_MOST_LENGTHS - 1e-9)).astype(np.int64)
     tokens, pairs = np.bincount(group, times * sizes), np.bincount(group, times * sizes.astype(np.float64) ** 2)
     some = tokens > 0
     found = np.rint(pairs[some] / tokens[some]).astype(np.int64)
