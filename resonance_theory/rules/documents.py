@@ -23,15 +23,16 @@ import numpy as np
 from resonance_theory import _arguments as arguments
 from resonance_theory.rules import _law
 from resonance_theory.rules._beta import Threshold
-from resonance_theory.rules.dependence import Counts, _beta_binomial, _place
+from resonance_theory.rules.dependence import INDEPENDENT, Counts, _beta_binomial, _place
 from resonance_theory.typing import ArrayLike, Floats, Whole
 
 __all__ = ["Documents"]
 
-_MOST_TOKENS = 2**20  # of a sample, whose masses are summed one by one
+_MOST_TOKENS = 2**17  # of a sample: time grows with their square
 _MOST_CUT = 2048  # tokens of a document of one length up to which every cut is enumerated: time grows with their cube
 _MOST_CELLS = 2**25  # tokens times longest document, for generating functions: half as many complex numbers
-_CHUNK = 2**22
+_MOST_STEPS = 2**32  # tokens squared times lengths, for generating functions: time
+_CHUNK = 2**22  # complex numbers of one part of the frequencies
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Documents(Counts):
 
     Accuracy: 1e-12 relative for one length (sums of positive terms). Random lengths, and one length of more than 2,048
     tokens inside a sample that is cut anywhere: 1e-12 absolute for probabilities and shares, so that a drop rate below
-    1e-10 is only known to be small. Limits: samples of up to 2^20 tokens, and in the second case at most 2^25 for tokens
-    times the longest document inside a sample.
+    1e-10 is only known to be small. Limits: samples of up to 2^17 tokens; in the second case at most 2^25 for tokens times
+    the longest document inside a sample, and 2^32 for tokens squared times the number of lengths.
 
     Attributes:
         correlation: in [0, 1], that of two tokens of one document; broadcasts.
@@ -152,22 +153,43 @@ class Documents(Counts):
 
     # --- verbs ---------------------------------------------------------------------------------------------------------
 
+    @property
+    def _alone(self) -> bool:
+        """Whether tokens are independent."""
+        return bool(np.all((np.asarray(self.correlation) == 0) | (np.asarray(self.length) == 1)))
+
     def position(self, s: Whole, c: Whole, at: Threshold) -> _law.Logs:
+        if self._alone:
+            return self._wide(INDEPENDENT.position(s, c, at))
         # the stream's tokens in front of one that falls anywhere: N_k of k of them, k uniform on 0..s-1
         return _logs(*self._sums(s, c, at, None, lambda n, c, rho: (n < c, n >= c), ahead=True))
 
     def shuffled(self, s: Whole, c: Whole, at: Threshold) -> _law.Logs:
+        if self._alone:
+            return self._wide(INDEPENDENT.shuffled(s, c, at))
+
         def shares(n: Floats, c: Floats, rho: Floats) -> tuple[Floats, Floats]:
             return np.minimum(1.0, c / (n + 1)), np.maximum(n + 1 - c, 0) / (n + 1)
 
         return _logs(*self._sums(s - 1, c, at, None, shares))
 
     def ranked(self, s: Whole, c: Whole, at: Threshold, percentile: Floats) -> _law.Logs:
+        if self._alone:
+            return self._wide(INDEPENDENT.ranked(s, c, at, percentile))
+
         def places(n: Floats, c: Floats, rho: Floats) -> tuple[Floats, Floats]:
             place = _place(n.astype(np.int64), c.astype(np.int64), Threshold.of(rho))
             return np.exp(place.success), np.exp(place.failure)
 
         return _logs(*self._sums(s - 1, c, at, percentile, places))
+
+    def shares(self, s: Whole, c: Whole, at: Threshold) -> _law.Logs:
+        return self._wide(INDEPENDENT.shares(s, c, at)) if self._alone else super().shares(s, c, at)
+
+    def _wide(self, logs: _law.Logs) -> _law.Logs:
+        """In the shape that the model's own parameters ask for."""
+        shape = np.broadcast_shapes(logs.success.shape, *self.shapes().values())
+        return _law.Logs(*(np.broadcast_to(part, shape) for part in logs))
 
     def _moments(self, s: Whole, c: Whole, at: Threshold) -> tuple[Floats, Floats]:
         return self._sums(s, c, at, None, lambda n, c, rho: (np.minimum(n, c), np.maximum(n - c, 0)))
@@ -207,6 +229,11 @@ class Documents(Counts):
             raise ValueError(
                 f"tokens times the longest document inside a sample is {inside * trials} but must be at most "
                 f"{_MOST_CELLS}: memory grows with it"
+            )
+        if trials**2 * np.size(self.length) > _MOST_STEPS:
+            raise ValueError(
+                f"tokens squared times the lengths of documents is {trials**2 * np.size(self.length)} but must be at most "
+                f"{_MOST_STEPS}: time grows with it"
             )
         lengths, weight = (np.array([length]), np.ones(1)) if self.weight is None else (self.length, self.weight)
         return _random(trials, p, q, kappa, lengths, weight, self.aligned, ahead)
