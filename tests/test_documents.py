@@ -66,7 +66,9 @@ def references(stretch, total, capacity, load, rho):
         for j in range(total)
     ]
     late = [
-        mpmath.mpf(0) if j < capacity else mpmath.betainc(capacity, j - capacity + 1, 0, mpmath.mpf(rho), regularized=True)
+        mpmath.mpf(0)
+        if j < capacity
+        else mpmath.betainc(capacity, j - capacity + 1, 0, mpmath.mpf(rho), regularized=True)
         for j in range(total)
     ]
     full = [sum(stretch(k)[capacity:], mpmath.mpf(0)) for k in range(total)]
@@ -98,7 +100,14 @@ def ours(total, capacity, rates):
 @pytest.mark.parametrize("aligned", [False, True])
 @pytest.mark.parametrize(
     ("total", "length", "load", "kappa"),
-    [(1, 4, 0.3, 0.2), (9, 4, 0.3, 0.2), (24, 7, 0.125, 0.05), (24, 100, 0.01, 0.5), (40, 6, 0.02, 1e-6), (21, 20, 0.9, 0.999)],
+    [
+        (1, 4, 0.3, 0.2),
+        (9, 4, 0.3, 0.2),
+        (24, 7, 0.125, 0.05),
+        (24, 100, 0.01, 0.5),
+        (40, 6, 0.02, 1e-6),
+        (21, 20, 0.9, 0.999),
+    ],
 )
 def test_one_length_to_1e_12_both_tails(total, length, load, kappa, aligned):
     with mpmath.workdps(50):
@@ -113,7 +122,8 @@ def test_one_length_to_1e_12_both_tails(total, length, load, kappa, aligned):
 
 @pytest.mark.parametrize("aligned", [False, True])
 @pytest.mark.parametrize(
-    ("total", "lengths", "weight"), [(1, (2, 9), (0.5, 0.5)), (13, (1, 4, 30), (0.25, 0.5, 0.25)), (18, (3, 8), (0.75, 0.25))]
+    ("total", "lengths", "weight"),
+    [(1, (2, 9), (0.5, 0.5)), (13, (1, 4, 30), (0.25, 0.5, 0.25)), (18, (3, 8), (0.75, 0.25))],
 )
 def test_random_lengths_to_1e_12_absolute(total, lengths, weight, aligned):
     with mpmath.workdps(30):
@@ -239,17 +249,23 @@ def test_fit_from_document_ids_finds_the_model_and_predicts():
     assert fit.share.sum() == pytest.approx(1.0)
     mean = fit.counts.length @ fit.counts.weight
     assert mean == pytest.approx(lengths.mean(), rel=1e-9)
-    assert (fit.counts.length**2 @ fit.counts.weight) / mean == pytest.approx((lengths**2).sum() / lengths.sum(), rel=1e-9)
+    assert (fit.counts.length**2 @ fit.counts.weight) / mean == pytest.approx(
+        (lengths**2).sum() / lengths.sum(), rel=1e-9
+    )
     # the prediction against fresh documents of the same model, in blocks that cut them anywhere
     chosen, _ = stream(rng, rng.choice([20, 60, 300], size=40_000, p=[0.5, 0.3, 0.2]), 0.1, 8)
     for block in (64, 512):
-        loads = np.array([np.bincount(p, minlength=8) for p in chosen[: chosen.size // block * block].reshape(-1, block)])
+        loads = np.array(
+            [np.bincount(p, minlength=8) for p in chosen[: chosen.size // block * block].reshape(-1, block)]
+        )
         for factor in (1.0, 1.5):
             dropped = np.maximum(loads - int(np.ceil(factor * block / 8)), 0).sum(axis=1) / block
             law = fit.drop(block, factor, new=False)
             slack = 6 * dropped.std() / np.sqrt(len(dropped)) + 0.1 * law  # the correlation is known to about 8 %
             assert abs(law - dropped.mean()) < slack
-            single = token_choice.drop_rate(block, int(np.ceil(factor * block / 8)), fit.rates.replace(counts=BetaBinomial(0.0)))
+            single = token_choice.drop_rate(
+                block, int(np.ceil(factor * block / 8)), fit.rates.replace(counts=BetaBinomial(0.0))
+            )
             assert abs(float(single) - dropped.mean()) > slack  # independence is rejected
 
 
@@ -259,13 +275,16 @@ def test_fit_ignores_padding_and_groups_lengths():
     chosen, ids = stream(rng, lengths, 0.1, 8)
     log = RoutingLog(experts=8, choices=chosen[:, None, None], documents=ids)
     wide = np.insert(chosen, [100, 100, 900], -1)
-    padded = RoutingLog(experts=8, choices=wide[:, None, None], documents=np.insert(ids, [100, 100, 900], ids[[99, 99, 899]]))
+    padded = RoutingLog(
+        experts=8, choices=wide[:, None, None], documents=np.insert(ids, [100, 100, 900], ids[[99, 99, 899]])
+    )
     a, b = fit_documents(log), fit_documents(padded)
     np.testing.assert_array_equal(a.share, b.share)
     assert float(a.counts.correlation) == float(b.counts.correlation)
     assert a.counts.length.size <= 12
     tokens = np.array([64, 512, 4096])
-    exact = Documents(a.counts.correlation, *(np.unique(lengths, return_counts=True)[0],), weight=np.unique(lengths, return_counts=True)[1] / 200)
+    sizes, times = np.unique(lengths, return_counts=True)
+    exact = Documents(a.counts.correlation, sizes, weight=times / 200)
     np.testing.assert_allclose(a.counts.variance_ratio(tokens), exact.variance_ratio(tokens), rtol=5e-3)
 
 
@@ -274,7 +293,9 @@ def test_two_block_sizes_give_length_and_correlation_and_predict_a_third():
     chosen, _ = stream(rng, np.full(20_000, 150), 0.06, 8)
 
     def loads(block):
-        return np.array([np.bincount(p, minlength=8) for p in chosen[: chosen.size // block * block].reshape(-1, block)])
+        return np.array(
+            [np.bincount(p, minlength=8) for p in chosen[: chosen.size // block * block].reshape(-1, block)]
+        )
 
     fit = fit_two_blocks(loads(64), 64, loads(1024), 1024)
     assert float(np.asarray(fit.counts.correlation)) == pytest.approx(0.06, rel=0.1)
@@ -306,13 +327,17 @@ def test_new_samples_vary_more_about_shares_of_a_short_log():
     assert fit.drop(256, 1.25) > fit.drop(256, 1.25, new=False)
 
 
+def one_expert(tokens=4, **fields):
+    return RoutingLog(experts=4, choices=np.zeros((tokens, 1, 1), int), **fields)
+
+
 @pytest.mark.parametrize(
     ("pattern", "call"),
     [
-        ("must be given", lambda: fit_documents(RoutingLog(experts=4, choices=np.zeros((4, 1, 1), int)))),
+        ("must be given", lambda: fit_documents(one_expert())),
         (
             "holds 1 document of at most 4 tokens but must hold two",
-            lambda: fit_documents(RoutingLog(experts=4, choices=np.zeros((4, 1, 1), int), documents=np.zeros(4, int))),
+            lambda: fit_documents(one_expert(documents=np.zeros(4, int))),
         ),
         (
             "holds 0 documents",
@@ -320,9 +345,12 @@ def test_new_samples_vary_more_about_shares_of_a_short_log():
         ),
         (
             r"documents has shape \(3,\) but must name",
-            lambda: fit_documents(RoutingLog(experts=4, choices=np.zeros((4, 1, 1), int), documents=np.arange(3))),
+            lambda: fit_documents(one_expert(documents=np.arange(3))),
         ),
-        ("layer = 1 must be", lambda: fit_documents(RoutingLog(experts=4, choices=np.zeros((4, 1, 1), int), documents=np.arange(4)), 1)),
+        (
+            "layer = 1 must be",
+            lambda: fit_documents(one_expert(documents=np.arange(4)), 1),
+        ),
         ("small has shape", lambda: fit_two_blocks([[1, 1]], 2, [[2, 2], [3, 1]], 4)),
         ("large_tokens = 2 must be", lambda: fit_two_blocks([[1, 1], [2, 0]], 2, [[2, 2], [3, 1]], 2)),
         ("have 2 and 3 experts", lambda: fit_two_blocks([[1, 1], [2, 0]], 2, [[2, 2, 0], [3, 1, 0]], 4)),

@@ -126,7 +126,11 @@ def package_against_integrals(side: SimpleNamespace) -> Outcome:
                 def part(z: Any, scale: float = scale, factor: float = factor) -> Any:
                     return (mpmath.exp(scale * z - mpmath.mpf(scale) ** 2 / 2) - factor) * mpmath.npdf(z)
 
-                points = [at] + [at + mpmath.mpf(k) / 4 for k in range(1, 9)] + [max(at, mpmath.mpf(scale)) + k for k in (3, 6, 10, 20)]
+                points = (
+                    [at]
+                    + [at + mpmath.mpf(k) / 4 for k in range(1, 9)]
+                    + [max(at, mpmath.mpf(scale)) + k for k in (3, 6, 10, 20)]
+                )
                 exact = mpmath.quad(part, sorted(set(points)), maxdegree=8)
                 claimed = side.value(factor, scale)
                 if abs(claimed / exact - 1) > mpmath.mpf(10) ** -25:
@@ -152,7 +156,9 @@ def finite_counts(side: SimpleNamespace) -> Outcome:
                 found = float(token_choice.drop_rate(tokens, capacity, rates))
                 tight = max(tight, (found - low) / room)
                 if not low * (1 - 1e-9) <= found <= low + room:
-                    return fails(f"σ={scale}, s={tokens}, c={factor}: {found:.6f} outside [{low:.6f}, {low + room:.6f}]")
+                    return fails(
+                        f"σ={scale}, s={tokens}, c={factor}: {found:.6f} outside [{low:.6f}, {low + room:.6f}]"
+                    )
     return holds(f"27 settings; at most {tight:.2f} of the room is used")
 
 

@@ -103,7 +103,9 @@ claim = Claim(
 )
 
 
-@claim.derivation("pairs of tokens in one document, for all s and L: the enumeration of the cuts against the closed form")
+@claim.derivation(
+    "pairs of tokens in one document, for all s and L: the enumeration of the cuts against the closed form"
+)
 def pairs_for_all_s_and_l(side: SimpleNamespace) -> Outcome:
     def two(m: sp.Expr) -> sp.Expr:
         return m * (m - 1)
@@ -133,7 +135,9 @@ def patterns(tokens: int, length: int, share: Fraction, kappa: Fraction):
             for t, bit in enumerate(line):
                 if (offset + t) % length == 0:
                     seen = [0, 0]
-                part *= ((a, b)[1 - bit] + seen[bit]) / (a + b + sum(seen))  # the urn: as often as before, and once more
+                part *= ((a, b)[1 - bit] + seen[bit]) / (
+                    a + b + sum(seen)
+                )  # the urn: as often as before, and once more
                 seen[bit] += 1
             chance += part / length
         yield line, chance
@@ -187,7 +191,9 @@ def random_lengths(side: SimpleNamespace) -> Outcome:
             variance = sum(n * n * p for n, p in enumerate(law)) - mean**2
             ratio = float(variance / (tokens * share * (1 - share)))
             if abs(float(model.variance_ratio(tokens)) / ratio - 1) > 1e-12:
-                return fails(f"s={tokens}, L of {lengths}: variance ratio {ratio:.6f}, not {model.variance_ratio(tokens)}")
+                return fails(
+                    f"s={tokens}, L of {lengths}: variance ratio {ratio:.6f}, not {model.variance_ratio(tokens)}"
+                )
             for c in range(1, tokens + 1):
                 lost = sum(p * max(n - c, 0) for n, p in enumerate(law)) / mean
                 ours = token_choice.drop_rate(tokens, c, Rates(experts=5, counts=model))

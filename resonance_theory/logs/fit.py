@@ -105,7 +105,9 @@ def fit_documents(log: RoutingLog, layer: int = 0) -> DocumentFit:
     chosen = choices[:, at]
     name = np.asarray(log.documents)
     if name.shape != chosen.shape[:1]:
-        raise ValueError(f"log.documents has shape {name.shape} but must name the document of each of {len(chosen)} tokens")
+        raise ValueError(
+            f"log.documents has shape {name.shape} but must name the document of each of {len(chosen)} tokens"
+        )
     real = (chosen >= 0).any(axis=1)  # padding belongs to no document
     chosen, name = chosen[real], name[real]
     start = np.flatnonzero(np.append(True, name[1:] != name[:-1])) if len(name) else np.zeros(0, np.int64)
@@ -143,7 +145,9 @@ def _grouped(length: Whole) -> tuple[Whole, Floats]:
     return found, weight / weight.sum()
 
 
-def fit_two_blocks(small: ArrayLike, small_tokens: int, large: ArrayLike, large_tokens: int, top: int = 1) -> DocumentFit:
+def fit_two_blocks(
+    small: ArrayLike, small_tokens: int, large: ArrayLike, large_tokens: int, top: int = 1
+) -> DocumentFit:
     """Fit to counts of blocks of two sizes: documents of one length, cut anywhere.
 
     The excess of the variance over the binomial one is correlation x (mean partners of a token in its document and

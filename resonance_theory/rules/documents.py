@@ -132,8 +132,8 @@ class Documents(Counts):
         pairs, longer = np.zeros(most + 1), _longer(length, weight, most)
         for m in range(1, most + 1):
             inside = length < m
-            l, w = length[inside], weight[inside]
-            pairs[m] = w @ (l * (l - 1.0) + pairs[m - l]) + longer[m] * m * (m - 1.0)
+            size, chance = length[inside], weight[inside]
+            pairs[m] = chance @ (size * (size - 1.0) + pairs[m - size]) + longer[m] * m * (m - 1.0)
         return pairs[s] / s
 
     def cost(self, tokens: int, rule: str) -> float:
@@ -195,13 +195,17 @@ class Documents(Counts):
         return self._sums(s, c, at, None, lambda n, c, rho: (np.minimum(n, c), np.maximum(n - c, 0)))
 
     def _sums(
-        self, trials: Whole, c: Whole, at: Threshold, extra: Floats | None, terms: Callable[..., Any], ahead: bool = False
+        self,
+        trials: Whole,
+        c: Whole,
+        at: Threshold,
+        extra: Floats | None,
+        terms: Callable[..., Any],
+        ahead: bool = False,
     ) -> tuple[Floats, Floats]:
         """Two sums over the law of the count; elements that differ in capacity alone share one law."""
         length = np.asarray(1 if self.weight is not None else self.length)
-        arrays = np.broadcast_arrays(
-            trials, c, at.p, at.q, self.correlation, length, 0.0 if extra is None else extra
-        )
+        arrays = np.broadcast_arrays(trials, c, at.p, at.q, self.correlation, length, 0.0 if extra is None else extra)
         shape = arrays[0].shape
         trials, c, p, q, kappa, length, rho = (value.ravel() for value in arrays)
         result = np.empty((2, trials.size))
@@ -209,8 +213,8 @@ class Documents(Counts):
         found, owner = np.unique(keys, axis=0, return_inverse=True)
         order = np.argsort(owner.ravel(), kind="stable")
         ends = np.searchsorted(owner.ravel()[order], np.arange(len(found) + 1))
-        for k, (t, p1, q1, kappa1, l) in enumerate(found):
-            law = self._law(int(t), float(p1), float(q1), float(kappa1), int(l), ahead)
+        for k, (t, p1, q1, kappa1, size) in enumerate(found):
+            law = self._law(int(t), float(p1), float(q1), float(kappa1), int(size), ahead)
             n = np.arange(law.size, dtype=np.float64)
             for i in order[ends[k] : ends[k + 1]]:
                 keep, lose = terms(n, np.float64(c[i]), rho[i])
@@ -360,7 +364,7 @@ def _anywhere(trials: int, p: float, q: float, kappa: float, length: int, ahead:
         first = (length - np.arange(length)) @ rows[:length]  # q = 0: the piece is still open
         _add(law, ends)
         _add(law, first)
-        _add(law, np.convolve(every, np.convolve(ends, rows[length]) ))
+        _add(law, np.convolve(every, np.convolve(ends, rows[length])))
         _add(law, np.convolve(every, over))
         if rest:
             _add(law, np.convolve(power, np.convolve(rows[length], _pairs(rows, below, rest))))
