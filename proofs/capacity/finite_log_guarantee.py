@@ -102,7 +102,7 @@ def package(side: SimpleNamespace) -> Outcome:
         wanted = None if rank is None else sorted(needs)[rank - 1]
         if found.capacity != wanted or (found.steps < found.needed) != (rank is None):
             return fails(f"m={steps}, r={ahead}: capacity {found.capacity}, by the claim {wanted}")
-        if rank is not None and abs(found.attained - float(side.value(rank, steps, ahead))) > 1e-15:
+        if rank is not None and abs((found.attained or 0.0) - float(side.value(rank, steps, ahead))) > 1e-15:
             return fails(f"m={steps}, r={ahead}: attained {found.attained}")
     return holds("five logs, one of them too short")
 

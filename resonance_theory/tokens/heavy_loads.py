@@ -11,6 +11,7 @@ It grows with σ, so one reported drop rate fixes σ. Claim: heavy_loads.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import optimize, special
@@ -44,7 +45,7 @@ class LogNormalLoads:
         sigma 0.2432; 7.16% at 1.0625, 2.63% at 1.25
     """
 
-    sigma: ArrayLike
+    sigma: Any  # an array or a number once made
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigma", arguments.real("sigma", self.sigma, 0.0, 30.0)[()])
