@@ -53,15 +53,15 @@ claim = Claim(
 
 @claim.derivation("for all k, m and r: one more rank is a factor k/(k+r), and rank m gives m/(m+r)")
 def product_of_places(side: SimpleNamespace) -> Outcome:
-    def zero(expression: sp.Expr, name: str) -> Outcome:
-        return identity(sp.combsimp(expression.rewrite(sp.gamma)), points=[{k: 3, m: 7, r: 2}], name=name)
+    def same(left: sp.Expr, right: sp.Expr, name: str) -> Outcome:
+        return identity(sp.combsimp(left.rewrite(sp.gamma)), right, points=[{k: 3, m: 7, r: 2}], name=name)
 
+    steps = r * (1 - 1 / (k + 1)) * (k + 1)  # r (1-δ)/δ with δ = 1/(k+1), where m/(m+r) is 1 - δ
     return every(
         [
-            zero(side.symbolic / side.symbolic.subs(k, k + 1) - k / (k + r), "P(k)/P(k+1) - k/(k+r)"),
-            zero(side.symbolic.subs(k, m) - m / (m + r), "P(m) - m/(m+r)"),
-            # m/(m+r) >= 1 - δ exactly if m >= r (1-δ)/δ
-            zero(side.symbolic.subs(k, m).subs(m, r * (1 - 1 / (k + 1)) * (k + 1)) - k / (k + 1), "steps needed"),
+            same(side.symbolic / side.symbolic.subs(k, k + 1), k / (k + r), "P(k)/P(k+1) - k/(k+r)"),
+            same(side.symbolic.subs(k, m), m / (m + r), "P(m) - m/(m+r)"),
+            same(side.symbolic.subs(k, m).subs(m, steps), 1 - 1 / (k + 1), "steps needed"),
         ]
     )
 

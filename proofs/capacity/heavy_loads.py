@@ -76,17 +76,16 @@ def derivatives(side: SimpleNamespace) -> Outcome:
     t = sp.symbols("t", real=True)
     plain = side.symbolic.subs(c, sp.exp(t))
 
-    def zero(expression: sp.Expr, name: str) -> Outcome:
-        return identity(sp.powsimp(sp.expand(sp.expand_log(sp.expand(expression), force=True))), name=name)
+    def same(left: sp.Expr, right: sp.Expr, name: str) -> Outcome:
+        sides = (sp.powsimp(sp.expand(sp.expand_log(sp.expand(sp.simplify(e)), force=True))) for e in (left, right))
+        return identity(*sides, name=name)
 
-    slope = sp.diff(plain, t) / sp.exp(t) + cdf.subs(c, sp.exp(t))
-    vega = sp.diff(plain, sigma) - density.subs(c, sp.exp(t))
     start = sp.limit(side.symbolic.subs(sigma, sp.Rational(1, 2)), c, 0, "+")
     return every(
         [
-            zero(sp.simplify(slope), "dE(X-c)_+/dc + P(X > c)"),
-            zero(sp.simplify(vega), "dE(X-c)_+/dσ - φ"),
-            identity(start - 1, name="the value at c = 0, less the mean 1"),
+            same(sp.diff(plain, t) / sp.exp(t), -cdf.subs(c, sp.exp(t)), "dE(X-c)_+/dc + P(X > c)"),
+            same(sp.diff(plain, sigma), density.subs(c, sp.exp(t)), "dE(X-c)_+/dσ - φ"),
+            identity(start, 1, name="the value at c = 0, less the mean 1"),
         ]
     )
 

@@ -118,9 +118,11 @@ def pairs_for_all_s_and_l(side: SimpleNamespace) -> Outcome:
     across = total(two(u) + two(L) + two(R - u), 1, R) + total(two(u) + two(L + R - u), R + 1, L)
     return every(
         [
-            identity(sp.expand(side.pairs(s, s) - inside), name="s <= L: closed form - sum over the cuts"),
-            identity(sp.expand(side.pairs(L + R, L) - across / L), name="L <= s < 2L"),
-            identity(sp.expand(side.pairs(s + L, L) - side.pairs(s, L) - two(L)), name="growth by one document"),
+            identity(sp.expand(side.pairs(s, s)), sp.expand(inside), name="s <= L: closed form - sum over the cuts"),
+            identity(sp.expand(side.pairs(L + R, L)), sp.expand(across / L), name="L <= s < 2L"),
+            identity(
+                sp.expand(side.pairs(s + L, L)), sp.expand(side.pairs(s, L) + two(L)), name="growth by one document"
+            ),
         ]
     )
 
