@@ -236,8 +236,8 @@ claim.simulate(
     sample,
     cases=[
         {"lengths": [12], "tokens": 16, "share": 0.25, "kappa": 0.4, "capacity": 8},
-        {"lengths": [3, 3, 3, 15], "tokens": 15, "share": 0.25, "kappa": 0.4, "capacity": 8},
+        {"lengths": [2, 2, 2, 2, 2, 2, 40], "tokens": 16, "share": 0.25, "kappa": 0.4, "capacity": 8},
     ],
     law=over,
-    trials=200_000,
+    trials=60_000,
 )
