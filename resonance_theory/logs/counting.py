@@ -52,17 +52,18 @@ def _kernel() -> Any:
 
 
 def _loop(part: NDArray[Any], start: int, size: int, into: NDArray[np.int64]) -> None:
-    experts = into.shape[2]
-    block, left = start // size, size - start % size
-    for token in range(part.shape[0]):
-        if left == 0:
-            block, left = block + 1, size
-        left -= 1
-        for layer in range(part.shape[1]):
-            for slot in range(part.shape[2]):
-                expert = part[token, layer, slot]
-                if expert >= 0 and expert < experts:
-                    into[block, layer, expert] += 1
+    experts = np.uint64(into.shape[2])
+    block, first = start // size, 0
+    while first < part.shape[0]:
+        last = min(part.shape[0], (block + 1) * size - start)
+        row = into[block]
+        for token in range(first, last):
+            for layer in range(part.shape[1]):
+                for slot in range(part.shape[2]):
+                    expert = np.uint64(np.int64(part[token, layer, slot]))  # -1 becomes the largest of all
+                    if expert < experts:
+                        row[layer, expert] += 1
+        block, first = block + 1, last
 
 
 def worth_compiling(choices: int) -> bool:
