@@ -189,7 +189,9 @@ class RoutingLog:
                 if bad.any():
                     self._refuse("weights", start, weight, bad, "a finite number of at least 0")
         if not any_at_all:
-            raise ValueError(f"{self.source}: choices is -1 throughout, all padding, but must hold some token's experts")
+            raise ValueError(
+                f"{self.source}: choices is -1 throughout, all padding, but must hold some token's experts"
+            )
 
     def _check_sizes(self, counts: NDArray[Any]) -> None:
         if counts.dtype.kind == "f":
