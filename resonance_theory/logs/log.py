@@ -85,7 +85,7 @@ class RoutingLog:
     @property
     def _steps(self) -> NDArray[Any]:
         """Choices or counts, whichever is there."""
-        return self.choices if self.counts is None else self.counts  # type: ignore[no-any-return]
+        return self.choices if self.counts is None else self.counts
 
     def _array(self, name: str, axes: str, number: int, kinds: str = "iu") -> NDArray[Any]:
         """The field as an array with so many axes, none of which is empty."""
@@ -165,7 +165,7 @@ class RoutingLog:
                 raise ValueError(f"{self.source}: {name} goes with choices but counts are given")
         if self.tokens is None:
             raise ValueError(f"{self.source}: tokens, the number of tokens of each step, must be given with counts")
-        tokens = arguments.integer("tokens", self.tokens, 1, 2**62)
+        tokens = arguments.integer("tokens", self.tokens, 1)
         if tokens.shape != (steps,):
             raise ValueError(
                 f"{self.source}: tokens has shape {tokens.shape} but must have one entry for each of the {steps} steps"

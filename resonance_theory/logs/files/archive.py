@@ -61,7 +61,7 @@ def _member(path: Path, where: str, archive: zipfile.ZipFile, member: zipfile.Zi
             size = dtype.itemsize * int(np.prod(shape, dtype=object))
             if head + size != member.file_size:
                 raise ValueError(f"its header says {head + size} bytes but it has {member.file_size}")
-            order = "F" if fortran else "C"
+            order: Any = "F" if fortran else "C"
             if member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1 and size:
                 array: Any = np.memmap(path, dtype, "r", _start(path, member) + head, shape or (1,), order)
                 return _numbers(where, array.reshape(shape))

@@ -133,7 +133,8 @@ def _scan(choices: Any) -> _Seen:
         seen.empty += int(empty.sum())
         seen.constant += int(constant.sum())
         if start == 0 and top > 1:
-            order = np.sort(part[: 2**14][~(empty | constant)[: 2**14]], axis=2)
+            real = ~seen.padding[: min(len(part), 2**14)]
+            order = np.sort(part[: len(real)][real], axis=2)
             again = ((order[..., 1:] == order[..., :-1]) & (order[..., 1:] >= 0)).any(axis=(1, 2))
             seen.twice, seen.looked = float(again.mean()) if again.size else 0.0, len(order)
     if seen.constant and seen.padding.all():  # a log of nothing else is kept, to be refused or judged for what it is
@@ -227,7 +228,7 @@ def counts_log(
         )
     if options.experts is not None and options.experts != array.shape[2]:
         raise ValueError(f"{where}: counts has {array.shape[2]} experts but experts = {options.experts} was given")
-    steps, used = array.any(axis=(1, 2)), array.any(axis=(0, 2))
+    steps, used = np.any(array, axis=(1, 2), keepdims=True).ravel(), np.any(array, axis=(0, 2), keepdims=True).ravel()
     if not steps.any():
         raise ValueError(f"{where}: counts is 0 throughout but must hold some tokens")
     if not used.all():

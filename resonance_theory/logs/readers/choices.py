@@ -71,7 +71,8 @@ def read(content: Content, options: Options) -> RoutingLog:
     weights = None
     if all(part[1] is not None for part in every):
         weights = every[0][1] if len(every) == 1 else np.concatenate([part[1] for part in every])
-    documents, notes = None, []
+    documents: Any = None
+    notes = []
     if all(part[2] is not None for part in every):
         documents, at = [], 0
         for part in every:
