@@ -325,22 +325,20 @@ def test_rows(tmp_path, kind):
     assert log.layers == ("layer.0", "layer.1", "layer.2")
 
 
+def line(row):
+    return ",".join(map(str, row)) + "\n"
+
+
 def test_rows_in_any_order_and_with_gaps(tmp_path):
     choices = made(40)
     rows = [(t, m, int(choices[t, m, s])) for t in range(40) for m in range(3) for s in range(2)]
     order = np.random.default_rng(0).permutation(len(rows))
-    (tmp_path / "log.csv").write_text(
-        "token,layer,expert\n" + "".join(f"{rows[k][0]},{rows[k][1]},{rows[k][2]}\n" for k in order)
-    )
+    (tmp_path / "log.csv").write_text("token,layer,expert\n" + "".join(line(rows[k]) for k in order))
     log = logs.read(tmp_path / "log.csv")
     assert np.array_equal(np.sort(log.choices, axis=2), np.sort(choices, axis=2))
-    (tmp_path / "log.csv").write_text(
-        "token,layer,expert\n" + "".join(f"{row[0]},{row[1]},{row[2]}\n" for row in rows[1:])
-    )
+    (tmp_path / "log.csv").write_text("token,layer,expert\n" + "".join(line(row) for row in rows[1:]))
     assert logs.read(tmp_path / "log.csv").choices[0, 0].tolist() == [choices[0, 0, 1], -1]
-    (tmp_path / "log.csv").write_text(
-        "token,layer,expert\n" + "".join(f"{row[0]},{row[1]},{row[2]}\n" for row in rows + rows)
-    )
+    (tmp_path / "log.csv").write_text("token,layer,expert\n" + "".join(line(row) for row in rows + rows))
     with pytest.raises(ValueError, match=r"token 0 names expert \d twice in layer 'layer.0': give a document column"):
         logs.read(tmp_path / "log.csv")
 
@@ -785,7 +783,7 @@ def test_python_objects_are_never_loaded(tmp_path):
     assert not (tmp_path / "loaded").exists()
 
 
-@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.safetensors", "x.pt", "x.json", "x.jsonl", "x.csv"])
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.safetensors", "x.pt", "x.json", "x.jsonl"])
 @pytest.mark.parametrize("part", [0.0, 0.02, 0.5, 0.99])
 def test_truncated_files(tmp_path, name, part):
     choices, path = made(50, dtype=np.int32), tmp_path / name
@@ -802,13 +800,9 @@ def test_truncated_files(tmp_path, name, part):
             path.write_text(json.dumps({"choices": choices.tolist()}))
         case ".jsonl":
             path.write_text(json.dumps({"routed_experts": choices.tolist()}))
-        case ".csv":
-            path.write_text("token,layer,expert\n" + "\n".join(f"{k},0,{k % 8}" for k in range(99)) + "\n99,0")
-    assert logs.recognise(path) is not None or path.suffix == ".csv"
+    assert logs.recognise(path) is not None
     data = path.read_bytes()
     path.write_bytes(data[: int(part * len(data))])
-    if path.suffix == ".csv" and 0 < part < 0.99:
-        return  # a table without its end is a table
     with pytest.raises((ValueError, TypeError)) as caught:
         logs.read(path)
     assert str(path) in str(caught.value)

@@ -29,11 +29,13 @@ class Repeats:
     chance: float
     longest: int
     copies: float
+    tokens: int
 
     @property
     def excess(self) -> float:
-        """Share that repeats beyond chance, of what could."""
-        return max(0.0, (self.share - self.chance) / (1 - self.chance)) if self.chance < 1 else 0.0
+        """Share that repeats beyond chance and four of its standard errors, of what could."""
+        beyond = self.share - self.chance - 4 * math.sqrt(self.chance * (1 - self.chance) / self.tokens)
+        return max(0.0, beyond / (1 - self.chance)) if self.chance < 1 else 0.0
 
 
 def row_codes(part: NDArray[Any]) -> NDArray[np.uint64]:
@@ -67,10 +69,7 @@ def find(codes: Iterable[NDArray[np.uint64]]) -> Repeats | None:
                 continue
             same = line[start:] == line[start - lag : len(line) - lag]
             equal[lag - 1] += np.count_nonzero(same)
-            if lag == 1 or same.all() or same.mean() > 0.1:  # runs of what hardly ever repeats are short
-                longest[lag - 1], run[lag - 1] = _runs(same, int(longest[lag - 1]), int(run[lag - 1]))
-            else:
-                run[lag - 1] = 0
+            longest[lag - 1], run[lag - 1] = _runs(same, int(longest[lag - 1]), int(run[lag - 1]))
         total += len(block)
         before = line[-LAGS:]
     if total < 2:
@@ -80,7 +79,7 @@ def find(codes: Iterable[NDArray[np.uint64]]) -> Repeats | None:
     first = np.concatenate(sample)
     seen = len(first) - len(np.unique(first))
     fresh = np.concatenate([first[:lag], first[lag:][first[lag:] != first[:-lag]]])
-    return Repeats(float(share[lag - 1]), lag, _matches(fresh), int(longest[lag - 1]), seen / len(first))
+    return Repeats(float(share[lag - 1]), lag, _matches(fresh), int(longest[lag - 1]), seen / len(first), total)
 
 
 def _matches(codes: NDArray[np.uint64]) -> float:
@@ -93,12 +92,14 @@ def _matches(codes: NDArray[np.uint64]) -> float:
 
 def _runs(same: NDArray[np.bool_], longest: int, run: int) -> tuple[int, int]:
     """(longest run of True so far, length of the run at the end), going on from a run that is open."""
-    breaks = np.flatnonzero(~same)
-    if not breaks.size:
-        return max(longest, run + len(same)), run + len(same)
-    inner = int(np.diff(breaks).max(initial=1)) - 1
-    end = len(same) - 1 - int(breaks[-1])
-    return max(longest, run + int(breaks[0]), inner, end), end
+    at = np.flatnonzero(same)
+    if not at.size:
+        return longest, 0
+    gaps = np.flatnonzero(np.diff(at) > 1)
+    length = np.diff(np.concatenate([[-1], gaps, [at.size - 1]]))
+    if at[0] == 0:
+        length[0] += run
+    return max(longest, int(length.max())), int(length[-1]) if at[-1] == len(same) - 1 else 0
 
 
 def bits(layers: int, top: int, experts: int) -> float:

@@ -64,8 +64,9 @@ def choose(
         raise ValueError(f"logits[{token}, {expert}] = {values[token, expert]} must be a finite number or -inf")
     experts = values.shape[1]
     score = _softmax(values) if scoring == "softmax" else _sigmoid(values)
-    key = score + _bias(bias, scoring, experts)
-    key[values == -np.inf] = -np.inf
+    # a bias, or a sum over a group, is of scores; else the logits say the order without rounding to equal scores
+    by_score = scoring in ("sigmoid+bias", "group-limited") or (scoring == "sigmoid" and n_group is not None)
+    key = np.where(values == -np.inf, -np.inf, (score if by_score else values) + _bias(bias, scoring, experts))
     candidates = experts
     if n_group is not None or topk_group is not None or scoring == "group-limited":
         if n_group is None or topk_group is None:

@@ -77,7 +77,7 @@ def jsonl_file(path: Path, where: str) -> Content:
         first = next(rows)
     except StopIteration:
         raise ValueError(f"{where} is empty but must hold a routing log") from None
-    if not isinstance(first, dict) or any(isinstance(v, dict) for v in first.values()) or _heavy(first):
+    if not isinstance(first, dict) or not _flat(first):
         return Content(where, path.name, value=[first, *rows])
     columns = _Columns(where, first)
     columns.add(tuple(first.values()))
@@ -90,10 +90,11 @@ def jsonl_file(path: Path, where: str) -> Content:
     return Content(where, path.name, columns=columns.finish())
 
 
-def _heavy(row: dict[str, Any]) -> bool:
-    """Whether a line holds nested lists or a long text: a response or a matrix, not a row of a table."""
+def _flat(row: dict[str, Any]) -> bool:
+    """Whether a line is a row of a table, of plain values and lists of numbers: not a response, not a matrix."""
     lists = [v for v in row.values() if isinstance(v, list)]
-    return any(v and isinstance(v[0], list) for v in lists) or "routed_experts" in row
+    plain = all(v and all(isinstance(x, (int, float)) for x in v) for v in lists)
+    return plain and "routed_experts" not in row and not any(isinstance(v, dict) for v in row.values())
 
 
 def _lines(path: Path, where: str) -> Iterator[Any]:
