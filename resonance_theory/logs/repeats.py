@@ -21,7 +21,8 @@ class Repeats:
     """How much of a log repeats.
 
     share: of the tokens whose row equals the one `lag` tokens before; chance: what independent tokens would show;
-    longest: tokens in a row that repeat; copies: share of the first 65,536 tokens whose row has been seen before.
+    longest: tokens in a row that repeat; copies: share of the first 65,536 tokens whose row has been seen before;
+    tokens: number of the log's tokens.
     """
 
     share: float

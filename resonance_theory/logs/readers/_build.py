@@ -190,7 +190,7 @@ def _repeated(found: repeats.Repeats, shape: tuple[int, ...], experts: int) -> l
             said.append(f"{text}: with so few experts a row this may be real.")
         else:
             said.append(f"{text}.")
-    if found.copies >= 0.2 and not short and not loud:
+    if found.copies >= 0.5 and not short and not loud:
         said.append(
             f"{found.copies:.1%} of the first {min(shape[0], 2**16)} tokens have the very choices of an earlier token: "
             "prompts with a common beginning, or dummy batches."
