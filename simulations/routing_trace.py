@@ -57,7 +57,7 @@ def model_of(seed: int) -> Any:
 def documents() -> list[Any]:
     """Windows (n, 129) of bytes of each document: 128 to read and the next of each to foretell."""
     files = _corpus.collect(Path(sysconfig.get_paths()["stdlib"]))
-    found = []
+    found: list[Any] = []
     for path in _corpus.split(files)["test"]:
         windows = _language.windows(np.frombuffer(files[path], np.uint8), SIZE["tokens"])
         wanted = len(found) % 8 + 1

@@ -46,19 +46,22 @@ def choices_log(
         )
     if options.documents is not None:
         documents = options.documents
-    if documents is not None and len(documents) != tokens:
+    if documents is not None and np.shape(documents) != (tokens,):
         raise ValueError(
-            f"{where}: documents has {len(documents)} entries but must have one for each of the {tokens} tokens"
+            f"{where}: documents has shape {np.shape(documents)} but must have one entry for each of the {tokens} tokens"
         )
     names = names or tuple(f"layer.{k}" for k in range(depth))
     if len(names) != depth:
         raise ValueError(f"{where}: layers names {len(names)} layers but the file has {depth}")
-    seen = _scan(choices)
-    if not seen.used.any():
+    seen = _scan(where, names, choices)
+    if not (seen.used | seen.stuck).any():
         raise ValueError(f"{where}: choices is -1 throughout, all padding, but must hold some token's experts")
     if not seen.used.all():
         idle = [names[k] for k in np.flatnonzero(~seen.used)]
-        said.append(f"{len(idle)} layers took no expert at all and are left out: {_listed(idle)}.")
+        why = "name one expert k times throughout" if seen.stuck.any() else "took no expert at all"
+        said.append(
+            f"{len(idle)} layers {why} (no experts, or a buffer that was not filled) and are left out: {_listed(idle)}."
+        )
         choices, weights = choices[:, seen.used], None if weights is None else weights[:, seen.used]
         names = tuple(n for n, used in zip(names, seen.used) if used)
     keep = ~seen.padding
@@ -105,7 +108,7 @@ class _Seen:
     def __init__(self, tokens: int, depth: int) -> None:
         self.padding = np.zeros(tokens, bool)
         self.empty = self.constant = 0
-        self.used = np.zeros(depth, bool)
+        self.used, self.stuck = np.zeros(depth, bool), np.zeros(depth, bool)
         self.largest = -1
         self.twice, self.looked = 0.0, 0
 
@@ -116,31 +119,47 @@ def _blocks(choices: Any) -> Iterator[tuple[int, NDArray[Any]]]:
         yield start, counting.native(choices[start : start + size])
 
 
-def _scan(choices: Any) -> _Seen:
+def _scan(where: str, names: Sequence[str], choices: Any) -> _Seen:
     seen = _Seen(*choices.shape[:2])
+    varied = np.zeros(choices.shape[1], bool)
     top = choices.shape[2]
     for start, part in _blocks(choices):
         high, same = part[:, :, 0].copy(), np.ones(part.shape[:2], bool)
         for slot in range(1, top):  # far faster than along so short an axis
             np.maximum(high, part[:, :, slot], out=high)
             same &= part[:, :, slot] == part[:, :, 0]
+        if part.dtype.kind == "i" and part.min() < -1:
+            token, layer, slot = (int(k) for k in np.argwhere(part < -1)[0])
+            raise ValueError(
+                f"{where}: choices holds {int(part[token, layer, slot])} (token {start + token}, layer {names[layer]!r}) but "
+                "must hold ids from 0 on, and -1 where there is none"
+            )
         some = high >= 0
         seen.used |= some.any(axis=0)
-        seen.largest = max(seen.largest, int(high.max()))
+        varied |= (some & ~same).any(axis=0) if top > 1 else True
         empty = ~some.any(axis=1)
         constant = (same | ~some).all(axis=1) & ~empty if top > 1 else np.zeros(len(part), bool)
         seen.padding[start : start + len(part)] = empty | constant
+        real = high[~(empty | constant)]
+        seen.largest = max(seen.largest, int(real.max()) if real.size else -1)
         seen.empty += int(empty.sum())
         seen.constant += int(constant.sum())
         if start == 0 and top > 1:
-            real = ~seen.padding[: min(len(part), 2**14)]
-            order = np.sort(part[: len(real)][real], axis=2)
+            first = ~seen.padding[: min(len(part), 2**14)]
+            order = np.sort(part[: len(first)][first], axis=2)
             again = ((order[..., 1:] == order[..., :-1]) & (order[..., 1:] >= 0)).any(axis=(1, 2))
             seen.twice, seen.looked = float(again.mean()) if again.size else 0.0, len(order)
     if seen.constant and seen.padding.all():  # a log of nothing else is kept, to be refused or judged for what it is
         seen.padding[:] = False
         seen.constant = seen.empty = 0
-        seen.twice, seen.looked = 1.0, len(choices)
+        seen.twice, seen.looked, seen.largest = 1.0, len(choices), int(np.max(choices))
+    elif top > 1:
+        seen.stuck = seen.used & ~varied
+        seen.used &= varied
+        if seen.stuck.any():  # their rows said nothing about repeated ids
+            order = np.sort(counting.native(choices[: 2**14][:, seen.used][~seen.padding[: 2**14]]), axis=2)
+            again = ((order[..., 1:] == order[..., :-1]) & (order[..., 1:] >= 0)).any(axis=(1, 2))
+            seen.twice = float(again.mean()) if again.size else 0.0
     return seen
 
 
@@ -236,6 +255,8 @@ def counts_log(
         said.append(f"{len(idle)} layers counted nothing and are left out: {_listed(idle)}.")
     if not steps.all():
         said.append(f"{int((~steps).sum())} of {len(steps)} steps counted nothing and are left out.")
+    if top is not None and top > array.shape[2]:
+        raise ValueError(f"{where}: top = {top} must be at most the {array.shape[2]} experts")
     given = options.tokens if options.tokens is not None else tokens
     array = array[steps][:, used]
     if given is not None:

@@ -9,10 +9,11 @@ import numpy as np
 from resonance_theory.logs.readers._names import Named, named
 from resonance_theory.logs.readers._options import Options
 
-__all__ = ["kind", "stacked", "unnamed"]
+__all__ = ["kind", "layer_names", "stacked", "unnamed"]
 
 _ROWS = 2**14
-_IDS = 2**15  # ids of experts are below this
+_IDS = 2**12  # ids of experts without a name are below this
+_OTHERS = ("input", "token", "mask", "label", "position", "target")  # whole numbers that go along with hidden states
 
 
 def unnamed(arrays: Any) -> list[Named]:
@@ -35,10 +36,12 @@ def kind(items: list[Named], options: Options) -> str | None:
     """'choices', 'counts', or None where both are possible or neither.
 
     Ids of experts are small, differ within a token, and where `experts` is given are fewer than that in a row. Counts
-    are not negative, and where `experts` is given fill its whole row. Without it, counts of one step have the same sum
-    in every layer.
+    are not negative, and where `experts` is given fill its whole row. Without it, the layers of one step have the same
+    sum. An array with one axis says nothing.
     """
     rows = [np.asarray(item.array[:_ROWS]) for item in items]
+    if options.experts is None and all(part.ndim == 1 for part in rows):  # labels, lengths, anything
+        return None
     ids = all(_may_be_ids(part, options.experts) for part in rows)
     counts = all(_may_be_counts(part, options.experts) for part in rows)
     if ids and counts and len({part.shape[-1] for part in rows}) == 1 and rows[0].shape[-1] == 1:
@@ -67,9 +70,7 @@ def _may_be_counts(part: Any, experts: int | None) -> bool:
     if experts is not None:
         return bool(part.shape[-1] == experts)
     sums = part.sum(axis=-1, dtype=np.int64)
-    if part.ndim == 2:
-        return bool(sums.min() > 0)
-    return bool((sums == sums[:, :1]).all())
+    return bool(sums.min() > 0 and (sums == (sums[:1] if part.ndim == 2 else sums[:, :1])).all())
 
 
 def stacked(items: list[Named], axes: str, axis: int) -> tuple[Any, tuple[str, ...]]:
@@ -82,3 +83,11 @@ def stacked(items: list[Named], axes: str, axis: int) -> tuple[Any, tuple[str, .
     return np.stack([np.asarray(item.array) for item in items], axis=axis), tuple(
         f"layer.{item.layer}" if item.layer is not None else item.name for item in items
     )
+
+
+def layer_names(items: list[Named], layers: int) -> tuple[str, ...]:
+    """Names of the layers where an array of texts holds so many."""
+    for item in items:
+        if item.role == "layers" and item.array.shape == (layers,) and item.array.dtype.kind == "U":
+            return tuple(item.array.tolist())
+    return ()

@@ -11,7 +11,7 @@ from resonance_theory.logs.log import RoutingLog
 from resonance_theory.logs.readers._build import choices_log, documents_of, whole_numbers
 from resonance_theory.logs.readers._names import Named, named, role_of
 from resonance_theory.logs.readers._options import Options, number
-from resonance_theory.logs.readers._values import kind, stacked, unnamed
+from resonance_theory.logs.readers._values import kind, layer_names, stacked, unnamed
 
 __all__ = ["ABOUT", "NAME", "RANK", "fits", "read"]
 
@@ -91,7 +91,7 @@ def read(content: Content, options: Options) -> RoutingLog:
         experts=number("experts", options, scalars, content.metadata),
         weights=weights,
         documents=documents,
-        layers=every[0][3] if len(every[0][3]) == choices.shape[1] else (),
+        layers=every[0][3] or layer_names(items, choices.shape[1]),
         notes=notes,
     )
 

@@ -11,7 +11,7 @@ from resonance_theory.logs.log import RoutingLog
 from resonance_theory.logs.readers._build import counts_log, whole_numbers
 from resonance_theory.logs.readers._names import Named, named, role_of
 from resonance_theory.logs.readers._options import Options, number
-from resonance_theory.logs.readers._values import kind, stacked, unnamed
+from resonance_theory.logs.readers._values import kind, layer_names, stacked, unnamed
 
 __all__ = ["ABOUT", "NAME", "RANK", "fits", "read"]
 
@@ -60,7 +60,7 @@ def read(content: Content, options: Options) -> RoutingLog:
         decode(counts) if isinstance(counts, Coded) else counts,
         top=number("top", options, scalars, content.metadata),
         tokens=tokens,
-        layers=layers,
+        layers=layers or layer_names(items, counts.shape[1]),
     )
 
 

@@ -70,11 +70,16 @@ def read(content: Content, options: Options) -> RoutingLog:
     bias = _bias(where, content, options, len(layers), experts)
     choices = np.empty((tokens, len(layers), top), np.int16 if experts <= 2**15 else np.int32)
     weights = np.empty(choices.shape, np.float32)
-    step = max(1, counting.BLOCK // experts)
+    step, probabilities = max(1, counting.BLOCK // experts), 0
     for at, (name, array) in enumerate(layers):
         rows = array if array.ndim == 2 else _flat(array)
+        shares = scoring == "softmax" and _are_shares(decode(rows[:4096]))
+        probabilities += shares
         for start in range(0, tokens, step):
             part = decode(rows[start : start + step])
+            if shares and not (part < 0).any():
+                with np.errstate(divide="ignore"):  # of 0: -inf
+                    part = np.log(part.astype(np.float64))
             try:
                 ids, weight = choose(
                     part,
@@ -97,8 +102,21 @@ def read(content: Content, options: Options) -> RoutingLog:
         weights=weights,
         documents=documents,
         layers=[name for name, _ in layers],
-        notes=[f"Choices are the top {top} of the logits by {scoring}; weights are the scores, not made to sum to 1."],
+        notes=[
+            f"Choices are the top {top} of the logits by {scoring}; weights are the scores, not made to sum to 1.",
+            *(
+                ["The rows sum to 1: they are probabilities, not logits, and are taken as such."]
+                if probabilities
+                else []
+            ),
+        ],
     )
+
+
+def _are_shares(rows: Any) -> bool:
+    """Whether rows are probabilities already, as some models return them under the name of logits."""
+    total = rows.astype(np.float64).sum(axis=-1)
+    return bool((rows >= 0).all() and np.abs(total - 1).max() < 0.02)
 
 
 def _flat(array: Any) -> Any:
