@@ -20,7 +20,10 @@ def unnamed(arrays: Any) -> list[Named]:
     """Arrays of whole numbers whose names say nothing, if no name says anything and nothing else is there."""
     found = named(arrays)
     if any(item.role in ("choices", "counts", "logits") for item in found):
-        bare = [item for item in found if item.role is None and not any(word in item.name.lower() for word in _OTHERS)]
+        return []
+    if any(item.role is None and not _whole(item.array) and item.array.ndim for item in found):  # hidden states
+        return []
+    bare = [item for item in found if item.role is None and not any(word in item.name.lower() for word in _OTHERS)]
     return [item for item in bare if _whole(item.array) and 1 <= item.array.ndim <= 3 and 0 not in item.array.shape]
 
 
