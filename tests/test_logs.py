@@ -10,6 +10,7 @@ import struct
 import tracemalloc
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from resonance_theory import logs
 from resonance_theory.logs import RoutingLog, counting, repeats, scoring
 from resonance_theory.logs.files import archive
 from resonance_theory.logs.files.content import Coded, decode
+
+ROOT = Path(__file__).resolve().parents[1]
 
 torch = pytest.importorskip("torch")
 from safetensors.numpy import save_file  # noqa: E402
@@ -1086,3 +1089,64 @@ def test_the_embedded_example():
 def test_zlib_is_what_the_bomb_uses():
     assert len(zlib.compress(bytes(2**20))) < 2**11
     assert scoring.SCORINGS == ("softmax", "sigmoid", "sigmoid+bias", "group-limited")
+
+
+# --- the benchmark and the example's maker ----------------------------------------------------------------------------
+
+
+def test_the_record_of_counting_meets_its_goal():
+    record = json.loads((ROOT / "simulations/results/counting_benchmark.json").read_text())
+    page = (ROOT / "docs/logs.md").read_text()
+    speeds = {
+        name: [] for name in ("package", "package, whole log", "NumPy", "pandas, value_counts", "pandas, groupby")
+    }
+    for shape in record["shapes"].values():
+        for name, found in speeds.items():
+            way = next(w for w in shape["ways"] if w == name or (name not in shape["ways"] and w.startswith(name)))
+            found.append(shape["ways"][way]["choices_per_s"] / 1e6)
+    assert min(speeds["package"]) > 1400
+    assert min(speeds["package, whole log"]) > 100
+    assert "Counting takes 1,400 million choices a second" in page
+    for name, text in (
+        ("package, whole log", "120 to 160"),
+        ("NumPy", "260 to 450"),
+        ("pandas, value_counts", "120 to 160"),
+    ):
+        low, high = map(int, text.split(" to "))
+        assert text in page
+        assert [low, high] == pytest.approx([min(speeds[name]), max(speeds[name])], rel=0.03)
+    assert "`groupby` 10 million" in page
+    assert speeds["pandas, groupby"] == pytest.approx([10, 10], rel=0.1)
+
+
+def test_the_benchmark_compares_equal_counts(monkeypatch, capsys):
+    from simulations import counting_benchmark as benchmark
+
+    monkeypatch.setattr(benchmark, "SHAPES", {"small": (20_000, 2, 3, 16)})
+    benchmark.run(1)
+    printed = capsys.readouterr().out
+    assert "small, 2 layers: 0 million choices" in printed
+    assert "NumPy, bincount by block and layer" in printed
+    honest = benchmark.contenders
+    monkeypatch.setattr(benchmark, "contenders", lambda *a: honest(*a) | {"false": lambda: np.zeros((2, 2, 16))})
+    with pytest.raises(ValueError, match="false counts otherwise than the package"):
+        benchmark.run(1)
+
+
+def test_the_maker_of_the_example(monkeypatch):
+    """Its routers choose the largest logits, and the stored lengths are those of its documents."""
+    from simulations import routing_trace as maker
+
+    model, windows = (
+        maker.model_of(1),
+        [np.arange(129, dtype=np.uint8)[None].repeat(2, 0), np.zeros((1, 129), np.uint8)],
+    )
+    arrays, loss = maker.trace(model, windows)
+    assert arrays["expert"].shape == (384, 4, 2)
+    assert np.array_equal(np.argsort(-arrays["logits"], axis=2, kind="stable")[..., :2], arrays["expert"])
+    assert 4 < loss < 8  # nobody has trained it: ln 256 = 5.5
+    from resonance_theory.logs.files.opening import open_source
+
+    content = open_source(logs.example())
+    assert content.metadata["made by"] == maker.COMMAND
+    assert content.arrays["lengths"].tolist() == [128 * (k % 8 + 1) for k in range(maker.DOCUMENTS)]
