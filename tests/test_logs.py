@@ -134,10 +134,11 @@ COUNTS = {"experts": 4, "counts": np.full((2, 3, 4), 5), "tokens": [10, 10]}
         (GOOD, {"documents": np.zeros(19, int)}, "documents has 19 entries but must have one for each of the 20"),
         (GOOD, {"documents": np.arange(20) % 2}, r"documents\[2\] = 0 comes back after another document"),
         (GOOD, {"documents": np.zeros(20)}, "documents has dtype float64"),
+        (GOOD, {"layers": ("a", "b", "a")}, "layers names 'a' twice"),
         (GOOD, {"layers": ("a", "b")}, "layers names 2 layers but must name the 3"),
         (COUNTS, {"tokens": None}, "tokens, the number of tokens of each step, must be given with counts"),
         (COUNTS, {"tokens": [10]}, r"tokens has shape \(1,\)"),
-        (COUNTS, {"tokens": [10, 0]}, r"tokens\[1\] = 0 must be a whole number of at least 1"),
+        (COUNTS, {"tokens": [10, 0]}, r"tokens\[1\] = 0 must be a whole number between 1 and"),
         (COUNTS, {"tokens": [10, 4]}, r"counts\[1, 0, 0\] = 5, layer 'layer.0', must be at most the tokens of its step"),
         (COUNTS, {"counts": -COUNTS["counts"]}, "must be at least 0"),
         (COUNTS, {"counts": COUNTS["counts"] + 0.5}, r"counts\[0, 0, 0\] = 5.5, layer 'layer.0', must be a whole number"),
@@ -266,8 +267,10 @@ def test_hidden_states_are_no_routing_log(tmp_path):
     assert logs.recognise(tmp_path / "x.bin") is None
     with pytest.raises(ValueError, match=r"must be a file ending in .npy"):
         logs.read(tmp_path / "x.bin")
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        logs.recognise(tmp_path / "none.npz")
+    for missing in (tmp_path / "none.npz", ""):
+        with pytest.raises(FileNotFoundError, match="does not exist"):
+            logs.recognise(missing)
+    assert logs.recognise(tmp_path) is None  # a folder without ESFT's files
 
 
 ROWS = [
@@ -810,6 +813,7 @@ def test_probabilities_under_the_name_of_logits():
         {"model.layers.0.qweight": np.ones((8, 16), np.int32), "model.layers.0.scales": np.ones((8, 2), np.float16)},
         {"logits": np.zeros((4, 16, 100))},
         {"x": np.zeros((3, 2, 2, 2), int)},
+        {"choices": np.zeros((3, 2, 2), bool)},
         {"x": np.zeros((0, 2, 2), int)},
         {},
     ],
@@ -925,6 +929,18 @@ def test_tensors_that_expand_without_bound(tmp_path, monkeypatch):
         logs.read(tmp_path / "x.pt")
 
 
+def test_torch_files_that_hold_one_thing_many_times(tmp_path):
+    record = {"topk_ids_of_layer": torch.from_numpy(made(2000).swapaxes(0, 1).copy())}
+    torch.save({"records": [record] * 100_000, "last_physical_to_logical_map": None}, tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=r"records\[1\].topk_ids_of_layer is the very tensor of an earlier record"):
+        logs.read(tmp_path / "x.pt")
+    nested = [{}]
+    for _ in range(8):
+        nested = [nested] * 100
+    torch.save(nested, tmp_path / "x.pt")
+    assert logs.recognise(tmp_path / "x.pt") is None
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -932,7 +948,11 @@ def test_tensors_that_expand_without_bound(tmp_path, monkeypatch):
         ("x.json", "{}", "is no routing log"),
         ("x.json", "3", "is no routing log"),
         ("x.json", '{"choices": [[[0, 1]], [[0]]]}', "does not convert to an array"),
-        ("x.json", '{"choices": [[["a", "b"]]]}', "must hold numbers"),
+        ("x.json", '{"choices": [[["a", "b"]]]}', "is no routing log"),
+        ("x.json", '{"choices": [{"index": 0, "text": "no experts were asked for"}]}', "is no routing log"),
+        ("x.json", '{"counts": [[[9007199254740993, 1]]]}', r"holds 9007199254740993 but must be at most 2\^53"),
+        ("x.json", '{"counts": [[[1], [2]]]}', "one expert, but must have at least 2"),
+        ("x.json", '{"choices": [[[0, 4294967296]], [[0, 1]]]}', r"ids of experts must be below 2\^31"),
         ("x.json", '{"counts": [[[1, -2]]]}', r"counts\[0, 0, 1\] = -2, layer 'layer.0', must be at least 0"),
         ("x.json", '{"counts": [[[1, 0.5]]]}', "holds 0.5 but must hold whole numbers"),
         ("x.json", '{"counts": [[[0, 0]]]}', "0 throughout"),
@@ -983,6 +1003,9 @@ def test_bad_files(tmp_path, name, text, message):
         ({"top": 0}, "top = 0 must be"),
         ({"layout": "x"}, "layout = 'x' must be one of"),
         ({"layers": 0}, "layers = 0 must be the names"),
+        ({"layers": True}, "layers = True must be the names"),
+        ({"layers": 1.5}, r"layers = 1.5 must be the names"),
+        ({"layers": "abc"}, "layers = 'abc' must be the names"),
         ({"layers": ["a"]}, "layers names 1 layers but the file has 3"),
         ({"documents": [0]}, "documents has shape .1,. but must have one entry for each of the 50"),
         ({"repeats": "no"}, "repeats = 'no' must be one of keep, drop"),

@@ -75,6 +75,9 @@ class RoutingLog:
             raise ValueError(
                 f"{self.source}: layers names {len(self.layers)} layers but must name the {found} that are logged"
             )
+        twice = [name for at, name in enumerate(self.layers) if name in self.layers[:at]]
+        if twice:
+            raise ValueError(f"{self.source}: layers names {twice[0]!r} twice but must name each layer once")
         self._check_values()
 
     # --- checks ---
@@ -165,7 +168,7 @@ class RoutingLog:
                 raise ValueError(f"{self.source}: {name} goes with choices but counts are given")
         if self.tokens is None:
             raise ValueError(f"{self.source}: tokens, the number of tokens of each step, must be given with counts")
-        tokens = arguments.integer("tokens", self.tokens, 1)
+        tokens = arguments.integer("tokens", self.tokens, 1, 2**53)
         if tokens.shape != (steps,):
             raise ValueError(
                 f"{self.source}: tokens has shape {tokens.shape} but must have one entry for each of the {steps} steps"

@@ -98,7 +98,7 @@ def as_array(where: str, name: str, value: Any, limit: int) -> Any:
         return Coded(array.view(np.uint8), array.dtype.name)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{where}: {name!r} has dtype {array.dtype} but must hold numbers")
-    return array.view(np.uint8) if array.dtype.kind == "b" else array
+    return array
 
 
 def _from_torch(value: Any, limit: int) -> Any:

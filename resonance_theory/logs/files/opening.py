@@ -42,7 +42,7 @@ def open_source(source: Any) -> Content:
     if not isinstance(source, (str, Path)):
         return _arrays(source)
     path, where = Path(source), f"{str(source)!r}"
-    if not path.exists():
+    if not str(source) or not path.exists():
         raise FileNotFoundError(f"{where} does not exist")
     if path.is_dir():
         return texts.folder(path, where)

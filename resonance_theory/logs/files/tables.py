@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from resonance_theory.logs.files.archive import LIMIT
 from resonance_theory.logs.files.content import Content, of_value
 
 __all__ = ["csv_file", "json_file", "jsonl_file", "parquet_file"]
@@ -167,7 +168,11 @@ def parquet_file(path: Path, where: str) -> Content:
         raise ImportError(f"{where} needs the package 'pyarrow': pip install pyarrow")
     parquet = importlib.import_module("pyarrow.parquet")
     try:
-        table = parquet.ParquetFile(path).read()
+        file = parquet.ParquetFile(path)
+        cells = file.metadata.num_rows * file.metadata.num_columns
+        if 8 * cells > path.stat().st_size + LIMIT:
+            raise ValueError(f"{cells} entries, more than {LIMIT // 8} beyond its size")
+        table = file.read()
         columns = {}
         for name in table.column_names:
             column = table.column(name)

@@ -13,7 +13,7 @@ from resonance_theory.logs.files.content import Coded, Content, natural
 __all__ = ["npy", "refuse_objects", "safetensors", "sharded"]
 
 _PLAIN = {
-    "BOOL": "u1",
+    "BOOL": "?",
     "U8": "u1",
     "I8": "i1",
     "I16": "<i2",

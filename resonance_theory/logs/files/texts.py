@@ -35,12 +35,8 @@ def text(path: Path, where: str) -> Content:
 
 
 def folder(path: Path, where: str) -> Content:
-    """All text files of a folder, and of the folders in it, in the natural order of their paths."""
-    files = [p for p in path.rglob("*.txt") if p.is_file()]
+    """All text files of a folder, and of the folders right in it, in the natural order of their paths."""
+    files = [p for pattern in ("*.txt", "*/*.txt") for p in path.glob(pattern) if p.is_file()]
     files.sort(key=lambda p: natural(str(p.relative_to(path))))
-    if not files:
-        raise ValueError(
-            f"{where} is a folder without .txt files: give a file, or a folder of ESFT's expert_weights_*.txt"
-        )
     made = (Text(p.stem, f"{where}, {str(p.relative_to(path))!r}", p) for p in files)
     return Content(where, path.name, texts=tuple(made))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ def load(path: Path, where: str) -> Content:
     if zipped:
         archive.check(path, where)
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with warnings.catch_warnings():  # of old formats, which load, and of TorchScript, which does not
+            warnings.simplefilter("ignore")
+            value = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except PermissionError:
         raise
     except Exception as problem:  # damaged archives, and whatever its unpickler says

@@ -128,7 +128,7 @@ def read(
         experts = arguments.whole("experts", experts, 2, 2**31)
     if top is not None:
         top = arguments.whole("top", top, 1, 2**31)
-    if isinstance(layers, str) or (isinstance(layers, int) and not isinstance(layers, bool) and layers < 1):
+    if isinstance(layers, (bool, str)) or not isinstance(layers, (int, Sequence, type(None))) or layers in (0, [], ()):
         raise ValueError(f"layers = {layers!r} must be the names of the layers, or their number, at least 1")
     options = Options(
         experts=experts,

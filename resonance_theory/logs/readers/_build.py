@@ -39,7 +39,7 @@ def choices_log(
             f"{where}: choices has shape {choices.shape} with the axes (tokens, layers, k), of which each must be at "
             "least 1"
         )
-    if depth > tokens and depth > 512:
+    if depth > max(tokens, 128):
         raise ValueError(
             f"{where}: choices has shape {choices.shape}, {depth} layers of {tokens} tokens: its axes must be "
             "(tokens, layers, k)"
@@ -69,6 +69,8 @@ def choices_log(
         said.append(_padding(seen, tokens))
         choices, weights = choices[keep], None if weights is None else weights[keep]
         documents = None if documents is None else np.asarray(documents)[keep]
+    if seen.largest >= 2**31:
+        raise ValueError(f"{where}: choices holds {seen.largest} but the ids of experts must be below 2^31")
     if experts is None:
         experts = max(2, seen.largest + 1, top)
         said.append(
@@ -245,6 +247,10 @@ def counts_log(
             f"{where}: counts[{step}, {layer}, {expert}] = {array[step, layer, expert]}, layer {names[layer]!r}, must be at "
             "least 0"
         )
+    if array.max() > 2**53:
+        raise ValueError(f"{where}: counts holds {int(array.max())} but must be at most 2^53")
+    if array.shape[2] < 2:
+        raise ValueError(f"{where}: counts has shape {array.shape}, one expert, but must have at least 2")
     if options.experts is not None and options.experts != array.shape[2]:
         raise ValueError(f"{where}: counts has {array.shape[2]} experts but experts = {options.experts} was given")
     steps, used = np.any(array, axis=(1, 2), keepdims=True).ravel(), np.any(array, axis=(0, 2), keepdims=True).ravel()

@@ -25,20 +25,24 @@ def payloads(content: Content) -> list[Any]:
     """The values of every `routed_experts` in the order of the file."""
     if content.columns is not None and KEY in content.columns:
         return list(content.columns[KEY])
-    return [] if content.value is None else list(_walk(content.value, _DEPTH))
+    return [] if content.value is None else list(_walk(content.value, _DEPTH, set()))
 
 
-def _walk(value: Any, depth: int) -> Iterator[Any]:
+def _walk(value: Any, depth: int, seen: set[int]) -> Iterator[Any]:
+    if id(value) in seen:  # a torch file may hold one list a million times
+        return
+    seen.add(id(value))
     if isinstance(value, dict):
         if value.get(KEY) is not None:
             yield value[KEY]
         elif depth:
             for part in value.values():
-                yield from _walk(part, depth - 1)
+                if isinstance(part, (dict, list)):
+                    yield from _walk(part, depth - 1, seen)
     elif isinstance(value, list) and depth:
         for part in value:
             if isinstance(part, (dict, list)):
-                yield from _walk(part, depth - 1)
+                yield from _walk(part, depth - 1, seen)
 
 
 def decoded(where: str, text: str) -> bytes:

@@ -9,7 +9,7 @@ import numpy as np
 from resonance_theory.logs.readers._names import Named, named
 from resonance_theory.logs.readers._options import Options
 
-__all__ = ["kind", "layer_names", "stacked", "unnamed"]
+__all__ = ["kind", "layer_names", "numbers", "stacked", "unnamed"]
 
 _ROWS = 2**14
 _IDS = 2**12  # ids of experts without a name are below this
@@ -82,6 +82,13 @@ def stacked(items: list[Named], axes: str, axis: int) -> tuple[Any, tuple[str, .
     return np.stack([np.asarray(item.array) for item in items], axis=axis), tuple(
         f"layer.{item.layer}" if item.layer is not None else item.name for item in items
     )
+
+
+def numbers(value: Any) -> bool:
+    """Whether nested lists end in a number, by their first entries."""
+    while isinstance(value, list) and value:
+        value = value[0]
+    return isinstance(value, (int, float))
 
 
 def layer_names(items: list[Named], layers: int) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from resonance_theory.logs.log import RoutingLog
 from resonance_theory.logs.readers._build import choices_log, documents_of, whole_numbers
 from resonance_theory.logs.readers._names import Named, named, role_of
 from resonance_theory.logs.readers._options import Options, number
-from resonance_theory.logs.readers._values import kind, layer_names, stacked, unnamed
+from resonance_theory.logs.readers._values import kind, layer_names, numbers, stacked, unnamed
 
 __all__ = ["ABOUT", "NAME", "RANK", "fits", "read"]
 
@@ -35,7 +35,7 @@ def _arrays(content: Content) -> dict[str, Any]:
         return dict(content.arrays)
     found = {}
     for name, value in content.value.items():
-        if isinstance(value, list) and value and role_of(str(name))[0] not in (None, "layers"):
+        if isinstance(value, list) and numbers(value) and role_of(str(name))[0] is not None:
             found[str(name)] = as_array(content.where, str(name), value, 0)
     return found
 

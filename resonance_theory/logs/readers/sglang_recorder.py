@@ -60,11 +60,17 @@ def read(content: Content, options: Options) -> RoutingLog:
     kind = _kind(records[0])
     if kind is None:
         raise ValueError(f"{where}: records must hold {_IDS} (per_token) or {_PHYSICAL} (per_pass)")
-    parts = []
+    parts: list[NDArray[np.int64]] = []
+    places: set[int] = set()
     for at, record in enumerate(records):
         if not isinstance(record, dict) or kind not in record:
             raise ValueError(f"{where}: records[{at}] must hold {kind} as the first does")
-        parts.append(whole_numbers(where, f"records[{at}].{kind}", as_array(where, kind, record[kind], 0)))
+        part = as_array(where, kind, record[kind], 0)
+        place = getattr(part, "__array_interface__", {"data": (0,)})["data"][0]
+        if np.size(part) and place in places:  # a small file may hold one tensor a million times
+            raise ValueError(f"{where}: records[{at}].{kind} is the very tensor of an earlier record")
+        places.add(place)
+        parts.append(whole_numbers(where, f"records[{at}].{kind}", part))
     wanted = 3 if kind == _IDS else 2
     for at, part in enumerate(parts):
         if part.ndim != wanted or len(part) != len(parts[0]) or (wanted == 3 and part.shape[2] != parts[0].shape[2]):
