@@ -90,6 +90,13 @@ def test_the_two_ways_of_counting_agree(compiled, block, size, monkeypatch):
         assert np.array_equal(got[b], counted(choices[b * block : (b + 1) * block], 8))
 
 
+@pytest.mark.parametrize("many", [True, False])
+def test_ids_outside_count_nowhere(many):
+    into = np.zeros((2, 2, 3), np.int64)
+    counting.count(np.array([[[0], [3]], [[-1], [2]], [[-5], [1]]], np.int16), 1, 2, into, many)
+    assert into.tolist() == [[[1, 0, 0], [0, 0, 0]], [[0, 0, 0], [0, 1, 1]]]
+
+
 @given(st.integers(1, 40), st.integers(1, 3), st.integers(1, 4), st.integers(1, 12), st.randoms(use_true_random=False))
 @settings(max_examples=60, deadline=None)
 def test_any_log_keeps_its_choices(tokens, layers, k, block, random):
@@ -152,6 +159,14 @@ COUNTS = {"experts": 4, "counts": np.full((2, 3, 4), 5), "tokens": [10, 10]}
 def test_what_a_log_refuses(base, change, message):
     with pytest.raises((ValueError, TypeError), match=message):
         RoutingLog(**(base | change))
+
+
+def test_tokens_of_counts():
+    counts = np.array([[[5, 0, 1], [2, 2, 2]], [[3, 3, 2], [4, 4, 0]]])
+    assert logs.read({"counts": counts}, top=2).tokens.tolist() == [5, 4]  # no expert counts more than the tokens
+    assert logs.read({"counts": counts}).tokens.tolist() == [6, 8]
+    assert logs.read({"counts": counts, "tokens_per_step": np.array([7, 9])}).tokens.tolist() == [7, 9]
+    assert logs.read({"counts": counts}, tokens=10).tokens.tolist() == [10, 10]
 
 
 def test_top_of_counts_and_size():
@@ -253,6 +268,9 @@ def test_choices_and_counts_are_told_apart():
     assert logs.read(either, layout="choices").choices is not None
     assert logs.read(either, layout="counts").counts is not None
     assert logs.read(load, experts=8).counts is not None  # the last axis is the experts'
+    each = made(30, layers=2, k=8)  # without experts: every token took all eight, in another order
+    assert logs.recognise(each) is None
+    assert logs.read(each, experts=8).counts is not None
     with pytest.raises(ValueError, match="counts has 8 experts but experts = 9"):
         logs.read({"counts": load}, experts=9)
 
@@ -340,6 +358,10 @@ def test_rows_in_any_order_and_with_gaps(tmp_path):
     (tmp_path / "log.csv").write_text("token,layer,expert\n" + "".join(line(rows[k]) for k in order))
     log = logs.read(tmp_path / "log.csv")
     assert np.array_equal(np.sort(log.choices, axis=2), np.sort(choices, axis=2))
+    (tmp_path / "log.csv").write_text("token,layer,expert\n0,b,1\n0,c,0\n0,a,2\n1,a,1\n1,b,0\n1,c,2\n")
+    log = logs.read(tmp_path / "log.csv")
+    assert log.layers == ("b", "c", "a")  # the order in which they appear
+    assert log.choices[:, :, 0].tolist() == [[1, 0, 2], [0, 2, 1]]
     (tmp_path / "log.csv").write_text("token,layer,expert\n" + "".join(line(row) for row in rows[1:]))
     assert logs.read(tmp_path / "log.csv").choices[0, 0].tolist() == [choices[0, 0, 1], -1]
     (tmp_path / "log.csv").write_text("token,layer,expert\n" + "".join(line(row) for row in rows + rows))
@@ -403,11 +425,15 @@ def test_sglang_per_token_maps_physical_experts(tmp_path):
     physical = made(60, experts=10)
     physical[:, 0] = -1  # a dense layer
     physical[50:] = -1  # padding
+    physical[7, 1, 1] = -1  # one choice that was not taken
     table = np.array([[0, 1, 2, 3, 4, 5, 6, 7, 0, 3]] * 3)
     data = {"records": records(physical, 20), "last_physical_to_logical_map": torch.from_numpy(table)}
     torch.save(data, tmp_path / "r.pt")
     log = logs.read(tmp_path / "r.pt")
-    wanted = [[[int(table[m, physical[t, m, s]]) for s in range(2)] for m in (1, 2)] for t in range(50)]
+    wanted = [
+        [[int(table[m, physical[t, m, s]]) if physical[t, m, s] >= 0 else -1 for s in range(2)] for m in (1, 2)]
+        for t in range(50)
+    ]
     same(log, wanted)
     assert log.experts == 8
     assert log.layers == ("layer.1", "layer.2")
@@ -708,12 +734,15 @@ def test_a_trace_of_87_percent_dummy_rows_is_called_out():
 
 
 @pytest.mark.parametrize("period", [2, 7, 64])
-def test_repeats_of_any_period(period):
+def test_repeats_of_any_period(period, monkeypatch):
     choices = made(2000, layers=4, k=2, experts=16)
     choices[600:] = np.resize(choices[600 : 600 + period], choices[600:].shape)
     log = logs.read(choices)
     assert log.repeated == pytest.approx((1400 - period) / 2000, abs=0.04)
     assert any(note.startswith("CAUTION") and f"row {period} before" in note for note in log.notes)
+    rest = logs.read(choices, repeats="drop")
+    assert (len(rest), rest.repeated) == (600 + period, 0)
+    monkeypatch.setattr(counting, "BLOCK", 8 * 100)
     assert len(logs.read(choices, repeats="drop")) == 600 + period
 
 
@@ -738,8 +767,17 @@ def test_repeats_do_not_depend_on_the_blocks(lag, runs, total, step):
     whole = repeats.find([codes])
     assert repeats.find(codes[k : k + step] for k in range(0, total, step)) == whole
     share = [np.mean(codes[k:] == codes[:-k]) if k < total else 0.0 for k in range(1, 65)]
+    same = "".join("x" if a == b else " " for a, b in zip(codes[whole.lag :], codes))
+    assert whole.longest == max(map(len, same.split()), default=0)
     assert whole.share == pytest.approx(share[whole.lag - 1], abs=1e-12)
     assert whole.share >= 0.98 * max(share)
+
+
+@pytest.mark.parametrize("step", [1, 30, 63, 64, 65, 1000])
+def test_the_longest_distance_across_blocks(step):
+    codes = np.resize(np.random.default_rng(0).integers(0, 2**60, 64), 500).astype(np.uint64)
+    found = repeats.find(codes[k : k + step] for k in range(0, 500, step))
+    assert (found.share, found.lag, found.longest) == (1.0, 64, 436)
 
 
 def test_codes_differ_where_rows_do():
@@ -958,6 +996,7 @@ def test_torch_files_that_hold_one_thing_many_times(tmp_path):
         ("x.json", '{"counts": [[[0, 0]]]}', "0 throughout"),
         ("x.json", '{"choices": [[[0, 1]], [[-1, 3]], [[2, -5]]]}', r"choices holds -5 \(token 2, layer 'layer.0'\)"),
         ("x.json", '{"choices": [[[-1, -1]], [[-1, -1]]]}', "all padding"),
+        ("x.json", '{"choices": [[[3, 3]], [[0, 0]]]}', "names one expert k times in every layer, all padding"),
         ("x.jsonl", '{"iter": 1, "layer": 0, "tpe": []}', "no step at all"),
         ("x.jsonl", '{"iter": 1, "layer": 0, "tpe": [["a"]]}', "line 1, must have iter, layer and tpe"),
         (

@@ -54,8 +54,9 @@ def choices_log(
     if len(names) != depth:
         raise ValueError(f"{where}: layers names {len(names)} layers but the file has {depth}")
     seen = _scan(where, names, choices)
-    if not (seen.used | seen.stuck).any():
-        raise ValueError(f"{where}: choices is -1 throughout, all padding, but must hold some token's experts")
+    if not seen.used.any():
+        why = "names one expert k times in every layer" if seen.stuck.any() else "is -1 throughout"
+        raise ValueError(f"{where}: choices {why}, all padding, but must hold some token's experts")
     if not seen.used.all():
         idle = [names[k] for k in np.flatnonzero(~seen.used)]
         why = "name one expert k times throughout" if seen.stuck.any() else "took no expert at all"
@@ -151,11 +152,7 @@ def _scan(where: str, names: Sequence[str], choices: Any) -> _Seen:
             order = np.sort(part[: len(first)][first], axis=2)
             again = ((order[..., 1:] == order[..., :-1]) & (order[..., 1:] >= 0)).any(axis=(1, 2))
             seen.twice, seen.looked = float(again.mean()) if again.size else 0.0, len(order)
-    if seen.constant and seen.padding.all():  # a log of nothing else is kept, to be refused or judged for what it is
-        seen.padding[:] = False
-        seen.constant = seen.empty = 0
-        seen.twice, seen.looked, seen.largest = 1.0, len(choices), int(np.max(choices))
-    elif top > 1:
+    if top > 1:
         seen.stuck = seen.used & ~varied
         seen.used &= varied
         if seen.stuck.any():  # their rows said nothing about repeated ids
