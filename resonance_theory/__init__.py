@@ -23,6 +23,7 @@ _MODULES = {
         "gates",
         "homogenization",
         "kernels",
+        "loads",
         "losses",
         "nn",
         "rules",
