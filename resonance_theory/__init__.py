@@ -23,7 +23,11 @@ _MODULES = {
         "gates",
         "homogenization",
         "kernels",
+<<<<<<< HEAD
         "logs",
+=======
+        "loads",
+>>>>>>> x-largest
         "losses",
         "nn",
         "rules",
