@@ -23,11 +23,8 @@ _MODULES = {
         "gates",
         "homogenization",
         "kernels",
-<<<<<<< HEAD
-        "logs",
-=======
         "loads",
->>>>>>> x-largest
+        "logs",
         "losses",
         "nn",
         "rules",
@@ -46,6 +43,9 @@ _NAMES = {
     "grap_gates": "resonance_theory.gates",
     "affinity": "resonance_theory.gates",
     "plan": "resonance_theory.planning",
+    "plan_devices": "resonance_theory.device_planning",
+    "plan_drop": "resonance_theory.heavy_planning",
+    "plan_load": "resonance_theory.load_planning",
 }
 
 __all__ = ["__version__", *_NAMES, *_MODULES]

@@ -19,7 +19,7 @@ from resonance_theory.rules import rule as rule_named
 from resonance_theory.rules.dependence import INDEPENDENT
 from resonance_theory.tokens import Rates
 
-__all__ = ["AdaptivePlan", "Plan", "plan", "setting"]
+__all__ = ["AdaptivePlan", "Plan", "affordable", "plan", "setting"]
 
 FORMAT = "plan 1"
 # binomial tails that an answer may take: some seconds of one core
@@ -271,7 +271,7 @@ def plan(rule: str | Rule, tokens: int, target: float, rates: Rates) -> Plan | A
     dependent = rates.counts is not INDEPENDENT
     # a dependent law is slower: fewer points for its curve
     points = 12 if dependent else 160
-    _affordable(rule, s, rates, points)
+    affordable(rule, s, rates, points)
     capacity = int(rule.least_capacity(goal, s, rates))
     grid = np.unique(np.linspace(1, min(s, max(2 * capacity, 8)), points).astype(np.int64))
     curve = [float(rule.success(s, c, rates)) for c in (*grid, capacity, max(capacity - 1, 1))]
@@ -303,7 +303,7 @@ def _least(rule: Rule, goal: float, s: int, rates: Rates) -> int | None:
         return None
 
 
-def _affordable(rule: Rule, s: int, rates: Rates, points: int) -> None:
+def affordable(rule: Rule, s: int, rates: Rates, points: int) -> None:
     """Refuse what would take minutes, with the number of tokens that would not."""
     nodes = 1 if rates.weight is None else np.shape(rates.weight)[-1]
 

@@ -360,7 +360,7 @@ def test_audit_refuses_bad_files(capsys, tmp_path):
         "text.npy": np.array(["a", "b"]),
         "object.npy": np.array([{}, []], dtype=object),
         "flat.npy": good[0, 0],
-        "integer.npy": np.ones((4, 32, 16), dtype=np.int64),
+        "negative.npy": np.full((4, 32, 16), -7),  # neither hidden states nor counts
         "nan.npy": np.where(good > 2, np.nan, good),
         "none.npy": good[:0],
     }.items():
@@ -797,7 +797,8 @@ def test_examples_of_the_help_are_understood():
     [
         (["verfy"], "did you mean verify?"),
         (["--versoin"], "unrecognized arguments: --versoin"),
-        ([*PLAN, "--load", "x"], "resonance plan: unrecognized arguments: --load x"),
+        ([*PLAN, "--xyz", "x"], "resonance plan: unrecognized arguments: --xyz x"),
+        ([*PLAN, "--lod", "x"], "did you mean --load?"),
         ([*PLAN, "--blok-length=7"], "did you mean --block-length? (see resonance plan --help)"),
         (["simulate", "sucess_rate"], "did you mean success_rate?"),
         (["simulate", "success_rate", "--device", "cude"], "did you mean cuda?"),

@@ -57,3 +57,20 @@ def test_position_keeps_as_many_tokens_but_not_the_first():
         assert not (kept & ~chosen).any()
         differ += not torch.equal(kept, first)
     assert differ > 0
+
+
+def test_policies_of_a_log_keep_what_megatron_keeps():
+    """`rt.logs.kept` on the choices and weights that its router logs: the same sets under probs, the same counts at random."""
+    for seed, tokens, experts, top, factor in settings(60):
+        logits = torch.randn(tokens, experts, generator=torch.Generator().manual_seed(seed))
+        probability = torch.softmax(logits, -1)
+        weight, chosen = torch.topk(probability, top)
+        log = rt.logs.RoutingLog(experts=experts, choices=chosen[:, None].numpy(), weights=weight[:, None].numpy())
+        for policy in ("probs", "position"):
+            keep = torch.from_numpy(rt.logs.kept(log, policy, factor, tokens)[:, 0])
+            ours_kept = torch.zeros(tokens, experts, dtype=torch.bool).scatter(1, chosen, keep)
+            _, kept = megatron(logits, top, factor, policy)
+            if policy == "probs":
+                assert torch.equal(kept, ours_kept), (tokens, experts, top, factor)
+            else:
+                assert torch.equal(kept.sum(0), ours_kept.sum(0))

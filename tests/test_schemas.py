@@ -7,6 +7,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
@@ -21,6 +22,9 @@ NAMES = sorted(path.stem for path in (report.DATA / "schemas").glob("*.json"))
 PLAN = ["plan", "--tokens", "256", "--experts", "8", "--target", "0.8", "--rule"]
 COMMANDS = {
     "audit": ["audit", "example", "--experts", "4"],
+    "audit_log": ["audit", "LOG"],
+    "load_plan": ["plan", "--load", "LOG"],
+    "drop_plan": ["plan", "--drop", "0.0968", "--at", "1.0"],
     "ledger": ["verify", "exchangeability_identity"],
     "plan": [*PLAN, "resonance", "--percentile", "0.4"],
 }
@@ -42,8 +46,12 @@ def records(tmp_path_factory):
         "success_rate", [row, {**row, "detectable": float("inf")}], {"a law": True}, first["provenance"]
     )
     made["study"] = study.to_json()
+    log = tmp_path_factory.mktemp("logs") / "counts.npz"
+    counts = np.random.default_rng(0).multinomial(256, [0.4, 0.2, 0.2, 0.2], size=(32, 2))
+    np.savez(log, counts=counts)
     for name, arguments in COMMANDS.items():
         file = tmp_path_factory.mktemp("records") / f"{name}.json"
+        arguments = [str(log) if word == "LOG" else word for word in arguments]
         assert main([*arguments, "--json", str(file)]) in (0, 1)
         made[name] = json.loads(file.read_text())
     return made

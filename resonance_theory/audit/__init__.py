@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 from resonance_theory import _arguments as arguments
 from resonance_theory.audit.counts import Fit, fit
 from resonance_theory.audit.files import Layer, read, read_gates
+from resonance_theory.audit.log_blocks import mixed_documents
+from resonance_theory.audit.log_result import LawError, LoadDrop, LogLayer, Remedy
+from resonance_theory.audit.logs import LogReport, audit_log
+from resonance_theory.audit.policy_law import PolicyTable, judge_policies
 from resonance_theory.audit.report import AuditReport
 from resonance_theory.audit.result import Affinity, Drop, Estimate, HeldOut, LayerAudit, LayerRouting, Need
 
@@ -27,12 +31,21 @@ __all__ = [
     "Estimate",
     "Fit",
     "HeldOut",
+    "LawError",
     "LayerAudit",
     "LayerRouting",
+    "LoadDrop",
+    "LogLayer",
+    "LogReport",
     "Need",
+    "PolicyTable",
+    "Remedy",
     "audit",
+    "audit_log",
     "example",
     "fit",
+    "judge_policies",
+    "mixed_documents",
 ]
 
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from resonance_theory.cli._files import Json
 from resonance_theory.cli._terminal import complain, show
 
-__all__ = ["Parser", "json_option", "one_of", "speed_options", "suggest"]
+__all__ = ["Parser", "json_option", "layers", "numbers", "one_of", "speed_options", "suggest"]
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -81,6 +81,30 @@ def _whole(low: int, high: int, said: str) -> Callable[[str], int]:
 _count = _whole(1, 1024, "'auto' or a whole number between 1 and 1024")
 _seed = _whole(0, 2**63 - 1, "a whole number between 0 and 2^63 - 1")
 times = _whole(1, 10**6, "a whole number between 1 and 10^6")
+
+
+def numbers(text: str) -> list[float]:
+    """Numbers with commas between them; what is allowed of each says the function that takes them."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be numbers with commas between them, such as 1,1.25,2"
+        ) from None
+
+
+def layers(text: str) -> list[int | str]:
+    """Names, places or ranges of places of layers, with commas between them: 0,3,8-11."""
+    found: list[int | str] = []
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        if low.isdecimal() and dash and high.isdecimal():
+            if not int(low) <= int(high) < 10**6:
+                raise argparse.ArgumentTypeError(f"{part.strip()!r} must be a range of places that rises, such as 8-11")
+            found += range(int(low), int(high) + 1)
+        else:
+            found.append(int(part) if part.strip().isdecimal() else part.strip())
+    return found
 
 
 def _workers(text: str) -> int:

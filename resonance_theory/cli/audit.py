@@ -1,16 +1,20 @@
-"""Measure a router's assumptions on real hidden states, and the capacity they need."""
+"""Measure what a router's log, or hidden states, say of the laws' assumptions, and the capacity they need."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
+import numpy as np
+
 from resonance_theory.cli._files import Drawing, Input
-from resonance_theory.cli._options import json_option
+from resonance_theory.cli._options import json_option, layers, numbers
 from resonance_theory.cli._terminal import emit, visible
 
 EXAMPLES = """
-resonance audit example                                          the embedded file
+resonance audit example-log                                      the embedded log of a router
+resonance audit choices.npz --factors 1,1.25,2 --loss 0.01        each token's experts, or counts of each step
+resonance audit example                                          the embedded hidden states
 resonance audit hidden.safetensors --experts 8 --plot audit.png
 resonance audit hidden.npy --gates router.npy --json audit.json
 resonance audit hidden.npy --details                             every number
@@ -23,49 +27,95 @@ def options(parser: argparse.ArgumentParser) -> None:
     add(
         "file",
         nargs="?",
-        type=_hidden_states,
+        type=_source,
         metavar="FILE",
-        help=".safetensors or .npy; 'example' for the embedded file",
+        help="a router's log or hidden states, recognised by what they hold; 'example' and 'example-log' are embedded",
     )
     add("--model", type=Input, metavar="DIR", help="instead: a local Mixtral-type model, its routers beside GrAP gates")
     add("--text", type=Input, metavar="FILE", help="UTF-8 text that the model reads")
-    add("--experts", type=int, metavar="N", help="GrAP gates (default 8, or as many as the model's experts)")
-    add("--top", type=int, metavar="L", help="experts per token (default 1, or the model's)")
+    add("--experts", type=int, metavar="N", help="of a log that does not say; GrAP gates (default 8, or the model's)")
+    add("--top", type=int, metavar="L", help="experts per token (default 1, or the log's or model's)")
+    add("--factors", type=numbers, metavar="F,F", help="capacity factors to report")
+    add("--loss", type=float, metavar="X", help="share of the choices that the capacities may drop (default 0.01)")
+    add("--layers", type=layers, metavar="K,K-K", help="a log's layers, by name or place from 0 (default all)")
+    add("--block", type=int, metavar="S", help="tokens of a log of choices that share the slots")
     add("--center", action="store_true", help="only the centred gates (default: raw and centred)")
     add("--gates", type=Input, metavar="FILE", help="your own gates, (experts, features), .npy or .safetensors")
     add("--details", action="store_true", help="every number behind the conclusion")
     add("--plot", type=Drawing, metavar="FILE", help="the figure (.png, .svg or .pdf)")
+    add("--shuffle-documents", action="store_true", help="put a log's documents in random order first, as in training")
     json_option(parser)
 
 
-def _hidden_states(text: str) -> Input:
-    if text != "example":
-        return Input(text)
-    from resonance_theory import audit
+def _source(text: str) -> Input:
+    if text == "example":
+        from resonance_theory import audit
 
-    return Input(audit.example())
+        return Input(audit.example())
+    if text == "example-log":
+        from resonance_theory import logs
+
+        return Input(logs.example())
+    return Input(text)
 
 
 def run(options: argparse.Namespace) -> int:
-    from resonance_theory import audit
-
-    center = True if options.center else None
-    result: Any
-    if options.model is not None or options.text is not None:
-        if options.file is not None or options.gates is not None:
-            raise ValueError("--model DIR --text FILE replace FILE and --gates: leave those out")
-        if options.model is None or options.text is None:
-            raise ValueError("--model DIR and --text FILE must be given together")
-        from resonance_theory.audit.model import audit_model
-
-        result = audit_model(options.model, options.text, experts=options.experts, top=options.top, center=center)
-    elif options.file is None:
-        raise ValueError("give FILE (or 'example'), or a model by --model DIR --text FILE")
-    else:
-        top = 1 if options.top is None else options.top
-        result = audit.audit(options.file, experts=options.experts, top=top, center=center, gates=options.gates)
+    result = _audited(options)
     shown = visible(result)  # names of files and layers are anyone's
     emit(result.to_json(), options.json, shown.table(details=options.details))
     if options.plot is not None:  # last: the answer is there whatever becomes of the picture
         shown.figure(options.plot)
     return 0
+
+
+def _audited(options: argparse.Namespace) -> Any:
+    """The audit of the log, the hidden states or the model that is given."""
+    if options.model is not None or options.text is not None:
+        if options.file is not None or options.gates is not None:
+            raise ValueError("--model DIR --text FILE replace FILE and --gates: leave those out")
+        if options.model is None or options.text is None:
+            raise ValueError("--model DIR and --text FILE must be given together")
+        _refuse(options, "a model", "layers", "block")
+        from resonance_theory.audit.model import audit_model
+
+        return audit_model(
+            options.model,
+            options.text,
+            experts=options.experts,
+            top=options.top,
+            center=True if options.center else None,
+            **_given(capacity_factors=options.factors, target_loss=options.loss),
+        )
+    if options.file is None:
+        raise ValueError("give FILE (or 'example', 'example-log'), or a model by --model DIR --text FILE")
+    from resonance_theory import audit, logs
+
+    asked = {"factors": options.factors, "loss": options.loss}
+    if options.gates is None and not options.center and logs.recognise(options.file) is not None:
+        log = logs.read(options.file, **_given(experts=options.experts, top=options.top))
+        if options.shuffle_documents:
+            log = audit.mixed_documents(log, np.random.Generator(np.random.Philox(0)))
+        return audit.audit_log(log, **_given(**asked, layers=options.layers, block=options.block))
+    _refuse(options, "hidden states", "layers", "block")
+    if options.shuffle_documents:
+        raise ValueError("--shuffle-documents must be left out for hidden states: it is for routing logs")
+    return audit.audit(
+        options.file,
+        experts=options.experts,
+        top=1 if options.top is None else options.top,
+        center=True if options.center else None,
+        gates=options.gates,
+        **_given(capacity_factors=options.factors, target_loss=options.loss),
+    )
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _refuse(options: argparse.Namespace, what: str, *names: str) -> None:
+    for name in names:
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"--{name} = {getattr(options, name)!r} must be left out for {what}: it is for routing logs"
+            )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from resonance_theory.nn.capacity import MeasuredCapacity
 from resonance_theory.nn.gates import GroupedAveragePooling
+from resonance_theory.nn.metrics import routing_metrics
 from resonance_theory.nn.moe import FeedForwardExperts, ResonanceMoE
 from resonance_theory.nn.replace import GatedExperts, ReplacedMoE, replace_router, restore_router
 from resonance_theory.nn.router import ResonanceRouter
@@ -32,4 +33,5 @@ __all__ = [
     "RoutingStatistics",
     "replace_router",
     "restore_router",
+    "routing_metrics",
 ]
