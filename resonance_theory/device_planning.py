@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from resonance_theory import _arguments as arguments
 from resonance_theory.audit.load_laws import BlockLoads
 from resonance_theory.audit.log_blocks import LogBlocks
-from resonance_theory.audit.log_measure import copies
 from resonance_theory.audit.logs import chosen_layers, read_log
+from resonance_theory.loads import LargestLoad, place, replicate
 from resonance_theory.logs import RoutingLog
 from resonance_theory.results import Result
 
-__all__ = ["DevicePlan", "LayerDevices", "place", "plan_devices"]
+__all__ = ["DevicePlan", "LayerDevices", "plan_devices"]
+
+_MOST = 2**16  # choices of a block for which the law of the largest load is summed
 
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
@@ -32,6 +34,7 @@ class LayerDevices:
         name: of the layer.
         in_order: experts in order, without copies, on every log block.
         placed: with this placement, on the blocks that made it.
+        independent: what `LargestLoad` expects of independent choices with these shares; None above 65,536 choices.
         held_out: on one half of the blocks, placed by the other, both ways; None with fewer than four blocks.
         worst: 95 % quantile over the blocks of `placed`.
         copies: (experts,) of each expert; slots: the experts of each device, as many on every one.
@@ -40,6 +43,7 @@ class LayerDevices:
     name: str
     in_order: float
     placed: float
+    independent: float | None
     held_out: float | None
     worst: float
     copies: tuple[int, ...]
@@ -83,15 +87,17 @@ class DevicePlan(Result):
             f"{self.source}: {self.experts} experts, top-{self.top}, blocks of {self.tokens} tokens; "
             f"{(self.experts + self.replicas) // self.devices} slots on each device.",
             "",
-            f"  {'layer':20}  in order  placed  held out  95 % of blocks  copied experts",
+            f"  {'layer':20}  in order  placed  held out  95 % of blocks  if independent  copied experts",
         ]
         for layer in self.layers:
             name = layer.name if len(layer.name) <= 20 else "..." + layer.name[-17:]
             extra = ", ".join(f"{e} x{c}" for e, c in enumerate(layer.copies) if c > 1) or "none"
+            alone = "-" if layer.independent is None else f"{layer.independent:.2f}"
             kept = "-" if layer.held_out is None else f"{layer.held_out:.2f}"
             extra = extra if len(extra) <= 40 else extra[:37] + "..."
             lines.append(
-                f"  {name:20}  {layer.in_order:8.2f}  {layer.placed:6.2f}  {kept:>8}  {layer.worst:14.2f}  {extra}"
+                f"  {name:20}  {layer.in_order:8.2f}  {layer.placed:6.2f}  {kept:>8}  {layer.worst:14.2f}  "
+                f"{alone:>14}  {extra}"
             )
         return "\n".join(lines)
 
@@ -131,44 +137,11 @@ class DevicePlan(Result):
             _style.save(figure, target)
 
 
-def place(share: Floats, devices: int, replicas: int) -> tuple[Whole, list[list[int]]]:
-    """Copies of each expert, and the experts of each device: the heaviest copy first, to the lightest device with
-    room, if it can be one without a copy of the same expert.
-
-    DeepSeek's load balancer packs its replicas alike. Every device has the same number of slots.
-
-    Args:
-        share: (experts,) loads, non-negative.
-        devices: a divisor of experts + replicas.
-        replicas: copies beyond one of each expert.
-
-    Returns:
-        Copies (experts,) and one list of experts for each device.
-
-    Example:
-        >>> import numpy as np
-        >>> from resonance_theory.device_planning import place
-        >>> copies, slots = place(np.array([0.5, 0.2, 0.2, 0.1]), 3, 2)
-        >>> print(copies, slots)
-        [3 1 1 1] [[1, 0], [2, 0], [0, 3]]
-    """
-    load = arguments.real("share", share, 0.0)
-    d = arguments.whole("devices", devices, 1, load.size, "experts")
-    extra = arguments.whole("replicas", replicas, 0, 10**4)
-    if (load.size + extra) % d:
-        raise ValueError(
-            f"devices = {d} must divide the {load.size} experts and {extra} replicas: every device has as many slots"
-        )
-    found = copies(load, extra)
-    room = (load.size + extra) // d
-    slots: list[list[int]] = [[] for _ in range(d)]
-    carried = np.zeros(d)
-    for expert in np.repeat(np.arange(load.size), found)[np.argsort(-np.repeat(load / found, found), kind="stable")]:
-        free = [k for k in range(d) if len(slots[k]) < room]
-        device = min(free, key=lambda k: (expert in slots[k], carried[k], k))
-        slots[device].append(int(expert))
-        carried[device] += load[expert] / found[expert]
-    return found, slots
+def _placed(load: Whole, devices: int, replicas: int) -> tuple[Whole, list[list[int]], Floats, Whole]:
+    """Copies of each expert and the experts of each device; the slots' shares and devices, for the law."""
+    slots = replicate(load / load.sum(), load.size + replicas)
+    device = place(slots.shares, devices)
+    return slots.count, [slots.expert[device == d].tolist() for d in range(devices)], slots.shares, device
 
 
 def _slowest(load: Whole, found: Whole, slots: Sequence[Sequence[int]]) -> Floats:
@@ -218,7 +191,13 @@ def plan_devices(
     blocks = LogBlocks.of(log, tokens if log.choices is not None else None)
     if tokens is not None and log.choices is None:
         raise ValueError(f"tokens = {tokens!r} must be left out for a log of counts, whose blocks are its steps")
-    arguments.whole("devices", devices, 1, blocks.load.shape[2], "experts")
+    n = blocks.load.shape[2]
+    arguments.whole("devices", devices, 1, n, "experts")
+    arguments.whole("replicas", replicas, 0, 10**4)
+    if (n + replicas) % devices:
+        raise ValueError(
+            f"devices = {devices} must divide the {n} experts and {replicas} replicas: every device has as many slots"
+        )
     which = chosen_layers(log.source, log.layers, layers)
     return DevicePlan(
         source=Path(log.source).name,
@@ -233,17 +212,20 @@ def plan_devices(
 
 def _layer(loads: BlockLoads, name: str, devices: int, replicas: int) -> LayerDevices:
     load = loads.load
-    found, slots = place(load.sum(axis=0), devices, replicas)
+    found, slots, shares, device = _placed(load.sum(axis=0), devices, replicas)
     order = np.array_split(np.arange(loads.experts), devices)
     time = _slowest(load, found, slots)
     judged = []
     if len(load) >= 4:
         for first in (np.arange(len(load)) % 2 == 0, np.arange(len(load)) % 2 == 1):
-            judged.append(_slowest(load[~first], *place(load[first].sum(axis=0), devices, replicas)).mean())
+            judged.append(_slowest(load[~first], *_placed(load[first].sum(axis=0), devices, replicas)[:2]).mean())
+    choices = loads.largest * loads.top
+    law = LargestLoad(choices, shares, placement=device).slowdown() if choices <= _MOST else None
     return LayerDevices(
         name=name,
         in_order=float(_slowest(load, np.ones(loads.experts, np.int64), [part.tolist() for part in order]).mean()),
         placed=float(time.mean()),
+        independent=law,
         held_out=float(np.mean(judged)) if judged else None,
         worst=float(np.quantile(time, 0.95)),
         copies=tuple(found.tolist()),

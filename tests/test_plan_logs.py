@@ -8,7 +8,6 @@ from scipy import stats
 
 import resonance_theory as rt
 from resonance_theory.cli import main
-from resonance_theory.device_planning import place
 
 # 64 experts, top-2: shares at which 266 slots, which uniform loads ask for, lose 13.1 % of 8,192 tokens' choices
 SKEWED = 2 * np.random.default_rng(319).dirichlet(np.full(64, 8))
@@ -142,14 +141,14 @@ def test_one_report_with_finite_counts():
 # --- devices ----------------------------------------------------------------------------------------------------------
 
 
-def test_placements_have_every_copy_once_and_equal_room():
-    rng = np.random.default_rng(0)
-    for _ in range(30):
-        share = rng.dirichlet(np.ones(16))
-        copies, slots = place(share, 4, 8)
-        assert {len(device) for device in slots} == {6}
-        assert np.array_equal(np.bincount(np.concatenate(slots), minlength=16), copies)
-        assert not [d for d in slots for e in d if d.count(e) > 1 and copies[e] <= 4 and share[e] / copies[e] > 0.2]
+def test_placements_have_every_copy_once_and_equal_room(skewed):
+    layer = rt.plan_devices(skewed, 8, 16).layers[0]
+    assert {len(device) for device in layer.slots} == {10}
+    assert np.array_equal(np.bincount(np.concatenate(layer.slots), minlength=64), layer.copies)
+    load = np.load(skewed)["counts"][:, 0]
+    even = np.array_split(np.arange(64), 8)
+    assert layer.in_order == pytest.approx(np.mean([max(row[e].sum() for e in even) * 8 / row.sum() for row in load]))
+    assert layer.independent == pytest.approx(layer.placed, rel=0.01)  # the log's tokens are independent
 
 
 def test_replicas_shorten_the_slowest_device(capsys, skewed):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from resonance_theory.audit.load_laws import BlockLoads, FittedLoads
 from resonance_theory.audit.log_blocks import LogBlocks
 from resonance_theory.audit.log_result import LawError, LoadDrop, LogLayer, Remedy
+from resonance_theory.loads import replicate
 from resonance_theory.logs.guarantee import guarantee
 
 __all__ = ["FACTOR", "Question", "layers"]
@@ -59,11 +60,8 @@ def layers(blocks: LogBlocks, which: Sequence[int], question: Question) -> tuple
 
 
 def copies(share: NDArray[np.float64], spare: int) -> NDArray[np.int64]:
-    """Copies of each expert, (experts,), with that many more than experts: the next one goes where a copy carries most."""
-    found = np.ones(share.size, np.int64)
-    for _ in range(spare):
-        found[np.argmax(share / found)] += 1
-    return found
+    """Copies of each expert, (experts,), with that many more than experts."""
+    return replicate(share / share.sum(), share.size + spare).count
 
 
 def _spare(loads: BlockLoads) -> int:
