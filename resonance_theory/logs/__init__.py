@@ -10,17 +10,10 @@ drop_policies  what each policy keeps of a router's own choices
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from resonance_theory.logs.guarantee import Guarantee, guarantee, held, least_capacities  # a module's name: at once
 from resonance_theory.logs.log import RoutingLog
-
-if TYPE_CHECKING:
-    from resonance_theory.logs.drop_policies import kept, policies
-    from resonance_theory.logs.embedded import example
-    from resonance_theory.logs.fit import DocumentFit, fit_documents, fit_two_blocks
-    from resonance_theory.logs.readers import layouts, read, recognise
-    from resonance_theory.logs.scoring import choose
 
 # name -> module that holds it, loaded on first use: the readers know the log, never the other way round
 _NAMES = {
