@@ -24,6 +24,8 @@ COMMANDS = {
     "audit": ["audit", "example", "--experts", "4"],
     "audit_log": ["audit", "LOG"],
     "load_plan": ["plan", "--load", "LOG"],
+    "device_plan": ["plan", "--load", "LOG", "--devices", "2"],
+    "policies": ["policies", "example-log", "--factors", "1"],
     "drop_plan": ["plan", "--drop", "0.0968", "--at", "1.0"],
     "ledger": ["verify", "exchangeability_identity"],
     "plan": [*PLAN, "resonance", "--percentile", "0.4"],

@@ -80,7 +80,7 @@ class PolicyReport(Result):
 
     def to_json(self) -> dict[str, Any]:
         """The fields with version, commit and time."""
-        return self.record("resonance-theory policies 1", asdict(self))
+        return self.record("resonance-theory kept 1", asdict(self))
 
     def table(self) -> str:
         """Lines for a terminal."""
