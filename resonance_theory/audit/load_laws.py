@@ -157,7 +157,8 @@ class FittedLoads:
         even = np.full(self.share.shape, min(self.top / self.share.size, 1.0))
         share = np.minimum(self.share if law in ("shares", "over_dispersed") else even, 1.0)
         if law in ("uniform", "shares"):
-            return float(counts.binomial_drop(size, share, np.array([slots]))[0])
+            alike = even[:1] if law == "uniform" else share  # one expert stands for all
+            return float(counts.binomial_drop(size, alike, np.array([slots]))[0])
         assert self.correlation is not None
         alike = even[:1] if law == "balanced" else share
         if size > _EXACT:

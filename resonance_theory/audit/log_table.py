@@ -63,7 +63,7 @@ def text(report: Report, details: bool) -> str:
     if details:
         for layer in report.layers:
             lines += ["", *_details(layer, report)]
-    lines += ["", *(_explained(details)), *(f"Note: {note}." for note in report.notes)]
+    lines += ["", *(_explained(details)), *(f"Note: {note.rstrip('.')}." for note in report.notes)]
     return "\n".join(part for line in lines for part in _wrapped(line))
 
 
