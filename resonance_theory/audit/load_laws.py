@@ -172,7 +172,9 @@ class FittedLoads:
         """`drop` by the dependent law (the independent one with one block) where expert i has copies[i] copies."""
         law, total = "shares" if self.correlation is None else "over_dispersed", self.share.sum()
         alike = ((k, self.share[copies == k]) for k in np.unique(copies))
-        groups = [(int(k), FittedLoads(share, self.correlation, self.blocks, self.top)) for k, share in alike if share.any()]
+        groups = [
+            (int(k), FittedLoads(share, self.correlation, self.blocks, self.top)) for k, share in alike if share.any()
+        ]
         largest = int(tokens.max())
         return float(sum(g.drop(law, min(k * capacity, largest), tokens) * g.share.sum() / total for k, g in groups))
 
