@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from resonance_theory.logs.embedded import example
 from resonance_theory.logs.log import RoutingLog
-from resonance_theory.logs.scoring import choose
 
 __all__ = ["RoutingLog", "choose", "example", "layouts", "read", "recognise"]
 
 # name -> module that holds it, loaded on first use: the readers know the log, never the other way round
-_NAMES = dict.fromkeys(("read", "recognise", "layouts"), "resonance_theory.logs.readers")
+_NAMES = {
+    **dict.fromkeys(("read", "recognise", "layouts"), "resonance_theory.logs.readers"),
+    "choose": "resonance_theory.logs.scoring",
+    "example": "resonance_theory.logs.embedded",
+}
 
 
 def __getattr__(name: str) -> Any:
