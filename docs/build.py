@@ -295,7 +295,9 @@ def modules() -> dict[str, str]:
 def api_page(name: str, module: str) -> str:
     """A page of mkdocstrings directives: the module's docstring, then what its `__all__` lists."""
     public = getattr(importlib.import_module(module), "__all__", []) if name not in ("nn", "kernels") else _all(module)
-    members = [f"::: {module}.{member}\n    options:\n      heading_level: 2" for member in public]
+    lazy = {} if name in ("nn", "kernels") else getattr(importlib.import_module(module), "_NAMES", {})
+    places = [f"{lazy.get(member, module)}.{member}" for member in public]  # what loads on first use is found at home
+    members = [f"::: {place}\n    options:\n      heading_level: 2" for place in places]
     return "\n\n".join(
         [
             f"# `rt.{name}`",

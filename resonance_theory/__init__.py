@@ -23,6 +23,7 @@ _MODULES = {
         "gates",
         "homogenization",
         "kernels",
+        "logs",
         "losses",
         "nn",
         "rules",
