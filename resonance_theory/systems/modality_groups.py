@@ -169,6 +169,8 @@ def net_speedup(speedup: ArrayLike, throughput: ArrayLike, baseline: ArrayLike) 
         3.058
     """
     gain = arguments.real("speedup", speedup, 0.0)
-    return gain * arguments.real("throughput", throughput, 0.0, open_low=True) / arguments.real(
-        "baseline", baseline, 0.0, open_low=True
+    return (
+        gain
+        * arguments.real("throughput", throughput, 0.0, open_low=True)
+        / arguments.real("baseline", baseline, 0.0, open_low=True)
     )

@@ -91,7 +91,9 @@ class OrthogonalExperts:
             shapes = [tuple(layer.weight.shape) for layer in layers]
             first = [tuple(layer.weight.shape) for layer in self.experts[0]]
             if shapes != first or not shapes:
-                raise ValueError(f"experts[{i}] has layers of shapes {shapes} but must have those of experts[0], {first}")
+                raise ValueError(
+                    f"experts[{i}] has layers of shapes {shapes} but must have those of experts[0], {first}"
+                )
 
     @property
     def phase(self) -> str:
@@ -113,7 +115,9 @@ class OrthogonalExperts:
         self._projector = {}
         for k, layer in enumerate(self.experts[0]):
             zero = torch.zeros(layer.in_features, layer.in_features, device=layer.weight.device)
-            grams = [self._gram.get((i, k), zero) / max(self._count.get((i, k), 0), 1) for i in range(len(self.experts))]
+            grams = [
+                self._gram.get((i, k), zero) / max(self._count.get((i, k), 0), 1) for i in range(len(self.experts))
+            ]
             scale = torch.stack(grams).diagonal(dim1=-2, dim2=-1).mean().clamp_min(torch.finfo(zero.dtype).tiny)
             a, eye = self.ridge * scale, torch.eye(layer.in_features, device=zero.device)
             alone = [a * torch.linalg.inv(a * eye + gram) for gram in grams]

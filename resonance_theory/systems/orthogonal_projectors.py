@@ -41,13 +41,16 @@ def input_projector(x: ArrayLike, ridge: float = 1e-3) -> Floats:
         ValueError: x is no matrix, or a is not above 0.
 
     Example:
-        >>> input_projector([[3.0, 0.0]], ridge=1).tolist()
-        [[0.09999999999999998, 0.0], [0.0, 1.0]]
+        >>> input_projector([[3.0, 0.0]], ridge=1).round(12).tolist()
+        [[0.1, 0.0], [0.0, 1.0]]
     """
     rows = _rows("x", x)
     a = arguments.number("ridge", ridge, 0.0, open_low=True)
-    _, sigma, v = np.linalg.svd(rows, full_matrices=False)
-    return np.eye(rows.shape[1]) - (v.T * (sigma / (a / np.maximum(sigma, 1e-300) + sigma))) @ v
+    triangle = np.linalg.qr(rows, mode="r")  # as many rows as features at most, so that the full V costs no more
+    _, sigma, v = np.linalg.svd(triangle, full_matrices=True)
+    kept = np.ones(rows.shape[1])
+    kept[: len(sigma)] = 1.0 / (1.0 + (sigma / np.sqrt(a)) ** 2)
+    return (v.T * kept) @ v
 
 
 def update_projector(projector: ArrayLike, x: ArrayLike, ridge: float = 1e-3) -> Floats:

@@ -64,7 +64,9 @@ def _client_types(types: ArrayLike, shares: ArrayLike) -> tuple[Floats, Floats]:
         raise ValueError(f"types has shape {theta.shape} and shares {share.shape} but both must have shape (types,)")
     if (falls := np.flatnonzero(np.diff(theta) <= 0)).size:
         k = int(falls[0])
-        raise ValueError(f"types[{k + 1}] = {theta[k + 1]:g} must exceed types[{k}] = {theta[k]:g}: types rise strictly")
+        raise ValueError(
+            f"types[{k + 1}] = {theta[k + 1]:g} must exceed types[{k}] = {theta[k]:g}: types rise strictly"
+        )
     return theta, share
 
 
@@ -116,9 +118,7 @@ def full_information_effort(types: ArrayLike, cost: float = 1.0, worth: float = 
         [2.0, 5.0, 11.0]
     """
     theta = arguments.real("types", types, 0.0, open_low=True)
-    psi, omega = (
-        arguments.number(name, x, 0.0, open_low=True) for name, x in (("cost", cost), ("worth", worth))
-    )
+    psi, omega = (arguments.number(name, x, 0.0, open_low=True) for name, x in (("cost", cost), ("worth", worth)))
     return np.maximum((omega * theta - psi) / psi, 0.0)
 
 
@@ -149,9 +149,7 @@ def screening_contract(types: ArrayLike, shares: ArrayLike, cost: float = 1.0, w
         0.8125
     """
     theta, share = _client_types(types, shares)
-    psi, omega = (
-        arguments.number(name, x, 0.0, open_low=True) for name, x in (("cost", cost), ("worth", worth))
-    )
+    psi, omega = (arguments.number(name, x, 0.0, open_low=True) for name, x in (("cost", cost), ("worth", worth)))
     pooled = isotonic_regression(virtual_cost(theta, share, psi), weights=share, increasing=False).x
     effort = np.maximum((omega - pooled) / pooled, 0.0)
     reward = np.cumsum(psi * np.diff(effort, prepend=0.0) / theta)
