@@ -7,7 +7,6 @@ inference the expert is used where the score exceeds the threshold. Needs torch.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from resonance_theory import _arguments as arguments
@@ -28,7 +27,7 @@ class CausalRouter(nn.Module):
         ValueError: An argument is outside its range.
 
     Example:
-        >>> _ = torch.manual_seed(0)
+        >>> import torch
         >>> router = CausalRouter(4, 2)
         >>> router.select(torch.zeros(3, 4)).shape
         torch.Size([3, 2])
