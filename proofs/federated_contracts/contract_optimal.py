@@ -1,9 +1,9 @@
 """The expected reward is Σ p_k v_k E_k: the owner maximises value less virtual cost, and a generic solver agrees.
 
-By contract_binding the least rewards are sums of ψ(E_j - E_{j-1})/θ_j. Their mean is, summed by parts,
-Σ_j ψ(E_j - E_{j-1}) P_{>=j}/θ_j = Σ_k E_k ψ [P_{>=k}/θ_k - P_{>=k+1}/θ_{k+1}] = Σ_k p_k v_k E_k. So the owner's problem is to
-maximise Σ p_k [V(E_k) - v_k E_k] over efforts that rise (contract_pooling solves it). The generic solver knows nothing of this: it
-gets all K² constraints on efforts and rewards.
+By contract_binding the least rewards are sums of ψ(E_j - E_{j-1})/θ_j. Their mean is, summed by parts, Σ_j ψ(E_j -
+E_{j-1}) P_{>=j}/θ_j = Σ_k E_k ψ [P_{>=k}/θ_k - P_{>=k+1}/θ_{k+1}] = Σ_k p_k v_k E_k. So the owner's problem is to
+maximise Σ p_k [V(E_k) - v_k E_k] over efforts that rise (contract_pooling solves it). The generic solver knows nothing
+of this: it gets all K² constraints on efforts and rewards.
 """
 
 from __future__ import annotations

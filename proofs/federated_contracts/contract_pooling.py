@@ -1,11 +1,11 @@
 """Where virtual costs do not fall with the type, pooling adjacent violators at their mean gives the best rising efforts.
 
 To maximise Σ p_k [V(E_k) - v_k E_k] over 0 <= E_1 <= ... <= E_K, V concave, it suffices (Karush, Kuhn and Tucker) that
-λ_k = Σ_{i>=k} p_i (v_i - V'(E_i)) >= 0, and λ_k = 0 where E_k > E_{k-1}. Let V'(E_i) be the mean v of i's block. Claim: within
-a block sums of p_i (v_i - mean) from any of its places to its end are >= 0, and 0 from its start. A single type is such a block. Pool
-A and B, m_A <= m_B, to m: from a place in B the sum is (that in B) + w (m_B - m) >= 0, w the weight from there; from a place in
-A it is (that in A) + (p_A - w)(m - m_A) >= 0, since p_B (m_B - m) = p_A (m - m_A). So λ >= 0 throughout. Where V' cannot be as large
-as the mean, E = 0 and V'(0) < mean, which adds to λ >= 0.
+λ_k = Σ_{i>=k} p_i (v_i - V'(E_i)) >= 0, and λ_k = 0 where E_k > E_{k-1}. Let V'(E_i) be the mean v of i's block. Claim:
+within a block sums of p_i (v_i - mean) from any of its places to its end are >= 0, and 0 from its start. A single type
+is such a block. Pool A and B, m_A <= m_B, to m: from a place in B the sum is (that in B) + w (m_B - m) >= 0, w the
+weight from there; from a place in A it is (that in A) + (p_A - w)(m - m_A) >= 0, since p_B (m_B - m) = p_A (m - m_A).
+So λ >= 0 throughout. Where V' cannot be as large as the mean, E = 0 and V'(0) < mean, which adds to λ >= 0.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What private types cost: every type but the best works less, and clients keep Σ P_{>k} ψ E_k (1/θ_k - 1/θ_{k+1}).
 
-Type k's rent is what the type below would keep with k's cost: U_k = U_{k-1} + ψE_{k-1}(1/θ_{k-1} - 1/θ_k), U_1 = 0. Its mean, summed
-by parts, counts each term for all better types. The virtual cost exceeds ψ/θ_k by that rent per unit of effort, and is ψ/θ_K for
-the best type: no distortion at the top, and too little effort below.
+Type k's rent is what the type below would keep with k's cost: U_k = U_{k-1} + ψE_{k-1}(1/θ_{k-1} - 1/θ_k), U_1 = 0. Its
+mean, summed by parts, counts each term for all better types. The virtual cost exceeds ψ/θ_k by that rent per unit of
+effort, and is ψ/θ_K for the best type: no distortion at the top, and too little effort below.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Asynchronous federated learning with contracts: the published scores, and why they cannot be repeated.
 
-Only the abstract and the introduction are known here. The study asynchronous_federated puts the ideas that they name (asynchronous
-updates weighted by staleness and quality, access control) to a test on scikit-learn's digits with poisoned clients; it is no repeat.
+Only the abstract and the introduction are known here. The study asynchronous_federated puts the ideas that they name
+(asynchronous updates weighted by staleness and quality, access control) to a test on scikit-learn's digits with
+poisoned clients; it is no repeat.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """MoMa tables 3 and 4: groups of a modality help images and cost text; the printed averages agree with their entries.
 
-Four text and four image experts have the lowest image perplexity in all four columns. Against eight mixed experts their text
-perplexity is higher in four columns of five (10.6, 9.9, 4.8 and 4.0 %) and lower in one, and their average on eight text
-tasks is lower, 54.2 against 54.8: five tasks lost, three won.
+Four text and four image experts have the lowest image perplexity in all four columns. Against eight mixed experts their
+text perplexity is higher in four columns of five (10.6, 9.9, 4.8 and 4.0 %) and lower in one, and their average on
+eight text tasks is lower, 54.2 against 54.8: five tasks lost, three won.
 """
 
 from __future__ import annotations

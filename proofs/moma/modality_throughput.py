@@ -1,9 +1,9 @@
 """MoMa's savings of operations are not savings of time: net of its printed throughput 3.7 becomes 3.06, and 4.2 becomes 2.91.
 
-A saving of operations times the throughput over the dense model's is the saving of time. From table 2: 3.7 · 26,424/31,970 = 3.06 for
-four text and four image experts, 3.0 · 28,990/31,970 = 2.72 for eight mixed ones, 4.2 · 22,114/31,970 = 2.91 with mixture of
-depths. The advantage over mixed experts falls from 1.23 to 1.12, and mixture of depths, first in operations, is second in
-time. The printed percentages of table 2 agree with its entries.
+A saving of operations times the throughput over the dense model's is the saving of time. From table 2: 3.7 ·
+26,424/31,970 = 3.06 for four text and four image experts, 3.0 · 28,990/31,970 = 2.72 for eight mixed ones, 4.2 ·
+22,114/31,970 = 2.91 with mixture of depths. The advantage over mixed experts falls from 1.23 to 1.12, and mixture of
+depths, first in operations, is second in time. The printed percentages of table 2 agree with its entries.
 """
 
 from __future__ import annotations

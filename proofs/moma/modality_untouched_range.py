@@ -1,8 +1,9 @@
 """Over all dependences between the experts' scores, from max(0, 1-Ec) to 1-c of the tokens are untouched, both attained.
 
-E experts take k of b tokens each. Together they take at least the k of one of them and at most min(b, Ek), so that the untouched
-share lies between 1 - min(1, Ec) and 1 - c, c = k/b. Equal scores attain the upper end, disjoint choices the lower. At MoMa's
-capacity c = 1/E these are 0 and 1 - 1/E: expert choice balances loads exactly, and promises nothing to a token.
+E experts take k of b tokens each. Together they take at least the k of one of them and at most min(b, Ek), so that the
+untouched share lies between 1 - min(1, Ec) and 1 - c, c = k/b. Equal scores attain the upper end, disjoint choices the
+lower. At MoMa's capacity c = 1/E these are 0 and 1 - 1/E: expert choice balances loads exactly, and promises nothing to
+a token.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Expert choice with independent scores: a token is taken by Bin(E, c) experts, by none with probability (1-c)^E.
 
-An expert takes k of b tokens. If its scores are tie-free and exchangeable over tokens, the set it takes is uniform among all of
-size k, so that a given token is left out with probability C(b-1, k)/C(b, k) = 1 - k/b = 1 - c, at every b. Independent experts
-multiply. MoMa's capacity, c = 1/E, leaves .316 of the tokens to no expert of four and .344 of eight; one expert leaves none.
+An expert takes k of b tokens. If its scores are tie-free and exchangeable over tokens, the set it takes is uniform
+among all of size k, so that a given token is left out with probability C(b-1, k)/C(b, k) = 1 - k/b = 1 - c, at every b.
+Independent experts multiply. MoMa's capacity, c = 1/E, leaves .316 of the tokens to no expert of four and .344 of
+eight; one expert leaves none.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Rank-one experts cost r1 d + r2 d' numbers; but the released router adds r1 r2 d, so the overhead is not linear in the experts' vectors.
 
-The abstract claims a quadratic number of experts "with linear parameter overheads". That is true of A and B. The released layer holds a router
-nn.Linear(d, r1 r2) as well: at r1 = 4, r2 = 8 and d = d' = 5,120 (Llama-2-13B's projections of attention) 163,840 numbers against 61,440 of
-A and B, 73 % of what is trained. With it the layer has 31.3 % fewer parameters than LoRA of rank 32 there, and 35.1 % fewer over all
-seven linear layers of a block: the printed "30 % to 40 %". Without it there would be at least 75 % fewer.
+The abstract claims a quadratic number of experts "with linear parameter overheads". That is true of A and B. The
+released layer holds a router nn.Linear(d, r1 r2) as well: at r1 = 4, r2 = 8 and d = d' = 5,120 (Llama-2-13B's
+projections of attention) 163,840 numbers against 61,440 of A and B, 73 % of what is trained. With it the layer has 31.3
+% fewer parameters than LoRA of rank 32 there, and 35.1 % fewer over all seven linear layers of a block: the printed "30
+% to 40 %". Without it there would be at least 75 % fewer.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A token's update Bᵀ Rᵀ A has rank at most min(r1, r2), whatever its weights; the r1 r2 experts b_j a_iᵀ span r1 r2 dimensions.
 
-Σ_ij R_ij b_j a_iᵀ = Bᵀ Rᵀ A is a product through r1 and through r2 dimensions. That holds for each token, and for the sum over all experts. A and B
-of full rank and generic R attain it. Over all R these matrices are a linear space of dimension rank(A) rank(B) = r1 r2, since
-b_j a_iᵀ is the Kronecker product of b_j and a_i: the "quadratic" part of the method is the choice of R, not the rank. With a
-constant R the layer is LoRA of rank min(r1, r2).
+Σ_ij R_ij b_j a_iᵀ = Bᵀ Rᵀ A is a product through r1 and through r2 dimensions. That holds for each token, and for the
+sum over all experts. A and B of full rank and generic R attain it. Over all R these matrices are a linear space of
+dimension rank(A) rank(B) = r1 r2, since b_j a_iᵀ is the Kronecker product of b_j and a_i: the "quadratic" part of the
+method is the choice of R, not the rank. With a constant R the layer is LoRA of rank min(r1, r2).
 """
 
 from __future__ import annotations

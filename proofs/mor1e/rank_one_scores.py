@@ -1,6 +1,7 @@
 """T-REX's mean accuracy over 14 datasets: what would be needed to repeat it.
 
-The study rank_one_experts compares the layer with LoRA and with a mixture of LoRA at equal parameters, on a toy of many tasks.
+The study rank_one_experts compares the layer with LoRA and with a mixture of LoRA at equal parameters, on a toy of many
+tasks.
 """
 
 from __future__ import annotations

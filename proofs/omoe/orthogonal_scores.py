@@ -1,6 +1,7 @@
 """OMoE's scores and the similarity of experts up to 99 %: what would be needed to repeat them.
 
-The study orthogonal_experts trains near-copies of experts with and without the projection, and a control with random subspaces.
+The study orthogonal_experts trains near-copies of experts with and without the projection, and a control with random
+subspaces.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Averaged projectors are no projector: along an input that one of m others has seen, the update keeps 1 - 1/m of its length.
 
-Let P_j project off the inputs of expert j and let P be their mean. |P v| = |v| only if all P_j v = v (a mean of vectors of length at most |v|
-is that long only if all are equal and so long), and P v = 0 iff all P_j v = 0 (vᵀP_j v = |P_j v|² >= 0). For an x seen by expert 1 alone and
-orthogonal to what the other m-1 have seen, P x = (1 - 1/m) x. So "orthogonal to the subspace spanned by the others" holds of the projector off
-all inputs together, not of the mean: with seven others the mean still lets 86 % of an update through.
+Let P_j project off the inputs of expert j and let P be their mean. |P v| = |v| only if all P_j v = v (a mean of vectors
+of length at most |v| is that long only if all are equal and so long), and P v = 0 iff all P_j v = 0 (vᵀP_j v = |P_j v|²
+>= 0). For an x seen by expert 1 alone and orthogonal to what the other m-1 have seen, P x = (1 - 1/m) x. So "orthogonal
+to the subspace spanned by the others" holds of the projector off all inputs together, not of the mean: with seven
+others the mean still lets 86 % of an update through.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """P differs from the projector off the span of X by exactly a/(a+σ²), σ the least positive singular value of X.
 
-In X's right singular vectors aI + XᵀX is diagonal, a + σ_i² along them and a across. So P has the eigenvalues a/(a+σ_i²) and 1, the projector 0
-and 1: the norm of the difference is a/(a+σ_min²). Hence an update ΔW P changes the output at an input of X, of unit length, by at most that
-part of |ΔW|, and by nothing in the limit a -> 0. A large ridge leaves most of the interference: at a = σ² one half.
+In X's right singular vectors aI + XᵀX is diagonal, a + σ_i² along them and a across. So P has the eigenvalues
+a/(a+σ_i²) and 1, the projector 0 and 1: the norm of the difference is a/(a+σ_min²). Hence an update ΔW P changes the
+output at an input of X, of unit length, by at most that part of |ΔW|, and by nothing in the limit a -> 0. A large ridge
+leaves most of the interference: at a = σ² one half.
 """
 
 from __future__ import annotations

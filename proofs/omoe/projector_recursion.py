@@ -1,7 +1,7 @@
 """The recursion P <- P - (Px)(Px)ᵀ/(a + xᵀPx) from P = I gives exactly a (aI + XᵀX)^-1, a regularised projector.
 
-Induction: let P M = aI, M = aI + XᵀX symmetric, and x a new input, s = xᵀPx. Then (P - Pxxᵀ P/(a+s)) (M + xxᵀ)
-= aI + Pxxᵀ - Pxxᵀ (a + s)/(a + s) = aI, since PM = aI and xᵀP x = s. So the next P is a (M + xxᵀ)^-1; the order of the inputs
+Induction: let P M = aI, M = aI + XᵀX symmetric, and x a new input, s = xᵀPx. Then (P - Pxxᵀ P/(a+s)) (M + xxᵀ) = aI +
+Pxxᵀ - Pxxᵀ (a + s)/(a + s) = aI, since PM = aI and xᵀP x = s. So the next P is a (M + xxᵀ)^-1; the order of the inputs
 does not matter, and neither does the route: the package gathers XᵀX and inverts once a phase.
 """
 

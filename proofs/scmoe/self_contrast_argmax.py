@@ -1,8 +1,8 @@
 """Self-contrast changes the most likely token at β = gap / (difference of gains), and only inside a gap of log(1/α).
 
-Token j passes the strong argmax i if (1+β) z_s,j - β z_w,j > (1+β) z_s,i - β z_w,i, that is β (d_j - d_i) > z_s,i - z_s,j, d = z_s - z_w. The
-right side is not negative, so d_j > d_i is needed. A token of larger gap than log(1/α) is masked: at α = .1 of more than 2.303.
-The published β of .1 to .9 therefore need d_j - d_i above gap/.9.
+Token j passes the strong argmax i if (1+β) z_s,j - β z_w,j > (1+β) z_s,i - β z_w,i, that is β (d_j - d_i) > z_s,i -
+z_s,j, d = z_s - z_w. The right side is not negative, so d_j > d_i is needed. A token of larger gap than log(1/α) is
+masked: at α = .1 of more than 2.303. The published β of .1 to .9 therefore need d_j - d_i above gap/.9.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Experts whose outputs are within D change a last layer's decision only where gap < β D max|w_i - w_j|: none if they are equal.
 
-Strong and weak routing mix the same experts' outputs o_e with weights a and b, each summing to 1. Σ a_e o_e - Σ b_f o_f = Σ a_e b_f (o_e - o_f) has
-at most the length D = max|o_e - o_f|. With logits W o, d_j - d_i = (w_j - w_i)·(difference) <= |w_j - w_i| D. By self_contrast_argmax the token stays
-if the gap is at least β times that. Two experts, one on each side, aligned with w_j - w_i, attain it. So self-contrast measures how far apart
-experts are: homogenized experts make it idle.
+Strong and weak routing mix the same experts' outputs o_e with weights a and b, each summing to 1. Σ a_e o_e - Σ b_f o_f
+= Σ a_e b_f (o_e - o_f) has at most the length D = max|o_e - o_f|. With logits W o, d_j - d_i = (w_j - w_i)·(difference)
+<= |w_j - w_i| D. By self_contrast_argmax the token stays if the gap is at least β times that. Two experts, one on each
+side, aligned with w_j - w_i, attain it. So self-contrast measures how far apart experts are: homogenized experts make
+it idle.
 """
 
 from __future__ import annotations

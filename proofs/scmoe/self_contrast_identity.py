@@ -1,7 +1,8 @@
 """Contrasted logits (1+β) z_s - β z_w are the probabilities p ∝ p_s (p_s/p_w)^β on the allowed tokens.
 
-Log odds of two tokens are differences of logits, whatever the normalisers. Those of (1+β) z_s - β z_w are (1+β) times those of p_s less β
-times those of p_w. So self-contrast is a product of experts with a negative power, and β = 0 leaves p_s.
+Log odds of two tokens are differences of logits, whatever the normalisers. Those of (1+β) z_s - β z_w are (1+β) times
+those of p_s less β times those of p_w. So self-contrast is a product of experts with a negative power, and β = 0 leaves
+p_s.
 """
 
 from __future__ import annotations

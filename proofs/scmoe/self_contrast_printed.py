@@ -1,7 +1,8 @@
 """SCMoE prints two numbers that its tables contradict: +5.10 for 5.15 on GSM8K, and 67.94 for 67.02.
 
-66.94 - 61.79 = 5.15, as the abstract says; section 3.3 prints 5.10. Section 4.3 uses β = .5 and rank 3, whose entry in table 8
-is 67.02 = 884/1,319; it prints 67.94, which is no whole count of 1,319 (896 is 67.93, 897 is 68.01). The ratios of latency agree.
+66.94 - 61.79 = 5.15, as the abstract says; section 3.3 prints 5.10. Section 4.3 uses β = .5 and rank 3, whose entry in
+table 8 is 67.02 = 884/1,319; it prints 67.94, which is no whole count of 1,319 (896 is 67.93, 897 is 68.01). The ratios
+of latency agree.
 """
 
 from __future__ import annotations

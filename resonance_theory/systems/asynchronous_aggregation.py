@@ -1,8 +1,9 @@
 """Weights of late and of doubtful updates in asynchronous federated learning, and the server's update by them.
 
-A client's update computed from an old model counts for less (Xie et al. 2019, arXiv 1903.03934: (1+t)^-a after t versions).
-One that points away from what a few trusted samples ask for is turned away (Cao et al. 2021, arXiv 2012.13995: the positive part
-of the cosine). arXiv 2310.06448 names staleness, quality and access control too; its own weights are not available.
+A client's update computed from an old model counts for less (Xie et al. 2019, arXiv 1903.03934: (1+t)^-a after t
+versions). One that points away from what a few trusted samples ask for is turned away (Cao et al. 2021, arXiv
+2012.13995: the positive part of the cosine). arXiv 2310.06448 names staleness, quality and access control too; its own
+weights are not available.
 """
 
 from __future__ import annotations

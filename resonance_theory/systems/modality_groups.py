@@ -1,8 +1,8 @@
 """Expert choice inside groups of experts, one group for each modality of tokens (MoMa, arXiv 2407.21770, eq. 1).
 
-Text tokens meet text experts only, image tokens image experts only. Inside a group every expert takes the k tokens of highest
-score among the group's tokens. All experts of a group are then loaded alike and none drops a token; but a token may be taken
-by several experts or by none.
+Text tokens meet text experts only, image tokens image experts only. Inside a group every expert takes the k tokens of
+highest score among the group's tokens. All experts of a group are then loaded alike and none drops a token; but a token
+may be taken by several experts or by none.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def choose_in_groups(
 ) -> NDArray[np.bool_]:
     """Which tokens each expert takes: the k of highest score among the tokens of its group.
 
-    k = capacity_factor * (tokens of the group) / (experts of the group), which must be a whole number from 1 to the group's
-    tokens: a rounded one would unbalance the groups unseen. A group of experts whose tokens do not occur takes none. Equal
-    scores fall to the earlier token.
+    k = capacity_factor * (tokens of the group) / (experts of the group), which must be a whole number from 1 to the
+    group's tokens: a rounded one would unbalance the groups unseen. A group of experts whose tokens do not occur takes
+    none. Equal scores fall to the earlier token.
 
     Args:
         scores: Affinities (tokens, experts); those between groups are not read.
@@ -80,8 +80,8 @@ def choose_in_groups(
 def untouched_share(experts: ArrayLike, share: ArrayLike | None = None) -> Floats:
     """Share of a group's tokens that no expert takes, where the experts' scores are independent: (1-c)^E.
 
-    c is the share of the group's tokens that an expert takes, 1/E unless given. Exact at every number of tokens, if scores
-    are tie-free and exchangeable over tokens. Relative error below 1e-14. Claim: modality_untouched_tokens.
+    c is the share of the group's tokens that an expert takes, 1/E unless given. Exact at every number of tokens, if
+    scores are tie-free and exchangeable over tokens. Relative error below 1e-14. Claim: modality_untouched_tokens.
 
     Args:
         experts: E, whole numbers of at least 1, any shape.

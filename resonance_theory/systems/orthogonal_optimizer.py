@@ -1,10 +1,11 @@
 """Train experts in alternating phases, one of them orthogonal to the inputs of the other experts (OMoE, arXiv 2310.09762).
 
-Accumulating phase: the base optimizer steps as ever, and every expert gathers XᵀX of the inputs of its layers. Orthogonal phase:
-of each step of the base optimizer an expert keeps what the other experts' projectors leave, their mean ("average", as the paper's
-abstract says) or the projector off all their inputs together ("joint"). The displacement is projected, not the gradient, so that
-the guarantee holds for Adam and momentum as well. The paper's text is not available: phases, their lengths and where the
-projector applies are this package's reading. Another OMoE (2501.10062) orthogonalises outputs of LoRA experts. Needs torch.
+Accumulating phase: the base optimizer steps as ever, and every expert gathers XᵀX of the inputs of its layers.
+Orthogonal phase: of each step of the base optimizer an expert keeps what the other experts' projectors leave, their
+mean ("average", as the paper's abstract says) or the projector off all their inputs together ("joint"). The
+displacement is projected, not the gradient, so that the guarantee holds for Adam and momentum as well. The paper's text
+is not available: phases, their lengths and where the projector applies are this package's reading. Another OMoE
+(2501.10062) orthogonalises outputs of LoRA experts. Needs torch.
 """
 
 from __future__ import annotations

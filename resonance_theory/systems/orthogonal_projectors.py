@@ -1,8 +1,8 @@
 """Projectors that keep an update away from inputs seen before, and what averaging several of them leaves of that.
 
-For inputs X (rows) and a ridge a > 0, P = a (aI + XᵀX)^-1 shrinks the span of X and leaves what is orthogonal to it. An update
-ΔW P changes the layer's output at an x of X by at most a/(a+σ²) of what ΔW does. Orthogonal weight modification (Zeng et
-al. 2019) builds P row by row; OMoE (arXiv 2310.09762) averages the projectors of the other experts.
+For inputs X (rows) and a ridge a > 0, P = a (aI + XᵀX)^-1 shrinks the span of X and leaves what is orthogonal to it. An
+update ΔW P changes the layer's output at an x of X by at most a/(a+σ²) of what ΔW does. Orthogonal weight modification
+(Zeng et al. 2019) builds P row by row; OMoE (arXiv 2310.09762) averages the projectors of the other experts.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def update_projector(projector: ArrayLike, x: ArrayLike, ridge: float = 1e-3) ->
 def averaged_projector(projectors: ArrayLike) -> Floats:
     """Mean of the projectors of several experts.
 
-    It keeps a direction whole only if all of them keep it, and removes it only if all of them do: along a direction that one
-    of m experts has seen it leaves 1 - 1/m, so that an update is not orthogonal to that expert's inputs.
+    It keeps a direction whole only if all of them keep it, and removes it only if all of them do: along a direction
+    that one of m experts has seen it leaves 1 - 1/m, so that an update is not orthogonal to that expert's inputs.
     Claim: projector_average.
 
     Args:

@@ -1,9 +1,10 @@
 """Rank-one experts beside frozen linear layers, mixed by a router and a prior over clusters (MoR1E, T-REX; arXiv 2404.08985).
 
-Expert (i, j) is the rank-one matrix b_j a_iᵀ, so r1 + r2 vectors make r1 r2 experts. A token's update is
-g Bᵀ(R ᵀ(A x)): A (r1, in), B (r2, out), and R (r1, r2) the token's weights, a mixture of its router's softmax and of the prior of
-its cluster. As the released code has it: R = ω n softmax(W x) + (1-ω) n s, with ω = σ(100 o), g = σ(100 b), both 1/2 at the
-start. There n is 32 at the softmax and 4 at the similarities s; here n = r1 r2 at both, as s must sum to 1. Needs torch.
+Expert (i, j) is the rank-one matrix b_j a_iᵀ, so r1 + r2 vectors make r1 r2 experts. A token's update is g Bᵀ(R ᵀ(A
+x)): A (r1, in), B (r2, out), and R (r1, r2) the token's weights, a mixture of its router's softmax and of the prior of
+its cluster. As the released code has it: R = ω n softmax(W x) + (1-ω) n s, with ω = σ(100 o), g = σ(100 b), both 1/2 at
+the start. There n is 32 at the softmax and 4 at the similarities s; here n = r1 r2 at both, as s must sum to 1. Needs
+torch.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """A menu of contracts for clients whose cost is private: effort and reward of each type, by a closed form.
 
-An owner pays clients for effort E, the local epochs of federated training, say. A client of type θ bears the cost ψE/θ and
-knows θ; the owner knows only the shares of the types. Each client takes the item it likes best. The menu must leave no one
-worse off than outside (individual rationality) and no one better off with another's item (incentive compatibility).
+An owner pays clients for effort E, the local epochs of federated training, say. A client of type θ bears the cost ψE/θ
+and knows θ; the owner knows only the shares of the types. Each client takes the item it likes best. The menu must leave
+no one worse off than outside (individual rationality) and no one better off with another's item (incentive
+compatibility).
 
-This is the standard discrete screening model of incentives in federated learning (Kang et al. 2019, IEEE IoT Journal 6(6)).
-Whether arXiv 2310.06448 uses it is not known here: its text is not available.
+This is the standard discrete screening model of incentives in federated learning (Kang et al. 2019, IEEE IoT Journal
+6(6)). Whether arXiv 2310.06448 uses it is not known here: its text is not available.
 """
 
 from __future__ import annotations
@@ -73,9 +74,9 @@ def _client_types(types: ArrayLike, shares: ArrayLike) -> tuple[Floats, Floats]:
 def virtual_cost(types: ArrayLike, shares: ArrayLike, cost: float = 1.0) -> Floats:
     """Cost of a unit of effort of each type with the rent that it leaves to all better types.
 
-    v_k = ψ [1/θ_k + (P_{>k}/p_k)(1/θ_k - 1/θ_{k+1})], P_{>k} the share of better types. It is above ψ/θ_k but for the best
-    type, and need not fall with k. Error below 1e-14 relative, if no type exceeds the one below it by less than that.
-    Claim: contract_optimal.
+    v_k = ψ [1/θ_k + (P_{>k}/p_k)(1/θ_k - 1/θ_{k+1})], P_{>k} the share of better types. It is above ψ/θ_k but for the
+    best type, and need not fall with k. Error below 1e-14 relative, if no type exceeds the one below it by less than
+    that. Claim: contract_optimal.
 
     Args:
         types: θ > 0, strictly rising, shape (types,).
@@ -125,9 +126,9 @@ def full_information_effort(types: ArrayLike, cost: float = 1.0, worth: float = 
 def screening_contract(types: ArrayLike, shares: ArrayLike, cost: float = 1.0, worth: float = 1.0) -> Contract:
     """The menu that is best for an owner who values effort at ω ln(1+E) and cannot see types.
 
-    Efforts: ω/(1+E_k) is the virtual cost, after adjacent types that violate its fall have been pooled at their mean, or
-    E_k = 0. Rewards: R_k = Σ_{j<=k} ψ(E_j - E_{j-1})/θ_j, so that the least type is indifferent to leaving and every other
-    to the item below its own. Claims: contract_binding, contract_optimal, contract_rent.
+    Efforts: ω/(1+E_k) is the virtual cost, after adjacent types that violate its fall have been pooled at their mean,
+    or E_k = 0. Rewards: R_k = Σ_{j<=k} ψ(E_j - E_{j-1})/θ_j, so that the least type is indifferent to leaving and every
+    other to the item below its own. Claims: contract_binding, contract_optimal, contract_rent.
 
     Args:
         types: θ > 0, strictly rising, shape (types,).

@@ -1,8 +1,8 @@
 """Contrast a model's output under strong routing with its output under weak routing (SCMoE, arXiv 2405.14507, eq. 5-6).
 
-Strong routing is the trained one (top-2, say), weak routing gives each token to another expert (that of rank 2). Where both
-agree the next token is as before; a token that gains from strong routing gains more. Logits may be NumPy, torch or other
-array-API arrays; the last axis is the vocabulary.
+Strong routing is the trained one (top-2, say), weak routing gives each token to another expert (that of rank 2). Where
+both agree the next token is as before; a token that gains from strong routing gains more. Logits may be NumPy, torch or
+other array-API arrays; the last axis is the vocabulary.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def _allowed(xp: Any, strong: Any, alpha: float) -> Any:
 def self_contrast(strong: Any, weak: Any, beta: float = 0.5, alpha: float = 0.1) -> Any:
     """Logits (1+β) z_s - β z_w where z_s >= log α + max z_s, -inf elsewhere.
 
-    On the allowed tokens the probabilities are p ∝ p_s (p_s/p_w)^β. Claims: self_contrast_identity, self_contrast_argmax.
+    On the allowed tokens the probabilities are p ∝ p_s (p_s/p_w)^β. Claims: self_contrast_identity,
+    self_contrast_argmax.
 
     Args:
         strong: Logits (..., vocabulary) under the trained routing; finite, or -inf for a token that is ruled out.
@@ -80,9 +81,9 @@ def self_contrast(strong: Any, weak: Any, beta: float = 0.5, alpha: float = 0.1)
 def switching_strength(strong: Any, weak: Any, alpha: float = 0.1) -> Any:
     """The β above which another token than the strong routing's is the most likely one; infinite if there is none.
 
-    Token j overtakes the strong argmax i at β = (z_i - z_j)/(d_j - d_i), d = z_s - z_w, if d_j > d_i and the gap z_i - z_j is
-    at most log(1/α). The least such β is returned. Equal logits everywhere give infinity: identical experts change nothing.
-    Claims: self_contrast_argmax, self_contrast_identical_experts.
+    Token j overtakes the strong argmax i at β = (z_i - z_j)/(d_j - d_i), d = z_s - z_w, if d_j > d_i and the gap z_i -
+    z_j is at most log(1/α). The least such β is returned. Equal logits everywhere give infinity: identical experts
+    change nothing. Claims: self_contrast_argmax, self_contrast_identical_experts.
 
     Args:
         strong, weak, alpha: As for `self_contrast`; weak finite.
