@@ -104,7 +104,7 @@ class OrthogonalExperts:
     def _gather(self, expert: int, place: int) -> Callable[..., None]:
         def hook(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
             if self.orthogonal and layer.training and torch.is_grad_enabled() and self.phase == "accumulating":
-                x = inputs[0].detach().flatten(0, -2).float()
+                x = inputs[0].detach().flatten(0, -2).double()  # small ridges need the digits
                 key = (expert, place)
                 self._gram[key] = self._gram.get(key, 0.0) + x.T @ x  # type: ignore[operator]
                 self._count[key] = self._count.get(key, 0) + len(x)
@@ -114,21 +114,19 @@ class OrthogonalExperts:
     def _projectors(self) -> None:
         """Projector of each expert's layers from the inputs of the other experts in the phase that ends."""
         self._projector = {}
+        n = len(self.experts)
         for k, layer in enumerate(self.experts[0]):
-            zero = torch.zeros(layer.in_features, layer.in_features, device=layer.weight.device)
-            grams = [
-                self._gram.get((i, k), zero) / max(self._count.get((i, k), 0), 1) for i in range(len(self.experts))
-            ]
-            scale = torch.stack(grams).diagonal(dim1=-2, dim2=-1).mean().clamp_min(torch.finfo(zero.dtype).tiny)
-            a, eye = self.ridge * scale, torch.eye(layer.in_features, device=zero.device)
-            alone = [a * torch.linalg.inv(a * eye + gram) for gram in grams]
-            for i in range(len(self.experts)):
-                rest = [j for j in range(len(self.experts)) if j != i]
+            zero = torch.zeros(layer.in_features, layer.in_features, device=layer.weight.device, dtype=torch.float64)
+            grams = [self._gram.get((i, k), zero) / max(self._count.get((i, k), 0), 1) for i in range(n)]
+            scale = torch.stack(grams).diagonal(dim1=-2, dim2=-1).mean().clamp_min(1e-300)
+            alone = [_projector(gram, self.ridge * scale) for gram in grams]
+            for i in range(n):
+                rest = [j for j in range(n) if j != i]
                 if self.projection == "average":
-                    kept = torch.stack([alone[j] for j in rest]).mean(0)
+                    self._projector[i, k] = torch.stack([alone[j] for j in rest]).mean(0)
                 else:
-                    kept = a * torch.linalg.inv(a * eye + torch.stack([grams[j] for j in rest]).sum(0))
-                self._projector[i, k] = kept
+                    joint = torch.stack([grams[j] for j in rest]).sum(0)
+                    self._projector[i, k] = _projector(joint, self.ridge * scale)
         self._gram, self._count = {}, {}
 
     def projector(self, expert: int, layer: int = 0) -> Tensor:
@@ -170,3 +168,9 @@ class OrthogonalExperts:
 
 
 TABLES = ("gram", "count", "projector")
+
+
+def _projector(gram: Tensor, ridge: Tensor) -> Tensor:
+    """a (aI + G)^-1 by G's eigenvalues, which rounding does not make negative here."""
+    value, vector = torch.linalg.eigh(gram)
+    return (vector * (ridge / (ridge + value.clamp_min(0)))) @ vector.T
