@@ -3,7 +3,8 @@
 Tokens of four clusters, each with its own linear map to learn, pass a mixture of four experts of two layers by a
 learned Top-2 router. The experts start as near copies. One arm trains by Adam. The others are
 `systems.orthogonal_optimizer` on the same Adam: averaged projectors, as OMoE's abstract says, the projector off all
-others' inputs, and a control whose averaged projectors have the same eigenvalues along random directions. At the end
+others' inputs, and a control whose averaged projectors have the same eigenvalues along random directions. Clusters
+spread in all dimensions, or each in a few of its own: only then is there room off the others' inputs. At the end
 experts see the same test tokens: linear CKA of their outputs for pairs, the mean cosine of their outputs, and the test
 loss.
 """
@@ -26,9 +27,11 @@ PER = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """projection: "none", "average", "joint", or "random" for the control; jitter: share of own weights at the start."""
+    """projection: "none", "average", "joint", or "random" for the control; jitter: share of own weights at the start;
+    rank: dimensions in which a cluster spreads."""
 
     projection: str
+    rank: int
     clusters: int
     dim: int
     hidden: int
@@ -115,9 +118,13 @@ def train(rng: np.random.Generator, runs: int, s: Training) -> Counts:
         centres = world.standard_normal((s.clusters, s.dim))
         maps = world.standard_normal((s.clusters, s.dim, s.dim)) / np.sqrt(s.dim)
 
+        planes = np.linalg.qr(world.standard_normal((s.clusters, s.dim, s.dim)))[0][..., : s.rank]
+
         def draw(count: int) -> tuple[Any, Any]:
             cluster = data.integers(0, s.clusters, count)
-            x = centres[cluster] + s.spread * data.standard_normal((count, s.dim))
+            x = centres[cluster] + s.spread * np.einsum(
+                "ndr,nr->nd", planes[cluster], data.standard_normal((count, s.rank))
+            )
             y = np.einsum("nij,nj->ni", maps[cluster], x)
             return torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y.astype(np.float32))
 
@@ -141,7 +148,8 @@ def train(rng: np.random.Generator, runs: int, s: Training) -> Counts:
 
 def arms(settings: dict[str, Any]) -> list[Arm]:
     return [
-        Arm(label, train, parameters(Training, settings, projection=projection), PER)
+        Arm(f"{label}, {world}", train, parameters(Training, settings, projection=projection, rank=rank), PER)
+        for world, rank in (("full rank", settings["dim"]), ("low rank", settings["low_rank"]))
         for label, projection in (
             ("Adam", "none"),
             ("averaged projectors", "average"),
