@@ -58,7 +58,11 @@ def by_parts(s: SimpleNamespace) -> Outcome:
     steps = [(e[k] - (e[k - 1] if k else 0)) / theta[k] for k in range(4)]
     rewards = [sum(steps[: k + 1]) for k in range(4)]
     cost = s.cost(theta, p)
-    return identity(sum(p[k] * (rewards[k] - cost[k] * e[k]) for k in range(4)), name="mean reward less virtual cost")
+    return identity(
+        sum(p[k] * rewards[k] for k in range(4)),
+        sum(p[k] * cost[k] * e[k] for k in range(4)),
+        name="mean reward less virtual cost",
+    )
 
 
 def solved(types: np.ndarray, shares: np.ndarray, worth: float) -> tuple[np.ndarray, float]:

@@ -46,8 +46,8 @@ def side(
 
 claim = Claim(
     title="Pooling adjacent types whose virtual costs rise solves the contract",
-    statement=r"$E_k=(V')^{-1}(\bar v_k)$ or $0$, $\bar v$ the falling sequence by pooled means of $v$ with weights $p$, maximises "
-    r"$\sum_k p_k[V(E_k)-v_kE_k]$ over $0\leq E_1\leq\dots\leq E_K$",
+    statement=r"$E_k=(V')^{-1}(\bar v_k)$ or $0$, $\bar v$ the falling sequence by pooled means of $v$ with weights $p$, "
+    r"maximises $\sum_k p_k[V(E_k)-v_kE_k]$ over $0\leq E_1\leq\dots\leq E_K$",
     hypotheses=(r"$V$ concave and differentiable", r"$p_k>0$, $v_k>0$"),
     source="pooling of adjacent violators (Ayer et al. 1955); async FL text: not available (arXiv 2310.06448)",
     kind="equality",
@@ -67,9 +67,9 @@ def induction(s: SimpleNamespace) -> Outcome:
     b = a + gap
     mean = s.mean(p, a, q, b)
     in_b, in_a = w * (b - mean), (w * (a - mean) + q * (b - mean)).subs(p, w + u)
-    outcomes = [identity(q * (b - mean) - p * (mean - a), name="p_B (m_B - m) - p_A (m - m_A)")]
+    outcomes = [identity(q * (b - mean), p * (mean - a), name="p_B (m_B - m) - p_A (m - m_A)")]
     for slack in (in_b, in_a):
-        numerator, denominator = sp.fraction(sp.cancel(sp.together(slack)))
+        numerator, _ = sp.fraction(sp.cancel(sp.together(slack)))
         corner = dict.fromkeys(sorted(sp.expand(numerator).free_symbols, key=str), 0)
         outcomes.append(nonnegative_polynomial(sp.expand(numerator), corner))
     return every(outcomes)

@@ -49,7 +49,7 @@ def by_parts(s: SimpleNamespace) -> Outcome:
     theta, p, e = (list(sp.symbols(f"{name}1:5", positive=True)) for name in ("theta", "p", "E"))
     steps = [(e[k] - (e[k - 1] if k else 0)) / theta[k] for k in range(4)]
     kept = [sum(steps[: k + 1]) - e[k] / theta[k] for k in range(4)]
-    return identity(sum(p[k] * kept[k] for k in range(4)) - s.rent(theta, p, e), name="mean rent")
+    return identity(sum(p[k] * kept[k] for k in range(4)), s.rent(theta, p, e), name="mean rent")
 
 
 @claim.certificate("virtual cost above the cost: its numerator has no negative coefficient")
@@ -57,9 +57,9 @@ def above(s: SimpleNamespace) -> Outcome:
     t, gap, p, better = sp.symbols("t gap p better", nonnegative=True)
     # per unit of effort of type k alone: rent over its share, for types t < t + gap with shares p, better
     excess = s.rent([t, t + gap], [p, better], [1, 0]) / p
-    numerator, denominator = sp.fraction(sp.cancel(sp.together(excess - better / p * (1 / t - 1 / (t + gap)))))
-    same = identity(numerator, name="excess - (P_{>k}/p_k)(1/θ_k - 1/θ_{k+1})")
-    part = sp.fraction(sp.cancel(sp.together(better / p * (1 / t - 1 / (t + gap)))))[0]
+    excess_claimed = better / p * (1 / t - 1 / (t + gap))
+    same = identity(excess, excess_claimed, name="excess - (P_{>k}/p_k)(1/θ_k - 1/θ_{k+1})")
+    part = sp.fraction(sp.cancel(sp.together(excess_claimed)))[0]
     return every([same, nonnegative_polynomial(sp.expand(part), {better: 0, gap: 0})])
 
 

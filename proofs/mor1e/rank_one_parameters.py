@@ -1,4 +1,4 @@
-"""Rank-one experts cost r1 d + r2 d' numbers; but the released router adds r1 r2 d, so the overhead is not linear in the experts' vectors.
+"""Rank-one experts cost r1 d + r2 d' numbers, and the released router r1 r2 d: not linear in the vectors.
 
 The abstract claims a quadratic number of experts "with linear parameter overheads". That is true of A and B. The
 released layer holds a router nn.Linear(d, r1 r2) as well: at r1 = 4, r2 = 8 and d = d' = 5,120 (Llama-2-13B's

@@ -8,12 +8,14 @@ method is the choice of R, not the rank. With a constant R the layer is LoRA of 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from types import SimpleNamespace
 
 import flint
 import numpy as np
 import sympy as sp
+from sympy.combinatorics import Permutation
 
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
@@ -55,6 +57,14 @@ def exact_ranks(s: SimpleNamespace) -> Outcome:
     return holds("four sizes: rank and span as claimed")
 
 
+def leibniz(matrix: sp.Matrix, size: int) -> tuple[sp.Expr, sp.Expr]:
+    """The even and the odd permutations' parts of a leading minor, whose difference it is."""
+    parts = [sp.Integer(0), sp.Integer(0)]
+    for order in itertools.permutations(range(size)):
+        parts[Permutation(list(order)).parity()] += sp.prod(matrix[i, j] for i, j in enumerate(order))
+    return parts[0], parts[1]
+
+
 @claim.derivation("minors above the rank vanish identically; the update is the sum over experts")
 def minors(s: SimpleNamespace) -> Outcome:
     r1, r2, d = 1, 2, 3
@@ -65,9 +75,10 @@ def minors(s: SimpleNamespace) -> Outcome:
     update = b.T * r.T * a
     summed = sum((r[i, j] * b[j, :].T * a[i, :] for i in range(r1) for j in range(r2)), sp.zeros(d, d))
     size = s.rank(r1, r2) + 1  # all minors of this size vanish, one smaller does not
-    outcomes = [identity(entry, name="sum over experts") for entry in update - summed]
-    outcomes.append(identity(sp.expand(update[:size, :size].det()), name=f"minor of size {size}"))
-    lower = sp.expand(update[: size - 1, : size - 1].det())
+    outcomes = [identity(*sides, name="sum over experts") for sides in zip(update, summed)]
+    outcomes.append(identity(*leibniz(update, size), name=f"minor of size {size}"))
+    plus, minus = leibniz(update, size - 1)
+    lower = sp.expand(plus - minus)
     outcomes.append(
         (fails if lower == 0 else holds)(f"the minor of size {size - 1} is {'0' if lower == 0 else 'not 0'}")
     )

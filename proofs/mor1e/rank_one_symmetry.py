@@ -38,18 +38,17 @@ claim = Claim(
 
 @claim.derivation("gradients of two output vectors and of their router columns, at equal vectors")
 def gradients(s: SimpleNamespace) -> Outcome:
-    a, x, target = sp.symbols("a x y", real=True)  # one input vector, feature and output
-    b, w = sp.symbols("b1:3", real=True), sp.symbols("w1:3", real=True)
-    prior = (sp.Rational(1, 2), sp.Rational(1, 2)) if s.uniform else (sp.Rational(3, 4), sp.Rational(1, 4))
-    powers = [sp.exp(wj * x) for wj in w]
+    x, target = sp.symbols("x y", real=True)  # feature and output; two input and two output vectors
+    a, b, w = (sp.symbols(f"{name}1:{last}", real=True) for name, last in (("a", 3), ("b", 3), ("w", 5)))
+    prior = [sp.Rational(n, 10) for n in ((2, 2, 3, 3) if s.uniform else (3, 1, 3, 3))]  # of (i, j), j running first
+    powers = [sp.exp(wk * x) for wk in w]
     weight = [(power / sum(powers) + p) / 2 for power, p in zip(powers, prior)]
-    loss = (sum(r * a * x * bj for r, bj in zip(weight, b)) - target) ** 2
-    same = {b[1]: b[0], w[1]: w[0]}  # any point with equal vectors and columns, the start included
+    loss = (sum(weight[k] * a[k // 2] * x * b[k % 2] for k in range(4)) - target) ** 2
+    same = {b[1]: b[0], w[1]: w[0], w[3]: w[2]}  # any point with equal vectors and columns, the start included
+    pairs = {"output vectors": b, "router columns": w[:2]}
     return every(
-        [
-            identity(sp.simplify((sp.diff(loss, v[0]) - sp.diff(loss, v[1])).subs(same)), name=f"gradient of {name}")
-            for name, v in (("b_1 - b_2", b), ("router column 1 - 2", w))
-        ]
+        identity(*(sp.diff(loss, v).subs(same) for v in pair), name=f"gradients of {name}")
+        for name, pair in pairs.items()
     )
 
 

@@ -21,8 +21,8 @@ from resonance_theory.systems.orthogonal_projectors import averaged_projector, i
 
 claim = Claim(
     title="The mean of m projectors lets through 1 - 1/m of what disturbs one of the others",
-    statement=r"$\bar Px=\left(1-\frac1m\right)x$ for an input $x$ of one of $m$ experts that is orthogonal to the inputs of the rest; "
-    r"$\bar Pv=v$ iff all keep $v$, $\bar Pv=0$ iff none keeps any of it",
+    statement=r"$\bar Px=\left(1-\frac1m\right)x$ for an input $x$ of one of $m$ experts that is orthogonal "
+    r"to the inputs of the rest; $\bar Pv=v$ iff all keep $v$, $\bar Pv=0$ iff none keeps any of it",
     hypotheses=(r"$P_j$ orthogonal projectors off the inputs of expert $j$",),
     source="OMoE abstract: alternating training; OMoE summary: averaged projectors (arXiv 2310.09762; text not available)",
     kind="equality",
@@ -45,9 +45,9 @@ def symbolic(kept) -> Outcome:  # type: ignore[no-untyped-def]
     told = sp.nsimplify(kept(2))
     return every(
         [
-            identity(sp.cancel(lone - kept(m)), name="share kept"),
-            identity(sp.cancel(sp.together(y.dot(mean * y) - square)), name="vᵀPv - mean |P_j v|²"),
-            identity(y.subs(t, 1).dot(mean.subs(t, 1) * y.subs(t, 1)) - told, name="orthogonal inputs of two experts"),
+            identity(lone, kept(m), name="share kept"),
+            identity(y.dot(mean * y), square, name="vᵀPv - mean |P_j v|²"),
+            identity(y.subs(t, 1).dot(mean.subs(t, 1) * y.subs(t, 1)), told, name="orthogonal inputs of two experts"),
         ]
     )
 

@@ -41,14 +41,14 @@ claim = Claim(
 @claim.derivation("one step: coefficient of P x xᵀ, and a general matrix of two features")
 def one_step(s: SimpleNamespace) -> Outcome:
     a, t = sp.symbols("a s", positive=True)
-    coefficient = identity(sp.cancel(1 - (a + t) / s.denominator(a, t)), name="coefficient of P x xᵀ")
+    coefficient = identity((a + t) / s.denominator(a, t), 1, name="coefficient of P x xᵀ")
     u, v, w, x, y = sp.symbols("u v w x y", real=True)
     gram = sp.Matrix([[u**2 + a, u * v], [u * v, v**2 + w**2 + a]])  # any aI + XᵀX of two features, by its triangle
     p, new = a * gram.inv(), sp.Matrix([x, y])
     px = p * new
     after = p - px * px.T / s.denominator(a, (new.T * px)[0])
-    rest = after * (gram + new * new.T) - a * sp.eye(2)
-    return every([coefficient, *(identity(sp.cancel(sp.together(e)), name="P M - aI") for e in rest)])
+    found, told = after * (gram + new * new.T), a * sp.eye(2)
+    return every([coefficient, *(identity(*sides, name="P M - aI") for sides in zip(found, told))])
 
 
 @claim.certificate("three rows of whole numbers, in exact rationals")

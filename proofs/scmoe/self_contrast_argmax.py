@@ -44,8 +44,8 @@ claim = Claim(
 def equal(s: SimpleNamespace) -> Outcome:
     a, b, c, d = sp.symbols("a b c d", real=True)  # strong a >= b, weak c, d of i, j
     beta = s.needed(a - b, a - c, b - d)
-    lead = (1 + beta) * a - beta * c - ((1 + beta) * b - beta * d)
-    return identity(sp.cancel(sp.together(lead)), name="lead of i at the claimed strength")
+    sides = (1 + beta) * a - beta * c, (1 + beta) * b - beta * d
+    return identity(*sides, name="lead of i at the claimed strength")
 
 
 def switch(s: SimpleNamespace, strong: list[Fraction], weak: list[Fraction], limit: Fraction) -> Fraction | None:

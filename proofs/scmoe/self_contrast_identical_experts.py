@@ -41,7 +41,7 @@ def mixtures(factor: Fraction) -> Outcome:
     a, b = [*a, 1 - sum(a)], [*b, 1 - sum(b)]
     mixed = sum(a[e] * b[f] * (o[e] - o[f]) for e in range(3) for f in range(3))
     same = sum(x * y for x, y in zip(a, o)) - sum(x * y for x, y in zip(b, o))
-    return identity(sp.expand(same - sp.Rational(factor) * mixed), name="difference of mixtures")
+    return identity(same, sp.Rational(factor) * mixed, name="difference of mixtures")
 
 
 @claim.reference("random experts, and two aligned ones, through the package")

@@ -46,7 +46,7 @@ def odds(s: SimpleNamespace) -> Outcome:
     first = s.weight(sp.exp(a) / n, sp.exp(c) / m, beta)
     second = s.weight(sp.exp(b) / n, sp.exp(d) / m, beta)
     told = sp.expand_log(sp.log(first) - sp.log(second), force=True)
-    return identity(sp.expand((1 + beta) * (a - b) - beta * (c - d) - told), name="log odds")
+    return identity((1 + beta) * (a - b) - beta * (c - d), told, name="log odds")
 
 
 @claim.reference("the package against 50 digits")
