@@ -86,7 +86,7 @@ def adapter(s: Training, base: Any) -> Any:
     if s.method == "mixture":
         return Mixture(s.mixture_experts, s.mixture_rank)
     layer = RankOneExperts(base, s.inputs, s.outputs)
-    if s.method == "rank one, drawn":
+    if s.method == "rank one, drawn" and layer.router is not None:
         nn.init.normal_(layer.router.weight, std=s.dim**-0.5)
     return layer
 

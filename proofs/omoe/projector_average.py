@@ -9,7 +9,9 @@ others the mean still lets 86 % of an update through.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import sympy as sp
@@ -34,7 +36,7 @@ claim = Claim(
 
 
 @claim.derivation("m experts with an input each, two of them at any angle")
-def symbolic(kept) -> Outcome:  # type: ignore[no-untyped-def]
+def symbolic(kept: Callable[[Any], Any]) -> Outcome:
     m = sp.Symbol("m", positive=True)
     lone = (m - 1) / m  # m - 1 of the projectors keep x, that of its own expert removes it
     t = sp.Symbol("t", real=True)
@@ -53,7 +55,7 @@ def symbolic(kept) -> Outcome:  # type: ignore[no-untyped-def]
 
 
 @claim.reference("the package's projectors, single inputs and joint ones")
-def package(kept) -> Outcome:  # type: ignore[no-untyped-def]
+def package(kept: Callable[[Any], Any]) -> Outcome:
     rng = np.random.default_rng(3)
     worst = 0.0
     for m in (2, 3, 7):

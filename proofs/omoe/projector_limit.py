@@ -66,6 +66,6 @@ def eigenvalues(s: SimpleNamespace) -> Outcome:
         with mpmath.workdps(50):
             told = [float(s.left(mpmath.mpf(a), mpmath.mpf(x))) for x in sigma]
         worst = max(worst, float(np.abs(np.linalg.norm(p @ right, axis=0) - told).max()))
-        worst = max(worst, abs(np.linalg.norm(p - off, 2) - told[-1]))
+        worst = max(worst, abs(float(np.linalg.norm(p - off, 2)) - told[-1]))
     text = f"largest difference {worst:.2g}"
     return holds(text) if worst < 1e-10 else fails(text)

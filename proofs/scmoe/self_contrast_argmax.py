@@ -66,7 +66,8 @@ def both_sides(s: SimpleNamespace) -> Outcome:
     for _ in range(300):
         strong, weak = rng.permutation(200)[:10] / 64.0, rng.integers(-200, 200, 10) / 64.0
         limit = Fraction(2302585, 10**6)  # no gap of whole 64ths lies between it and log 10
-        wanted = switch(s, *([Fraction(float(z)) for z in row] for row in (strong, weak)), limit)
+        first_row, second_row = ([Fraction(float(z)) for z in row] for row in (strong, weak))
+        wanted = switch(s, first_row, second_row, limit)
         value = float(switching_strength(strong, weak))
         if (wanted is None) != np.isinf(value) or (wanted is not None and abs(value / float(wanted) - 1) > 1e-12):
             return fails(f"the package switches at {value:.6g}, claimed {wanted and float(wanted):.6g}")

@@ -106,7 +106,7 @@ class OrthogonalExperts:
             if self.orthogonal and layer.training and torch.is_grad_enabled() and self.phase == "accumulating":
                 x = inputs[0].detach().flatten(0, -2).double()  # small ridges need the digits
                 key = (expert, place)
-                self._gram[key] = self._gram.get(key, 0.0) + x.T @ x  # type: ignore[operator]
+                self._gram[key] = self._gram.get(key, 0.0) + x.T @ x
                 self._count[key] = self._count.get(key, 0) + len(x)
 
         return hook

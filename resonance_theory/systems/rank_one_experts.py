@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ class RankOneExperts(nn.Module):
             raise TypeError(f"base is a {type(base).__name__} but must be an nn.Linear")
         r1, r2 = arguments.whole("inputs", inputs, 1), arguments.whole("outputs", outputs, 1)
         self.base = base.requires_grad_(False)
-        like = {"device": base.weight.device, "dtype": base.weight.dtype}
+        like: dict[str, Any] = {"device": base.weight.device, "dtype": base.weight.dtype}
         self.a = nn.Parameter(torch.empty(r1, base.in_features, **like))
         self.b = nn.Parameter(torch.zeros(r2, base.out_features, **like))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
