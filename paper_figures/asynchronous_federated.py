@@ -12,7 +12,8 @@ from resonance_theory._style import canvas
 DATA = ("asynchronous_federated.jsonl",)
 CAPTION = """With six of twenty clients poisoned, admission by staleness and trust keeps most of the accuracy that
 averaging loses, but not what an ideal server reaches that leaves the poisoned out ("honest"); without poisoning it
-costs some. scikit-learn's digits, 400 client updates in every arm; bars: 95 % Student intervals of ten runs."""
+costs some. Measured on scikit-learn's digits, 400 client updates in every arm; bars: 95 % Student intervals of ten
+runs."""
 METHODS = ("fedavg", "fedprox", "asynchronous", "staleness", "trust", "honest")
 
 

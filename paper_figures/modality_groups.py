@@ -11,8 +11,8 @@ from resonance_theory._style import canvas
 
 DATA = ("modality_groups.jsonl",)
 CAPTION = """Four and four experts in groups beat eight mixed ones at equal operations, and both pay for wrong
-decisions; one expert a modality does as well on this toy. Error over the targets' mean square against the share of
-decisions (token, expert) flipped at random; bars: 95 % Student intervals of eight runs."""
+decisions; one expert a modality does as well on this toy. Measured: error over the targets' mean square against the
+share of decisions (token, expert) flipped at random; bars: 95 % Student intervals of eight runs."""
 LAYOUTS = {
     "8 mixed": {"color": "#D55E00", "fmt": "o-"},
     "4 + 4": {"color": "#0B3C6F", "fmt": "s-"},

@@ -12,8 +12,8 @@ from resonance_theory._style import canvas
 DATA = ("orthogonal_experts.jsonl",)
 METHODS = ("Adam", "averaged projectors", "joint projector", "random directions")
 CAPTION = """Projecting steps away from the other experts' inputs costs loss, and, in full rank, moves experts no
-further apart than projecting along random directions with the same eigenvalues does. Four near-copy experts; clusters
-of full or of low rank; bars: 95 % Student intervals of ten runs."""
+further apart than projecting along random directions with the same eigenvalues does. Measured on four near-copy
+experts; clusters of full or of low rank; bars: 95 % Student intervals of ten runs."""
 
 
 def draw(lines: list[dict[str, Any]]) -> Figure:

@@ -12,8 +12,8 @@ from resonance_theory._style import canvas
 DATA = ("rank_one_experts.jsonl",)
 CAPTION = """From the published start rank-one experts without a prior are no better than LoRA, as their output
 vectors stay equal; with the prior, or a router drawn at random, they reach a mixture of LoRA where the tasks lie on
-their grid, and not where they do not. Mean square error over that of the frozen layer; about 1,410 trained numbers
-each; bars: 95 % Student intervals of eight runs."""
+their grid, and not where they do not. Measured: mean square error over that of the frozen layer; about 1,410 trained
+numbers each; bars: 95 % Student intervals of eight runs."""
 METHODS = ("lora", "mixture", "rank one", "rank one, drawn", "rank one, prior")
 
 
