@@ -89,9 +89,9 @@ def test_training_goes_on_exactly_from_its_state(stop):
     optimizer = wrapped(layers, accumulate=4, orthogonal=3)
     for _ in range(stop):
         step(optimizer, layers, seen)
-    twin = copy.deepcopy(layers)
-    for e in twin:
-        e[0]._forward_pre_hooks.clear()
+    twin = experts()
+    for e, kept in zip(twin, layers):
+        e[0].load_state_dict(kept[0].state_dict())
     other = wrapped(twin, accumulate=4, orthogonal=3)
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     assert other.phase == optimizer.phase
@@ -99,6 +99,14 @@ def test_training_goes_on_exactly_from_its_state(stop):
         step(optimizer, layers, seen)
         step(other, twin, seen)
     assert all(torch.equal(a[0].weight, b[0].weight) for a, b in zip(layers, twin))
+
+
+def test_closing_leaves_the_layers_as_they_were():
+    layers = experts()
+    optimizer = wrapped(layers)
+    assert all(e[0]._forward_pre_hooks for e in layers)
+    optimizer.close()
+    assert not any(e[0]._forward_pre_hooks for e in layers)
 
 
 def test_an_expert_without_tokens_holds_nobody_back():

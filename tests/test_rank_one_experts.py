@@ -47,6 +47,19 @@ def test_without_a_router_and_with_a_constant_prior_it_is_lora():
         assert torch.linalg.matrix_rank(layer.b.T @ update.T @ layer.a) == 1  # equal weights: one expert
 
 
+def test_a_sample_s_prior_is_that_of_all_its_tokens():
+    layer, x = filled(), torch.randn(3, 3, 5, dtype=torch.float64)  # as many samples as tokens, where mistakes hide
+    prior = torch.softmax(torch.randn(3, 6), -1).double()
+    layer.prior = prior
+    told = layer(x)
+    for i in range(3):
+        layer.prior = prior[i]
+        assert torch.allclose(told[i], layer(x[i]))
+    layer.prior = prior[:2]
+    with pytest.raises(ValueError, match=r"prior has shape \(2, 6\) but must fit tokens of shape \(3, 3, 5\)"):
+        layer(x)
+
+
 def test_a_model_starts_as_it_was_and_trains_only_the_experts():
     model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
     x = torch.randn(16, 5)

@@ -37,6 +37,13 @@ def test_no_menu_near_it_earns_more():
         assert shares @ (6 * np.log1p(effort) - reward) <= menu.profit()
 
 
+def test_types_too_small_to_pay_for_and_huge_ones():
+    menu = screening_contract([5e-324, 1.0, 1e300], [0.2, 0.3, 0.5], worth=3.0)
+    assert menu.effort[0] == menu.reward[0] == 0
+    assert np.isfinite(menu.reward).all()
+    assert menu.effort[2] == pytest.approx(3e300)
+
+
 def test_one_type_gets_the_full_information_effort_and_no_rent():
     menu = screening_contract([2.0], [1.0], worth=5.0)
     assert menu.effort.tolist() == full_information_effort([2.0], worth=5.0).tolist() == [9.0]
@@ -73,6 +80,8 @@ def test_weights_of_late_and_doubtful_updates():
     assert trust([[2.0, 0.0], [0.0, 0.0], [-1.0, 0.0]], [5.0, 0.0]).tolist() == [1.0, 0.0, 0.0]
     assert admission_weight(3, 0.5, rate=0.8) == pytest.approx(0.2)
     assert admission_weight(0, 0.2, least=0.2) == 0
+    assert trust([1e200, 1e200], [3e-200, 0.0]) == pytest.approx(0.5**0.5)
+    assert trust(np.zeros((0, 3)), np.zeros(3)).shape == (0,)
     for call, said in (
         (lambda: staleness_weight(-1), "staleness = -1"),
         (lambda: admission_weight(0, 1.5), "quality = 1.5"),

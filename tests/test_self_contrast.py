@@ -66,6 +66,16 @@ def test_wrong_logits_are_named(arguments, error, said):
         self_contrast(*arguments)
 
 
+def test_rows_that_rule_out_everything_and_single_tokens():
+    nothing = np.full((2, 3), -np.inf)
+    assert np.isneginf(self_contrast(nothing, np.zeros((2, 3)))).all()
+    assert np.isinf(switching_strength(nothing, np.zeros((2, 3)))).all()
+    assert switching_strength(np.zeros((4, 1)), np.ones((4, 1))).tolist() == [np.inf] * 4
+    assert self_contrast(np.float32([3e38, 0]), np.float32([0, 0]), 0.1).dtype == np.float32
+    with pytest.raises(ValueError, match="weak holds -inf"):
+        self_contrast(np.ones(2), np.array([-np.inf, 1.0]), 0.0)
+
+
 def test_what_cannot_be_called_is_named():
     with pytest.raises(TypeError, match="weak is a int but must be callable"):
         SelfContrast(3)

@@ -60,9 +60,16 @@ def trust(update: ArrayLike, reference: ArrayLike) -> Floats:
     u, r = arguments.real("update", update), arguments.real("reference", reference)
     if u.ndim == 0 or r.ndim != 1 or u.shape[-1] != r.shape[0]:
         raise ValueError(f"update has shape {u.shape} and reference {r.shape} but they must end in the same parameters")
-    norm = np.linalg.norm(u, axis=-1) * np.linalg.norm(r)
-    cosine = (u @ r) / np.where(norm > 0, norm, 1.0)
-    return np.clip(np.where(norm > 0, cosine, 0.0), 0.0, 1.0)
+    return np.clip(_unit(u) @ _unit(r), 0.0, 1.0)
+
+
+def _unit(x: Floats) -> Floats:
+    """Vectors of length 1 or 0, without overflow on the way."""
+    largest = np.abs(x).max(axis=-1, keepdims=True, initial=0.0)
+    scaled = x / np.where(largest > 0, largest, 1.0)
+    length = np.linalg.norm(scaled, axis=-1, keepdims=True)
+    unit: Floats = scaled / np.where(length > 0, length, 1.0)
+    return unit
 
 
 def admission_weight(

@@ -24,7 +24,7 @@ KINDS = ("average", "joint")
 
 
 class OrthogonalExperts:
-    """A wrapper of a torch optimizer; step, zero_grad, state_dict and load_state_dict as usual.
+    """A wrapper of a torch optimizer; step, zero_grad, state_dict and load_state_dict as usual; close when done.
 
     Args:
         optimizer: The base optimizer, of all parameters to be trained.
@@ -78,9 +78,11 @@ class OrthogonalExperts:
         self._gram: dict[tuple[int, int], Tensor] = {}
         self._count: dict[tuple[int, int], int] = {}
         self._projector: dict[tuple[int, int], Tensor] = {}
-        for i, layers in enumerate(self.experts):
-            for k, layer in enumerate(layers):
-                layer.register_forward_pre_hook(self._gather(i, k))
+        self._hooks = [
+            layer.register_forward_pre_hook(self._gather(i, k))
+            for i, layers in enumerate(self.experts)
+            for k, layer in enumerate(layers)
+        ]
 
     def _check(self) -> None:
         if len(self.experts) < 2:
@@ -150,6 +152,11 @@ class OrthogonalExperts:
                 moved = (weight - before[key]) @ self._projector[key].to(weight)
                 weight.copy_(before[key] + moved)
         self.steps += 1
+
+    def close(self) -> None:
+        """Stop gathering inputs: the layers are as they were before."""
+        for hook in self._hooks:
+            hook.remove()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         self.optimizer.zero_grad(set_to_none)

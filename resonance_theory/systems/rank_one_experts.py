@@ -24,7 +24,7 @@ __all__ = ["RankOneExperts", "add_rank_one_experts", "cluster_prior", "priors"]
 class RankOneExperts(nn.Module):
     """A frozen linear layer with r1 x r2 rank-one experts beside it: y = base(x) + update(x), 0 at the start.
 
-    The prior is set by `prior`, (r1 r2,) for all tokens or (..., 1 or tokens, r1 r2); None leaves the router alone.
+    The prior is set by `prior`: (r1 r2,) for all tokens, (samples, r1 r2), or one a token; None leaves the router alone.
 
     Args:
         base: A linear layer; its parameters are frozen.
@@ -86,7 +86,7 @@ class RankOneExperts(nn.Module):
         """R (..., r1, r2) of tokens x (..., in): weights of the experts, of mean 1."""
         r1, r2 = self.a.shape[0], self.b.shape[0]
         omega = (100 * self.balance).sigmoid()
-        prior = None if self._prior is None else self._prior.to(x)
+        prior = None if self._prior is None else self._placed(x)
         if self.router is None:
             mixed = torch.full((r1 * r2,), 1 / (r1 * r2)).to(x) if prior is None else prior
         else:
@@ -94,6 +94,20 @@ class RankOneExperts(nn.Module):
             if prior is not None:
                 mixed = omega * mixed + (1 - omega) * prior
         return (r1 * r2 * mixed).unflatten(-1, (r1, r2))
+
+    def _placed(self, x: Tensor) -> Tensor:
+        """The prior beside tokens x: one for all, one a token, or one a sample of several tokens."""
+        assert self._prior is not None
+        prior = self._prior.to(x)
+        if 1 < prior.ndim == x.ndim - 1:
+            prior = prior.unsqueeze(-2)  # a sample's tokens share it
+        for have, want in zip(reversed(prior.shape[:-1]), reversed(x.shape[:-1])):
+            if have not in (1, want):
+                raise ValueError(
+                    f"prior has shape {tuple(self._prior.shape)} but must fit tokens of shape {tuple(x.shape)}: "
+                    "one for all, one a sample or one a token"
+                )
+        return prior
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = x @ self.a.T

@@ -97,7 +97,8 @@ def virtual_cost(types: ArrayLike, shares: ArrayLike, cost: float = 1.0) -> Floa
     psi = arguments.number("cost", cost, 0.0, open_low=True)
     better = np.append(np.cumsum(share[:0:-1])[::-1], 0.0)
     step = np.append(np.diff(theta) / theta[1:], 0.0)  # θ_k (1/θ_k - 1/θ_{k+1})
-    return psi / theta * (1.0 + better / share * step)
+    with np.errstate(over="ignore"):  # a type that small costs more than can be written: infinity
+        return psi / theta * (1.0 + better / share * step)
 
 
 def full_information_effort(types: ArrayLike, cost: float = 1.0, worth: float = 1.0) -> Floats:
@@ -152,6 +153,7 @@ def screening_contract(types: ArrayLike, shares: ArrayLike, cost: float = 1.0, w
     theta, share = _client_types(types, shares)
     psi, omega = (arguments.number(name, x, 0.0, open_low=True) for name, x in (("cost", cost), ("worth", worth)))
     pooled = isotonic_regression(virtual_cost(theta, share, psi), weights=share, increasing=False).x
-    effort = np.maximum((omega - pooled) / pooled, 0.0)
-    reward = np.cumsum(psi * np.diff(effort, prepend=0.0) / theta)
+    effort = np.where(pooled < omega, (omega - pooled) / np.minimum(pooled, omega), 0.0)  # also at an infinite cost
+    rise = np.diff(effort, prepend=0.0)
+    reward = np.cumsum(np.divide(psi * rise, theta, out=np.zeros_like(rise), where=rise > 0))
     return Contract(theta, share, effort, reward, psi, omega)

@@ -7,6 +7,7 @@ other array-API arrays; the last axis is the vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -35,12 +36,13 @@ def _pair(strong: Any, weak: Any) -> Any:
     return xp
 
 
-def _allowed(xp: Any, strong: Any, alpha: float) -> Any:
+def _allowed(xp: Any, strong: Any, weak: Any, alpha: float) -> Any:
     """Tokens whose probability is at least alpha times the largest; never one of logit -inf."""
-    import math
-
     top = xp.max(strong, axis=-1, keepdims=True)
-    return (strong >= top + math.log(alpha)) & (strong > -xp.inf)
+    allowed = (strong >= top + math.log(alpha)) & (strong > -xp.inf)
+    if bool(xp.any(allowed & (weak == -xp.inf))):
+        raise ValueError("weak holds -inf for a token that strong allows but must be finite there")
+    return allowed
 
 
 def self_contrast(strong: Any, weak: Any, beta: float = 0.5, alpha: float = 0.1) -> Any:
@@ -51,7 +53,7 @@ def self_contrast(strong: Any, weak: Any, beta: float = 0.5, alpha: float = 0.1)
 
     Args:
         strong: Logits (..., vocabulary) under the trained routing; finite, or -inf for a token that is ruled out.
-        weak: Logits of the same shape under the weak routing.
+        weak: Logits of the same shape under the weak routing; finite where strong allows the token.
         beta: Strength, at least 0; 0 keeps the probabilities of the allowed tokens.
         alpha: In (0, 1]: the least probability, relative to the largest, of a token that may be chosen.
 
@@ -70,9 +72,7 @@ def self_contrast(strong: Any, weak: Any, beta: float = 0.5, alpha: float = 0.1)
     xp = _pair(strong, weak)
     b = arguments.number("beta", beta, 0.0)
     a = arguments.number("alpha", alpha, 0.0, 1.0, open_low=True)
-    allowed = _allowed(xp, strong, a)
-    if bool(xp.any(allowed & (weak == -xp.inf))) and b > 0:
-        raise ValueError("weak holds -inf for a token that strong allows but must be finite there")
+    allowed = _allowed(xp, strong, weak, a)
     inside = xp.where(allowed, strong, xp.zeros_like(strong))
     other = xp.where(allowed, weak, xp.zeros_like(weak))
     return xp.where(allowed, inside + b * (inside - other), xp.full_like(strong, -xp.inf))
@@ -101,7 +101,7 @@ def switching_strength(strong: Any, weak: Any, alpha: float = 0.1) -> Any:
     """
     xp = _pair(strong, weak)
     a = arguments.number("alpha", alpha, 0.0, 1.0, open_low=True)
-    allowed = _allowed(xp, strong, a)
+    allowed = _allowed(xp, strong, weak, a)
     zero = xp.zeros_like(strong)
     inside, other = xp.where(allowed, strong, zero), xp.where(allowed, weak, zero)
     gain = inside - other
