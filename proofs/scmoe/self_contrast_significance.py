@@ -1,7 +1,7 @@
 """SCMoE's four gains as printed: two of them, on GSM8K and StrategyQA, are told from chance by the counts; two are not.
 
 The printed percentages are whole counts: 815 to 883 of 1,319, 1,668 to 1,747 of 2,290, 231 to 244 of 500, 55 to 68 of
-164 (72.83 is 72.838 cut off, the others are rounded). Fisher's exact test gives p = .007, .008, .45, .17 (two-sided).
+164 (72.83 is 72.838 cut off, the others are rounded). Fisher's exact test gives p = .006, .008, .45, .17 (two-sided).
 The test treats the two runs as independent samples: a paired test needs each question's answers, which are not printed,
 and could be sharper. β was moreover the best of five on the test set: on MBPP three of the five are below greedy
 decoding. Corrected for five looks (Bonferroni) GSM8K and StrategyQA stay below .05.
