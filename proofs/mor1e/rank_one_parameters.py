@@ -41,7 +41,8 @@ claim = Claim(
     mutation="separate vectors for every expert and no router",
     printed=side(lambda a, b, d, e: a * d + b * e),
     correction="Printed: quadratically many experts with linear parameter overheads. With the released router the overhead "
-    "is r1 d + r2 d' + r1 r2 d, linear in the number of experts; against LoRA of rank 32 the printed saving of 30 % to 40 % is met only with it.",
+    "is r1 d + r2 d' + r1 r2 d, linear in the number of experts; against LoRA of "
+    "rank 32 the printed saving of 30 % to 40 % is met only with it.",
 )
 
 
