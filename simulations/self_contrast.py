@@ -93,14 +93,14 @@ def predictions(model: Any, layers: list[Any], windows: np.ndarray, batch: int) 
 
 def scores(logits: dict[int, np.ndarray], target: np.ndarray) -> dict[str, float]:
     """Accuracy under each routing and each contrast, and the share of predictions that the contrast moves."""
-    from resonance_theory.systems.self_contrast import self_contrast
+    from resonance_theory.systems.self_contrast import contrast_logits
 
     strong = logits[0].argmax(axis=1)
     found = {"accuracy": float(np.mean(strong == target))}
     for rank in RANKS:
         found[f"accuracy, rank {rank} alone"] = float(np.mean(logits[rank].argmax(axis=1) == target))
         for beta in STRENGTHS:
-            told = self_contrast(logits[0], logits[rank], beta).argmax(axis=1)
+            told = contrast_logits(logits[0], logits[rank], beta).argmax(axis=1)
             found[f"rank {rank}, {beta}"] = float(np.mean(told == target))
             found[f"changed, rank {rank}, {beta}"] = float(np.mean(told != strong))
     return found

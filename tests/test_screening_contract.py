@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resonance_theory.systems.asynchronous_aggregation import admission_weight, staleness_weight, trust
-from resonance_theory.systems.screening_contract import full_information_effort, screening_contract, virtual_cost
+from resonance_theory.systems.screening_contract import best_contract, full_information_effort, virtual_cost
 
 steps = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=12)
 
@@ -15,7 +15,7 @@ steps = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=12)
 @given(steps, st.lists(st.floats(1e-3, 1.0), min_size=12, max_size=12), st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
 def test_no_type_prefers_another_item_or_none(gaps, weights, cost, worth):
     types, shares = np.cumsum(gaps), np.array(weights[: len(gaps)])
-    menu = screening_contract(types, shares / shares.sum(), cost, worth)
+    menu = best_contract(types, shares / shares.sum(), cost, worth)
     utility = menu.utility()
     own, scale = np.diagonal(utility), 1 + np.abs(utility).max()
     assert (own[:, None] - utility).min() > -1e-12 * scale
@@ -29,7 +29,7 @@ def test_no_menu_near_it_earns_more():
     """Perturbed efforts, with the least rewards that hold them, earn less: a check of optimality without a solver."""
     rng = np.random.default_rng(0)
     types, shares = np.array([1.0, 1.2, 3.0, 3.1, 6.0]), np.array([0.3, 0.1, 0.3, 0.05, 0.25])
-    menu = screening_contract(types, shares, worth=6.0)
+    menu = best_contract(types, shares, worth=6.0)
     assert len(np.unique(menu.effort.round(9))) < 5  # some types are pooled
     for _ in range(500):
         effort = np.maximum.accumulate(np.maximum(menu.effort + rng.normal(scale=0.1, size=5), 0))
@@ -38,14 +38,14 @@ def test_no_menu_near_it_earns_more():
 
 
 def test_types_too_small_to_pay_for_and_huge_ones():
-    menu = screening_contract([5e-324, 1.0, 1e300], [0.2, 0.3, 0.5], worth=3.0)
+    menu = best_contract([5e-324, 1.0, 1e300], [0.2, 0.3, 0.5], worth=3.0)
     assert menu.effort[0] == menu.reward[0] == 0
     assert np.isfinite(menu.reward).all()
     assert menu.effort[2] == pytest.approx(3e300)
 
 
 def test_one_type_gets_the_full_information_effort_and_no_rent():
-    menu = screening_contract([2.0], [1.0], worth=5.0)
+    menu = best_contract([2.0], [1.0], worth=5.0)
     assert menu.effort.tolist() == full_information_effort([2.0], worth=5.0).tolist() == [9.0]
     assert menu.rent() == 0
 
@@ -63,14 +63,14 @@ def test_one_type_gets_the_full_information_effort_and_no_rent():
     ],
 )
 def test_wrong_types_and_shares_are_named(types, shares, error, said):
-    for function in (virtual_cost, screening_contract):
+    for function in (virtual_cost, best_contract):
         with pytest.raises(error, match=said):
             function(types, shares)
 
 
 def test_wrong_numbers_are_named():
     with pytest.raises(ValueError, match="worth = 0"):
-        screening_contract([1, 2], [0.5, 0.5], worth=0)
+        best_contract([1, 2], [0.5, 0.5], worth=0)
     with pytest.raises(ValueError, match="cost = -1"):
         full_information_effort([1, 2], cost=-1)
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from resonance_theory.systems.self_contrast import SelfContrast, self_contrast, switching_strength
+from resonance_theory.systems.self_contrast import SelfContrast, contrast_logits, switching_strength
 
 
 def test_torch_and_numpy_agree():
     torch = pytest.importorskip("torch")
     strong, weak = np.random.default_rng(0).normal(size=(2, 5, 9))
-    for function in (self_contrast, switching_strength):
+    for function in (contrast_logits, switching_strength):
         told = function(torch.from_numpy(strong), torch.from_numpy(weak))
         assert isinstance(told, torch.Tensor)
         assert np.allclose(told.numpy(), function(strong, weak), rtol=1e-14)
@@ -23,16 +23,16 @@ def test_the_argmax_changes_at_the_strength_and_not_before():
     for row in range(200):
         first = strong[row].argmax()
         for beta in (0.0, 0.5, 3.0):
-            moved = self_contrast(strong[row], weak[row], beta).argmax() != first
+            moved = contrast_logits(strong[row], weak[row], beta).argmax() != first
             assert moved == (beta > strength[row])
 
 
 def test_alpha_masks_and_strength_zero_keeps_the_rest():
     strong, weak = np.array([0.0, np.log(0.5), np.log(0.05), -np.inf]), np.array([1.0, 2.0, 3.0, -np.inf])
-    assert np.isfinite(self_contrast(strong, weak, alpha=0.1)).tolist() == [True, True, False, False]
-    kept = self_contrast(strong, weak, 0.0, 1e-3)
+    assert np.isfinite(contrast_logits(strong, weak, alpha=0.1)).tolist() == [True, True, False, False]
+    kept = contrast_logits(strong, weak, 0.0, 1e-3)
     assert kept[:3].tolist() == strong[:3].tolist()
-    assert self_contrast(strong, weak, 5.0, 1.0).tolist()[0] == -5.0  # only the best is allowed
+    assert contrast_logits(strong, weak, 5.0, 1.0).tolist()[0] == -5.0  # only the best is allowed
 
 
 def test_a_processor_is_called_as_generation_calls_it():
@@ -63,17 +63,17 @@ def test_a_processor_is_called_as_generation_calls_it():
 )
 def test_wrong_logits_are_named(arguments, error, said):
     with pytest.raises(error, match=said):
-        self_contrast(*arguments)
+        contrast_logits(*arguments)
 
 
 def test_rows_that_rule_out_everything_and_single_tokens():
     nothing = np.full((2, 3), -np.inf)
-    assert np.isneginf(self_contrast(nothing, np.zeros((2, 3)))).all()
+    assert np.isneginf(contrast_logits(nothing, np.zeros((2, 3)))).all()
     assert np.isinf(switching_strength(nothing, np.zeros((2, 3)))).all()
     assert switching_strength(np.zeros((4, 1)), np.ones((4, 1))).tolist() == [np.inf] * 4
-    assert self_contrast(np.float32([3e38, 0]), np.float32([0, 0]), 0.1).dtype == np.float32
+    assert contrast_logits(np.float32([3e38, 0]), np.float32([0, 0]), 0.1).dtype == np.float32
     with pytest.raises(ValueError, match="weak holds -inf"):
-        self_contrast(np.ones(2), np.array([-np.inf, 1.0]), 0.0)
+        contrast_logits(np.ones(2), np.array([-np.inf, 1.0]), 0.0)
 
 
 def test_what_cannot_be_called_is_named():

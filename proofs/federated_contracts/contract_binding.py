@@ -19,7 +19,7 @@ import sympy as sp
 from resonance_theory.evidence.claims.certify import nonnegative_polynomial
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.systems.screening_contract import screening_contract
+from resonance_theory.systems.screening_contract import best_contract
 
 Rewards = Callable[[Sequence[Any], Sequence[Any]], list[Any]]
 
@@ -73,7 +73,7 @@ def menus(s: SimpleNamespace) -> Outcome:
     for _ in range(50):
         size = int(rng.integers(1, 9))
         types, shares = np.cumsum(rng.exponential(size=size) + 0.05), rng.dirichlet(np.ones(size))
-        menu = screening_contract(types, shares / shares.sum(), worth=float(rng.uniform(1, 20)))
+        menu = best_contract(types, shares / shares.sum(), worth=float(rng.uniform(1, 20)))
         told = s.rewards(*([Fraction(float(x)) for x in row] for row in (types, menu.effort)))
         worst = max(worst, float(np.max(np.abs(menu.reward - [float(r) for r in told]))))
         utility = menu.utility()

@@ -18,7 +18,7 @@ from scipy.optimize import LinearConstraint, isotonic_regression, minimize
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, fails, holds
-from resonance_theory.systems.screening_contract import screening_contract, virtual_cost
+from resonance_theory.systems.screening_contract import best_contract, virtual_cost
 
 
 def side(rent: Any) -> SimpleNamespace:
@@ -122,6 +122,6 @@ def package(s: SimpleNamespace) -> Outcome:
         wanted = s.cost([sp.Rational(float(t)) for t in types], [sp.Rational(float(p)) for p in shares])
         found = virtual_cost(types, shares / shares.sum())
         worst = max(worst, max(abs(float(sp.N(w, 50)) / f - 1) for w, f in zip(wanted, found)))
-        screening_contract(types, shares / shares.sum())
+        best_contract(types, shares / shares.sum())
     text = f"largest relative error {worst:.2g}"
     return holds(text) if worst < 1e-12 else fails(text)

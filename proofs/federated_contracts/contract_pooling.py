@@ -20,7 +20,7 @@ import sympy as sp
 from resonance_theory.evidence.claims.certify import identity, nonnegative_polynomial
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.systems.screening_contract import screening_contract
+from resonance_theory.systems.screening_contract import best_contract
 
 Costs = Callable[[list[Fraction], list[Fraction]], list[Fraction]]
 
@@ -116,6 +116,6 @@ def package(s: SimpleNamespace) -> Outcome:
         flat = pool(cost, share if s.mean(1, 0, 3, 1) == Fraction(3, 4) else [Fraction(1)] * size, s.violates)
         pooled += flat != cost
         effort = [float(max(5 / v - 1, Fraction(0))) for v in flat]
-        worst = max(worst, float(np.max(np.abs(screening_contract(types, shares, worth=5.0).effort - effort))))
+        worst = max(worst, float(np.max(np.abs(best_contract(types, shares, worth=5.0).effort - effort))))
     text = f"100 menus, {pooled} of them pooled: efforts differ by at most {worst:.2g}"
     return holds(text) if worst < 1e-9 else fails(text)

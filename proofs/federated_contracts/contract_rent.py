@@ -16,7 +16,7 @@ import sympy as sp
 from resonance_theory.evidence.claims.certify import identity, nonnegative_polynomial
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, every, fails, holds
-from resonance_theory.systems.screening_contract import full_information_effort, screening_contract, virtual_cost
+from resonance_theory.systems.screening_contract import best_contract, full_information_effort, virtual_cost
 
 
 def side(first: int) -> SimpleNamespace:
@@ -71,7 +71,7 @@ def menus(s: SimpleNamespace) -> Outcome:
         size = int(rng.integers(2, 9))
         types, shares = np.cumsum(rng.exponential(size=size) + 0.05), rng.dirichlet(np.ones(size))
         shares = shares / shares.sum()
-        menu = screening_contract(types, shares, worth=4.0)
+        menu = best_contract(types, shares, worth=4.0)
         worst = max(worst, abs(menu.rent() - s.rent(types, shares, menu.effort)))
         best = full_information_effort(types, worth=4.0)
         top = abs(virtual_cost(types, shares)[-1] * types[-1] - 1)

@@ -18,7 +18,7 @@ import sympy as sp
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, fails, holds
-from resonance_theory.systems.self_contrast import self_contrast, switching_strength
+from resonance_theory.systems.self_contrast import contrast_logits, switching_strength
 
 
 def side(needed: Callable[[Any, Any, Any], Any]) -> SimpleNamespace:
@@ -75,7 +75,7 @@ def both_sides(s: SimpleNamespace) -> Outcome:
             continue
         switches += 1
         first = int(strong.argmax())
-        below, above = (int(self_contrast(strong, weak, float(wanted) * f).argmax()) for f in (1 - 1e-9, 1 + 1e-9))
+        below, above = (int(contrast_logits(strong, weak, float(wanted) * f).argmax()) for f in (1 - 1e-9, 1 + 1e-9))
         if below != first or above == first:
             return fails(f"argmax {first}, {below} below and {above} above {float(wanted):.6g}")
     return holds(f"300 pairs of logits, {switches} with a switch")

@@ -18,7 +18,7 @@ import sympy as sp
 from resonance_theory.evidence.claims.certify import identity
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, fails, holds
-from resonance_theory.systems.self_contrast import self_contrast
+from resonance_theory.systems.self_contrast import contrast_logits
 
 
 def side(weight: Callable[[Any, Any, Any], Any]) -> SimpleNamespace:
@@ -56,7 +56,7 @@ def digits(s: SimpleNamespace) -> Outcome:
     with mpmath.workdps(50):
         for beta, alpha, spread in ((0.1, 0.1, 1.0), (0.5, 0.1, 2.0), (0.9, 1e-3, 3.0), (3.0, 1e-9, 5.0)):
             strong, weak = rng.normal(scale=spread, size=(2, 30))
-            logits = self_contrast(strong, weak, beta, alpha)
+            logits = contrast_logits(strong, weak, beta, alpha)
             log_limit = mpmath.log(alpha) + max(map(mpmath.mpf, strong))
             allowed = [mpmath.mpf(z) >= log_limit for z in strong]
             if allowed != [bool(x) for x in np.isfinite(logits)]:

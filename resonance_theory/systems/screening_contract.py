@@ -20,7 +20,7 @@ from scipy.optimize import isotonic_regression
 from resonance_theory import _arguments as arguments
 from resonance_theory.typing import ArrayLike
 
-__all__ = ["Contract", "full_information_effort", "screening_contract", "virtual_cost"]
+__all__ = ["Contract", "best_contract", "full_information_effort", "virtual_cost"]
 
 Floats = NDArray[np.float64]
 
@@ -124,7 +124,7 @@ def full_information_effort(types: ArrayLike, cost: float = 1.0, worth: float = 
     return np.maximum((omega * theta - psi) / psi, 0.0)
 
 
-def screening_contract(types: ArrayLike, shares: ArrayLike, cost: float = 1.0, worth: float = 1.0) -> Contract:
+def best_contract(types: ArrayLike, shares: ArrayLike, cost: float = 1.0, worth: float = 1.0) -> Contract:
     """The menu that is best for an owner who values effort at ω ln(1+E) and cannot see types.
 
     Efforts: ω/(1+E_k) is the virtual cost, after adjacent types that violate its fall have been pooled at their mean,
@@ -144,7 +144,7 @@ def screening_contract(types: ArrayLike, shares: ArrayLike, cost: float = 1.0, w
         ValueError: Types do not rise, shares do not sum to 1, or another argument is outside its range.
 
     Example:
-        >>> menu = screening_contract([1, 2, 4], [0.25, 0.5, 0.25], worth=5)
+        >>> menu = best_contract([1, 2, 4], [0.25, 0.5, 0.25], worth=5)
         >>> menu.effort.tolist(), menu.reward.tolist()
         ([1.0, 7.0, 19.0], [1.0, 4.0, 7.0])
         >>> menu.rent()

@@ -15,7 +15,7 @@ from array_api_compat import array_namespace, is_array_api_obj
 
 from resonance_theory import _arguments as arguments
 
-__all__ = ["SelfContrast", "self_contrast", "switching_strength"]
+__all__ = ["SelfContrast", "contrast_logits", "switching_strength"]
 
 
 def _pair(strong: Any, weak: Any) -> Any:
@@ -45,7 +45,7 @@ def _allowed(xp: Any, strong: Any, weak: Any, alpha: float) -> Any:
     return allowed
 
 
-def self_contrast(strong: Any, weak: Any, beta: float = 0.5, alpha: float = 0.1) -> Any:
+def contrast_logits(strong: Any, weak: Any, beta: float = 0.5, alpha: float = 0.1) -> Any:
     """Logits (1+β) z_s - β z_w where z_s >= log α + max z_s, -inf elsewhere.
 
     On the allowed tokens the probabilities are p ∝ p_s (p_s/p_w)^β. Claims: self_contrast_identity,
@@ -66,7 +66,7 @@ def self_contrast(strong: Any, weak: Any, beta: float = 0.5, alpha: float = 0.1)
 
     Example:
         >>> import numpy as np
-        >>> self_contrast(np.array([2.0, 1.5, -1.0]), np.array([2.0, 0.5, -1.0])).tolist()
+        >>> contrast_logits(np.array([2.0, 1.5, -1.0]), np.array([2.0, 0.5, -1.0])).tolist()
         [2.0, 2.0, -inf]
     """
     xp = _pair(strong, weak)
@@ -86,13 +86,13 @@ def switching_strength(strong: Any, weak: Any, alpha: float = 0.1) -> Any:
     change nothing. Claims: self_contrast_argmax, self_contrast_identical_experts.
 
     Args:
-        strong, weak, alpha: As for `self_contrast`; weak finite.
+        strong, weak, alpha: As for `contrast_logits`; weak finite.
 
     Returns:
         Strengths (...), the shape without the vocabulary.
 
     Raises:
-        TypeError, ValueError: As for `self_contrast`.
+        TypeError, ValueError: As for `contrast_logits`.
 
     Example:
         >>> import numpy as np
@@ -121,7 +121,7 @@ class SelfContrast:
 
     Args:
         weak: weak(input_ids) -> logits (batch, vocabulary) of the next token under weak routing.
-        beta, alpha: As for `self_contrast`.
+        beta, alpha: As for `contrast_logits`.
 
     Raises:
         TypeError: weak cannot be called.
@@ -142,4 +142,4 @@ class SelfContrast:
         self.alpha = arguments.number("alpha", alpha, 0.0, 1.0, open_low=True)
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        return self_contrast(scores, self.weak(input_ids), self.beta, self.alpha)
+        return contrast_logits(scores, self.weak(input_ids), self.beta, self.alpha)
