@@ -27,6 +27,7 @@ _MODULES = {
         "nn",
         "rules",
         "step_time",
+        "systems",
         "tokens",
     )
 }
