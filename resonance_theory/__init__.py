@@ -28,6 +28,7 @@ _MODULES = {
         "nn",
         "rules",
         "step_time",
+        "systems",
         "tokens",
     )
 }
