@@ -295,7 +295,9 @@ def modules() -> dict[str, str]:
 def api_page(name: str, module: str) -> str:
     """A page of mkdocstrings directives: the module's docstring, then what its `__all__` lists."""
     public = getattr(importlib.import_module(module), "__all__", []) if name not in ("nn", "kernels") else _all(module)
-    members = [f"::: {module}.{member}\n    options:\n      heading_level: 2" for member in public]
+    lazy = {} if name in ("nn", "kernels") else getattr(importlib.import_module(module), "_NAMES", {})
+    places = [f"{lazy.get(member, module)}.{member}" for member in public]  # what loads on first use is found at home
+    members = [f"::: {place}\n    options:\n      heading_level: 2" for place in places]
     return "\n\n".join(
         [
             f"# `rt.{name}`",
@@ -335,7 +337,8 @@ def api_index() -> str:
 
 def site_links(text: str) -> str:
     """Links of the checkout as links of the site: a claim's file is its page."""
-    text = re.sub(r"\((?:\.\./)?proofs/\w+/(\w+)\.py\)", r"(theory/\1.md)", text)
+    # docs/ is the site's root: a path that leaves it has one step up too many
+    text = re.sub(r"\(((?:\.\./)*)proofs/\w+/(\w+)\.py\)", lambda m: f"({m[1][3:]}theory/{m[2]}.md)", text)
     text = text.replace("](proofs)", "](theory/index.md)").replace("](../proofs)", "](theory/index.md)")
     return (
         text.replace("](docs/", "](")
@@ -422,7 +425,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    return markdown if "/" in page.file.src_uri else site_links(markdown)
+    written = "/" not in page.file.src_uri or page.file.src_uri.startswith("systems/")
+    return site_links(markdown) if written else markdown
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:

@@ -29,6 +29,7 @@ _MODULES = {
         "nn",
         "rules",
         "step_time",
+        "systems",
         "tokens",
     )
 }

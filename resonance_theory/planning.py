@@ -269,12 +269,15 @@ def plan(rule: str | Rule, tokens: int, target: float, rates: Rates) -> Plan | A
     if rule is adaptive:
         return _adaptive(s, n, k, goal, rates)
     dependent = rates.counts is not INDEPENDENT
-    # a dependent law is slower: fewer points for its curve
-    points = 12 if dependent else 160
+    # dependent laws and averages over nodes are slower: fewer points for the curve
+    points = 12 if dependent else 160 if rates.weight is None else 40
     affordable(rule, s, rates, points)
     capacity = int(rule.least_capacity(goal, s, rates))
     grid = np.unique(np.linspace(1, min(s, max(2 * capacity, 8)), points).astype(np.int64))
-    curve = [float(rule.success(s, c, rates)) for c in (*grid, capacity, max(capacity - 1, 1))]
+    wanted = np.array([*grid, capacity, max(capacity - 1, 1)])
+    # at once where single rates make it cheap; the nodes of a distribution, one capacity after the other
+    together = rates.weight is None and not dependent
+    curve = rule.success(s, wanted, rates).tolist() if together else [float(rule.success(s, c, rates)) for c in wanted]
     return Plan(
         rule=rule.name,
         tokens=s,

@@ -75,7 +75,21 @@ def contenders(experts: int, capacity: int) -> dict[str, Callable[[Any], Any]]:
         fits = slot < capacity
         return order[fits], expert[order][fits], slot[fits], load
 
+    made: dict[tuple[int, bool], Any] = {}
+
+    @torch.no_grad()
+    def module(x: Any, statistics: bool) -> Any:
+        """The module that users write, in inference: `ResonanceRouter(dim, experts)`."""
+        from resonance_theory.nn import ResonanceRouter
+
+        key = x.shape[1], statistics
+        if key not in made:
+            made[key] = ResonanceRouter(x.shape[1], experts, statistics=statistics).eval()
+        return made[key](x)
+
     result: dict[str, Callable[[Any], Any]] = {
+        "ResonanceRouter": lambda x: module(x, True),
+        "ResonanceRouter, no statistics": lambda x: module(x, False),
         "kernel": lambda x: kernels.route(x.numpy(), experts, capacity),
         "kernel, torch tensor": lambda x: kernels.route(x, experts, capacity),
         "kernel, affinities only": lambda x: kernels.top_affinity(x, experts),

@@ -13,10 +13,20 @@ import numpy as np
 
 from resonance_theory.kernels.candidate_order import bucket, list_kept, ordered, starts
 from resonance_theory.kernels.jit import njit
-from resonance_theory.kernels.row_affinities import choose_rows, measure, room
+from resonance_theory.kernels.row_affinities import choose_rows, highest_entries, measure, room
 from resonance_theory.kernels.vectors import STEP, block_sums, write_gradient
 
-__all__ = ["route", "scratch", "slots", "top_affinity", "top_affinity_backward"]
+__all__ = [
+    "affinities",
+    "highest_scores",
+    "route",
+    "scatter",
+    "scratch",
+    "slots",
+    "tallies",
+    "top_affinity",
+    "top_affinity_backward",
+]
 
 _CHUNKS = 64  # units of parallel work; results do not depend on it
 _KEEP = 2**25  # bytes of scratch that a thread may hold on to
@@ -35,6 +45,100 @@ def top_affinity(x: Any, experts: int, weight: Any, expert: Any, lengths: Any) -
         begin, stop = chunk * tokens // _CHUNKS, (chunk + 1) * tokens // _CHUNKS
         bad[chunk] = choose_rows(begin, stop, x, experts, room(experts), weight, expert, lengths)
     return _first(bad)
+
+
+@njit(parallel=True)
+def affinities(x: Any, experts: int, result: Any, lengths: Any) -> None:
+    """Write the affinity of each row of x (tokens, dim) to every expert, (tokens, experts); NaN where a row is not finite.
+
+    lengths: (tokens,), receives those of the rows, NaN where squares leave the range or a row is not finite.
+    """
+    tokens, dim = x.shape
+    block, scale = dim // experts, np.sqrt(experts / dim)
+    for chunk in numba.prange(_CHUNKS):
+        sums = room(experts)
+        for row in range(chunk * tokens // _CHUNKS, (chunk + 1) * tokens // _CHUNKS):
+            length, divisor = measure(x, row, experts, block, sums)
+            lengths[row] = length if divisor == 1.0 else np.nan
+            if length == 0.0:
+                length = 1.0
+            for i in range(experts):
+                value = sums[i] * scale / length  # the operations of top_affinity, for the same bits
+                result[row, i] = value if value != value else min(max(value, -1.0), 1.0)
+
+
+@njit(parallel=True)
+def highest_scores(score: Any, expert: Any) -> None:
+    """Write the experts of highest score of each row of score (rows, experts), falling, ties by index; (rows, top)."""
+    rows, experts = score.shape
+    top = expert.shape[1]
+    for chunk in numba.prange(_CHUNKS):
+        best = np.empty(top, score.dtype)
+        for row in range(chunk * rows // _CHUNKS, (chunk + 1) * rows // _CHUNKS):
+            if top > 1:
+                highest_entries(score[row], best, expert[row])
+                continue
+            value, place = score[row, 0], 0
+            for i in range(1, experts):
+                if score[row, i] > value:
+                    value, place = score[row, i], i
+            expert[row, 0] = place
+
+
+@njit(parallel=True)
+def tallies(score: Any, expert: Any, real: Any, level: float) -> Any:
+    """Of each expert: candidates, scores of at least `level`, and candidates with such a score; (3, experts).
+
+    score: (rows, experts); expert: (rows, top); real: (rows,) booleans, or empty.
+    """
+    rows, experts = score.shape
+    count = np.zeros((_CHUNKS, 3, experts), np.int64)
+    for chunk in numba.prange(_CHUNKS):
+        own = count[chunk]
+        for row in range(chunk * rows // _CHUNKS, (chunk + 1) * rows // _CHUNKS):
+            if real.shape[0] > 0 and not real[row]:
+                continue
+            for i in range(experts):
+                own[1, i] += score[row, i] >= level
+            for k in range(expert.shape[1]):
+                i = expert[row, k]
+                own[0, i] += 1
+                own[2, i] += score[row, i] >= level
+    return count.sum(axis=0)
+
+
+@njit(parallel=True)
+def scatter(x: Any, token: Any, filled: Any, origin: Any) -> tuple[Any, Any]:
+    """Sums about `origin` of the tokens in the slots of each expert, (experts, dim), and the sum of their squares.
+
+    x: (samples, tokens, dim); token, filled: (samples, experts, slots); origin: (dim,), float64.
+    """
+    samples, experts, slots = token.shape
+    dim, parts = x.shape[2], max(1, _CHUNKS // experts)
+    sums, squares = np.zeros((experts * parts, dim)), np.zeros(experts * parts)
+    for task in numba.prange(experts * parts):
+        expert, part = task // parts, task % parts
+        total, square = sums[task], 0.0
+        for sample in range(samples):
+            for slot in range(part * slots // parts, (part + 1) * slots // parts):
+                if filled[sample, expert, slot]:
+                    square += _add(x[sample, token[sample, expert, slot]], origin, total)
+        squares[task] = square
+    whole = np.zeros((experts, dim))
+    for task in range(experts * parts):
+        whole[task // parts] += sums[task]
+    return whole, squares.sum()
+
+
+@njit(fastmath={"reassoc", "contract"})
+def _add(row: Any, origin: Any, total: Any) -> float:
+    """Add row - origin to total; its sum of squares, in the order that the vector instructions like."""
+    square = 0.0
+    for j in range(row.shape[0]):
+        value = np.float64(row[j]) - origin[j]
+        total[j] += value
+        square += value * value
+    return square
 
 
 @njit()

@@ -14,7 +14,7 @@ import numpy as np
 from resonance_theory.kernels.jit import njit
 from resonance_theory.kernels.vectors import LANES, STEP, block_sums, block_sums_by_eight, highest
 
-__all__ = ["choose_rows", "measure", "room"]
+__all__ = ["choose_rows", "highest_entries", "measure", "room"]
 
 _LOW = float(np.finfo(np.float64).smallest_normal / np.finfo(np.float64).eps ** 2)  # as in gates.affinity
 
@@ -104,7 +104,7 @@ def _choose_carefully(
     cosine = np.empty(experts, weight.dtype)
     for i in range(experts):
         cosine[i] = sums[i] * scale / length
-    _highest(cosine, weight[row], expert[row])
+    highest_entries(cosine, weight[row], expert[row])
     for k in range(weight.shape[1]):
         weight[row, k] = min(max(weight[row, k], -1.0), 1.0)
     return True
@@ -125,7 +125,7 @@ def choose_rows(first: int, stop: int, x: Any, experts: int, sums: Any, weight: 
 
 
 @njit()
-def _highest(cosine: Any, weight: Any, expert: Any) -> None:
+def highest_entries(cosine: Any, weight: Any, expert: Any) -> None:
     """The highest entries of `cosine` in falling order, ties by index: insertion into a short sorted list."""
     top = weight.shape[0]
     for i in range(cosine.shape[0]):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from resonance_theory.kernels import arrays, dispatch
+from resonance_theory.nn.cosines import cosines, wide
 
 __all__ = ["affinities", "scatter", "table", "tallies", "top_experts"]
 
@@ -62,8 +63,6 @@ class _Affinities(torch.autograd.Function):
 
 
 def _by_torch(x: Tensor, gradient: Tensor, experts: int) -> Tensor:
-    from resonance_theory.nn.gates import cosines, wide
-
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         leaf = x if again else x.detach().requires_grad_()

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from resonance_theory import _arguments as arguments
 from resonance_theory.gates import _sizes
+from resonance_theory.nn import fast
 from resonance_theory.nn.accumulate import Accumulators, average, counts
+from resonance_theory.nn.cosines import cosines, scaled, wide, within
 
 __all__ = ["GATES", "GroupedAveragePooling", "LinearGate", "OrthogonalGate", "SimplexGate", "build"]
 
@@ -49,16 +51,14 @@ class GroupedAveragePooling(Accumulators):
         if x.shape[-1] != self.dim:
             raise ValueError(f"x has shape {tuple(x.shape)} but its last axis must be dim = {self.dim}")
         with full_precision(x):
-            x = wide(x)
             if self.center:
+                x = wide(x)
                 x = x - self._mean(x, real)
-            x = scaled(x)
-            block = x.reshape(*x.shape[:-1], self.experts, self.dim // self.experts)
-            projection = block.sum(-1) * math.sqrt(self.experts / self.dim)
-            return cosine(self._gates(projection), torch.linalg.vector_norm(x, dim=-1))
+            score = fast.affinities(x, self.experts)
+            return self._gates(cosines(wide(x), self.experts) if score is None else score)
 
-    def _gates(self, projection: Tensor) -> Tensor:
-        return projection
+    def _gates(self, score: Tensor) -> Tensor:
+        return score
 
     def _mean(self, x: Tensor, real: Tensor | None) -> Tensor:
         self.settle(x.device)
@@ -93,8 +93,8 @@ class SimplexGate(GroupedAveragePooling):
         if self.experts < 2:
             raise ValueError(f"experts = {experts} must be at least 2 for simplex gates")
 
-    def _gates(self, projection: Tensor) -> Tensor:
-        return (projection - projection.mean(-1, keepdim=True)) / math.sqrt(1 - 1 / self.experts)
+    def _gates(self, score: Tensor) -> Tensor:
+        return within((score - score.mean(-1, keepdim=True)) / math.sqrt(1 - 1 / self.experts))
 
 
 class OrthogonalGate(GroupedAveragePooling):
@@ -153,31 +153,3 @@ def full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Switch the autocast of x's device off, where it has one."""
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else contextlib.nullcontext()
-
-
-def wide(x: Tensor) -> Tensor:
-    """float64 as it is, every other floating type as float32."""
-    if not x.is_floating_point():
-        raise TypeError(f"x has dtype {x.dtype} but must hold floating-point numbers")
-    return x if x.dtype == torch.float64 else x.float()
-
-
-def scaled(x: Tensor) -> Tensor:
-    """x, its tokens divided by their largest entry where their squares leave the range."""
-    size, limits = torch.linalg.vector_norm(x.detach(), dim=-1), torch.finfo(x.dtype)
-    # Below this, squares of the smaller features underflow and eat into the precision of the sum.
-    safe = (size > math.sqrt(limits.tiny) / limits.eps) & (size < math.sqrt(limits.max))
-    if x.device.type == "cpu" and not torch.compiler.is_compiling() and bool(safe.all()):
-        return x
-    largest = x.detach().abs().amax(-1)
-    # Tokens in range keep their bits, so that a token's affinity never depends on its neighbours.
-    return x / torch.where(safe | (largest == 0), torch.ones_like(largest), largest)[..., None]
-
-
-def cosine(projection: Tensor, length: Tensor) -> Tensor:
-    """projection / length within [-1, 1], and 0 for zero tokens."""
-    zero = length == 0
-    inverse = torch.where(zero, torch.zeros_like(length), 1 / torch.where(zero, torch.ones_like(length), length))
-    result = projection * inverse[..., None]
-    # Rounding can push the cosine of parallel vectors beyond 1 by an ulp; the gradient passes as if it had not.
-    return result + (result.clamp(-1.0, 1.0) - result).detach()

@@ -12,6 +12,7 @@ import array_api_compat.torch as compat
 import torch
 from torch import Tensor
 
+from resonance_theory.nn import fast
 from resonance_theory.rules import Rule, select
 
 __all__ = ["Candidates", "Table", "best_candidates", "best_tokens", "candidates", "top_experts"]
@@ -45,6 +46,9 @@ class Table(NamedTuple):
 
 def top_experts(score: Tensor, top: int) -> Tensor:
     """Each token's `top` experts of highest score, (samples, tokens, top)."""
+    found = fast.top_experts(score, top)
+    if found is not None:
+        return found
     if top == 1:
         return score.argmax(-1, keepdim=True)
     return score.sort(dim=-1, descending=True, stable=True).indices[..., :top]
@@ -69,6 +73,16 @@ def candidates(score: Tensor, expert: Tensor, real: Tensor | None, rule: Rule) -
     bounds = torch.arange(experts + 1, device=score.device).expand(samples, experts + 1).contiguous()
     start = torch.searchsorted(chosen.gather(1, order), bounds)
     return Candidates(order, start, value, top)
+
+
+def by_priority(
+    score: Tensor, expert: Tensor, real: Tensor | None, rule: Rule, slots: int, limit: Tensor | None
+) -> Table | None:
+    """The table of `best_candidates` without a mass, by the CPU kernels; None where they do not serve."""
+    priority = rule.priority(score.gather(-1, expert))
+    order = torch.zeros(expert.shape) if priority is None else priority
+    found = fast.table(order, expert, real, score.shape[-1], slots, limit)
+    return None if found is None else Table(*found)
 
 
 def best_candidates(line: Candidates, slots: int, limit: Tensor | None, mass: float | None) -> Table:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from resonance_theory import _arguments as arguments
-from resonance_theory.nn import select
+from resonance_theory.nn import fast, select
 from resonance_theory.nn.accumulate import Accumulators, over_ranks
 from resonance_theory.nn.capacity import measure
 from resonance_theory.nn.routing import Routing
@@ -93,9 +93,15 @@ class RoutingStatistics(Accumulators):
 
         # Scatter about the first token that was kept: sums of squares about 0 would lose digits to a common mean.
         copies = routing.copies.flatten()
-        flat = x.float().reshape(-1, self.dim)
-        first = flat.index_select(0, (copies > 0).long().argmax()[None])[0]
+        flat = x.reshape(-1, self.dim)
+        first = flat.index_select(0, (copies > 0).long().argmax()[None])[0].float()
         sums.origin.copy_(torch.where((sums.kept == routing.kept.sum(0)).all(), first.double(), sums.origin))
+        found = fast.scatter(x, routing.token, filled, sums.origin)
+        if found is not None:  # in one read of the tokens that were kept
+            sums.sums.add_(found[0])
+            sums.square.add_(found[1])
+            return
+        flat = flat.float()
         about = (flat - sums.origin.float()).reshape(x.shape)
         member = torch.zeros(filled.shape[0], self.experts, x.shape[1], dtype=flat.dtype, device=x.device)
         member = member.scatter_add(2, routing.token, filled.float())

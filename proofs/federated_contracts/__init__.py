@@ -1,0 +1,1 @@
+"""Asynchronous federated learning with contracts."""

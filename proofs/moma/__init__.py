@@ -1,0 +1,1 @@
+"""MoMa: expert choice in groups of a modality."""

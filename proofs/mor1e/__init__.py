@@ -1,0 +1,1 @@
+"""MoR1E and T-REX: rank-one experts."""

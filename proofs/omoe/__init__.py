@@ -1,0 +1,1 @@
+"""OMoE: the orthogonal optimizer."""

@@ -1,0 +1,1 @@
+"""SCMoE: contrast of strong and weak routing."""
