@@ -90,7 +90,7 @@ class Rates:
             raise ValueError("candidate_tail and percentile say the same thing: give one of them")
         if not isinstance(self.counts, Counts):
             raise TypeError(
-                f"counts is a {type(self.counts).__name__} but must be Documents, Blocks, BetaBinomial or INDEPENDENT"
+                f"counts is a {type(self.counts).__name__} but must be Blocks, BetaBinomial, Documents or INDEPENDENT"
             )
         arguments.same_shapes(**self.shapes())
 
