@@ -36,7 +36,7 @@ _NAMES = {
     **dict.fromkeys(
         ("token_choice", "expert_choice", "resonance", "random_keep", "adaptive"), "resonance_theory.rules"
     ),
-    **dict.fromkeys(("Blocks", "BetaBinomial", "Rule"), "resonance_theory.rules"),
+    **dict.fromkeys(("Blocks", "BetaBinomial", "Documents", "Rule"), "resonance_theory.rules"),
     "Pooled": "resonance_theory.rules.pooling",
     "Rates": "resonance_theory.tokens",
     "register_rule": "resonance_theory.rules.registry",

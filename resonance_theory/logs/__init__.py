@@ -1,20 +1,42 @@
-"""What running routers log: choices of experts, gate weights, counts, and where documents end."""
+"""What running routers log: choices of experts, gate weights, counts, and where documents end.
+
+log            one form for all of it
+readers        files and arrays of many systems in that form; scoring, repeats: logits to choices, rows that repeat
+fit            the law of documents, from choices with document ids or from counts at two block sizes
+guarantee      a capacity that holds the drop of the next steps with a confidence
+"""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
+from resonance_theory.logs.guarantee import Guarantee, guarantee, held, least_capacities  # a module's name: at once
 from resonance_theory.logs.log import RoutingLog
-
-__all__ = ["RoutingLog", "choose", "example", "layouts", "read", "recognise"]
 
 # name -> module that holds it, loaded on first use: the readers know the log, never the other way round
 _NAMES = {
     **dict.fromkeys(("read", "recognise", "layouts"), "resonance_theory.logs.readers"),
     "choose": "resonance_theory.logs.scoring",
     "example": "resonance_theory.logs.embedded",
+    **dict.fromkeys(("DocumentFit", "fit_documents", "fit_two_blocks"), "resonance_theory.logs.fit"),
 }
+
+__all__ = [
+    "DocumentFit",
+    "Guarantee",
+    "RoutingLog",
+    "choose",
+    "example",
+    "fit_documents",
+    "fit_two_blocks",
+    "guarantee",
+    "held",
+    "layouts",
+    "least_capacities",
+    "read",
+    "recognise",
+]
 
 
 def __getattr__(name: str) -> Any:

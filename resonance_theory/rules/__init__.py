@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from resonance_theory.rules.adaptive import adaptive
 from resonance_theory.rules.dependence import INDEPENDENT, BetaBinomial, Blocks, Counts
+from resonance_theory.rules.documents import Documents
 from resonance_theory.rules.expert_choice import expert_choice
 from resonance_theory.rules.random_keep import random_keep
 from resonance_theory.rules.rates import Rates
@@ -22,6 +23,7 @@ __all__ = [
     "Blocks",
     "Bounds",
     "Counts",
+    "Documents",
     "Rates",
     "Rule",
     "adaptive",

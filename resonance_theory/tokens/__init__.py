@@ -3,6 +3,7 @@
 caps, signals, candidates, planted   orthonormal gates and isotropic tokens: q, p, h and their joint law
 gaussian                             tokens with a mean, exactly
 evolving                             distributions that move in time
+heavy_loads                          experts whose shares are log-normal
 samplers                             the same tokens drawn at random
 """
 
@@ -17,6 +18,7 @@ from resonance_theory.tokens.candidates import (
 from resonance_theory.tokens.caps import cap, cap_bound, cap_quantile, log_cap
 from resonance_theory.tokens.evolving import Evolving
 from resonance_theory.tokens.gaussian import Gaussian
+from resonance_theory.tokens.heavy_loads import LogNormalLoads
 from resonance_theory.tokens.planted import planted as _planted
 from resonance_theory.tokens.rivals import rival
 from resonance_theory.tokens.samplers import Dependent, Planted
@@ -26,6 +28,7 @@ __all__ = [
     "Dependent",
     "Evolving",
     "Gaussian",
+    "LogNormalLoads",
     "Planted",
     "Rates",
     "affinity_density",
