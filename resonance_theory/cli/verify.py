@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import textwrap
 import time
+import warnings
 from collections import Counter
 from typing import Any
 
 from resonance_theory.cli._files import Folder
 from resonance_theory.cli._options import json_option, speed_options
 from resonance_theory.cli._perturb import perturbed
+from resonance_theory.cli._targets import chosen, targets_option
 from resonance_theory.cli._terminal import colour, complain, emit, lost, room, show
 
 EXAMPLES = """
@@ -19,14 +21,21 @@ resonance verify 'resonance_*' --workers auto      those that match, on every co
 resonance verify --report out/report               all of them, with a page to read
 resonance verify cap_law --json -                  the record on standard output
 resonance verify cap_law --perturb                 which of its numbers could be slightly wrong unnoticed
+resonance verify my_claim.py                       anybody's: a file, a folder, or a module
 """
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pattern", nargs="?", default="", metavar="PATTERN", help="part of an id, or a shell pattern")
+    targets_option(parser)
     speed_options(parser)
     parser.add_argument(
         "--perturb", action="store_true", help="instead: does a check notice each number slightly wrong"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="S",
+        help="seconds for a check (default 600, or 6000 with --full; 0: no limit)",
     )
     parser.add_argument(
         "--report", type=Folder, metavar="DIR", help="write an HTML page, Markdown, JUnit and JSON there"
@@ -39,9 +48,12 @@ def run(options: argparse.Namespace) -> int:
     from resonance_theory.evidence.claims.record import record_of
     from resonance_theory.evidence.pages import report
 
-    ids = ledger.select(options.pattern)
+    project, ids, whole = chosen(options.targets)
     if options.perturb:
+        if not project.own:
+            raise ValueError("--perturb changes this package's own claims: leave it out for those of another project")
         return perturbed(ids, options.workers, options.json)
+    timeout = (6000.0 if options.full else 600.0) if options.timeout is None else options.timeout or None
     if options.report is not None:
         report.prepare(options.report)
     quiet, start, columns, done = options.json == "-", time.perf_counter(), room(), Counter[str]()
@@ -60,11 +72,24 @@ def run(options: argparse.Namespace) -> int:
 
     mode = "full" if options.full else "quick"
     say(f"{len(ids)} claim{'s' * (len(ids) > 1)}, {mode}, seed {options.seed}; suite-wide false-alarm budget 1e-06")
-    book = ledger.verify(ids, full=options.full, seed=options.seed, workers=options.workers, on_result=each)
+    if left := ledger.strays(project):
+        complain(f"left out, as they define no claim = Claim(...): {', '.join(left)}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # said above
+        book = ledger.verify(
+            ids,
+            project=project,
+            full=options.full,
+            seed=options.seed,
+            workers=options.workers,
+            timeout=timeout,
+            apart=options.timeout is not None,
+            on_result=each,
+        )
     record = record_of(book, time.perf_counter() - start)
     say("\n".join(["", *_corrections(book.results, columns), _tally(book)]))
     audit_report, table = None, ""
-    if not options.pattern:
+    if whole and project.own:
         from resonance_theory import audit
 
         record["published"] = coverage.records()
@@ -78,6 +103,16 @@ def run(options: argparse.Namespace) -> int:
         complain("drawing the report ...")
         say(f"\nreport: {report.write(record, options.report, audit_report=audit_report)}")
     return 0 if book.passed else 1
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of seconds of at least 0")
+    return value
 
 
 def _line(result: dict[str, Any], place: str, width: int, columns: int | None) -> str:

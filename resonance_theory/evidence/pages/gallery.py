@@ -21,7 +21,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from resonance_theory import _output, _style
-from resonance_theory.evidence.claims.ledger import folder
+from resonance_theory.evidence.project import folder
 
 __all__ = ["about", "check", "choose", "draw", "names", "read", "record", "svg", "write"]
 

@@ -19,7 +19,10 @@ from typing import TypeVar, TypeVarTuple
 from resonance_theory import _arguments as arguments
 from resonance_theory.evidence.sampling.threads import one_thread
 
-__all__ = ["Failed", "each"]
+__all__ = ["AHEAD", "Failed", "each"]
+
+AHEAD = 2
+"""Calls for each worker that are handed out at a time: with a short queue little is left to wait for at a break."""
 
 Item = TypeVarTuple("Item")
 Result = TypeVar("Result")
@@ -40,6 +43,7 @@ def each(
     workers: int,
     finish: Callable[[int, Result], None],
     keep: bool = False,
+    apart: bool = False,
 ) -> None:
     """Call finish(index, function(*items[index])) for every item, as results come in; finish runs in this process.
 
@@ -50,13 +54,14 @@ def each(
         finish: Takes the place of an item and its result.
         keep: Whether items under way when the run is interrupted are worth waiting for: their results are then finished
             too, unless a second interruption comes. Otherwise the workers are killed at once.
+        apart: Whether even a single worker is a process of its own, which may die without this one.
 
     Raises:
         Failed: A call raised, or a worker died. Items under way are finished; the earliest failure is told.
     """
     arguments.integer("workers", workers, 1)
-    if workers > 1 and len(items) > 1:
-        _parallel(function, items, min(workers, len(items)), finish, keep)
+    if apart or (workers > 1 and len(items) > 1):
+        _parallel(function, items, max(1, min(workers, len(items))), finish, keep)
         return
     for index, item in enumerate(items):
         try:
@@ -90,7 +95,7 @@ def _parallel(
                     running[pool.submit(function, *item)] = index
 
         try:
-            submit(2 * workers)  # a short queue: little is left to wait for when the run is broken off
+            submit(AHEAD * workers)
             while running:
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 if any(future.exception() for future in done):

@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from resonance_theory.evidence import statistics
-from resonance_theory.evidence.claims.ledger import folder
+from resonance_theory.evidence.project import folder
 from resonance_theory.evidence.sampling import ranks
 from resonance_theory.evidence.sampling.task import Tally, Task
 from resonance_theory.evidence.studies.result import StudyResult
