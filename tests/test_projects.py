@@ -144,3 +144,45 @@ def test_a_file_without_a_claim_is_named_and_left_out(capsys, there):
     assert status == 0
     assert "mine/tools.py" in err
     assert "1 PROVED" in out
+
+
+# --- new --------------------------------------------------------------------------------------------------------------
+
+
+def test_every_start_works_as_it_is(capsys, there):
+    for kind in ("claim", "study", "figure", "rule"):
+        assert run(capsys, "new", kind, f"my_{kind}")[0] == 0
+    assert verified(capsys, "proofs") == {"my_claim": "PROVED"}
+    status, out, _ = run(capsys, "simulate", "simulations/my_study.py", "--workers", "2", "--json", "-")
+    assert (status, json.loads(out)["passed"]) == (0, True)
+    assert run(capsys, "simulate", "--all", "simulations")[0] == 0
+    assert run(capsys, "figures", "figures/my_figure.py")[0] == 0
+    assert (there / "out" / "figures" / "my_figure.svg").exists()
+    (there / "pyproject.toml").write_text("[tool.resonance]\n")  # the usual folders
+    assert verified(capsys) == {"my_claim": "PROVED"}
+    assert run(capsys, "simulate", "my_study", "--record")[0] == 0
+    assert json.loads((there / "results" / "my_study.jsonl").read_text().splitlines()[0])["passed"]
+    assert run(capsys, "figures")[0] == 0
+    assert "one of my_study" in refused(capsys, "simulate", "success_rate")
+
+
+def test_the_start_of_a_rule_is_a_rule(capsys, there, monkeypatch):
+    from resonance_theory.rules import registry
+
+    monkeypatch.setattr(registry, "_REGISTERED", {})
+    assert run(capsys, "new", "rule", "every_other")[0] == 0
+    registry.register(project.loaded(there / "every_other.py").every_other)
+    asked = ["--tokens", 64, "--experts", 4, "--target", 0.9, "--json", "-"]
+    plans = [json.loads(run(capsys, "plan", "--rule", rule, *asked)[1]) for rule in ("every-other", "random-keep")]
+    assert plans[0]["rule"] == "every_other"
+    assert plans[0]["capacity"] == plans[1]["capacity"] > 16
+
+
+def test_a_start_overwrites_nothing_and_needs_a_name(capsys, there):
+    put(there, "simulations/mine.toml", text="x")
+    assert "simulations/mine.toml is there already" in refused(capsys, "new", "study", "mine")
+    assert not (there / "simulations" / "mine.py").exists()
+    for name in ("my-claim", "_x", "class", "a/b", "../up"):
+        assert "must be a Python name" in refused(capsys, "new", "claim", name)
+    assert run(capsys, "new", "claim", "mine", "--to", "deep/er")[0] == 0
+    assert verified(capsys, "deep") == {"mine": "PROVED"}

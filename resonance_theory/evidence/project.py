@@ -26,7 +26,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["KINDS", "Project", "default", "find", "folder", "loaded", "of", "python_files", "within"]
+__all__ = ["KINDS", "Project", "default", "find", "folder", "loaded", "of", "python_files", "recorded", "within"]
 
 KINDS = {"claims": "proofs", "studies": "simulations", "figures": "figures"}
 """What a project holds, and the folder where it is looked for unless the project says otherwise."""
@@ -76,6 +76,13 @@ def folder(name: str) -> Path:
         raise FileNotFoundError(f"the folder {name}/ is not beside the package at {base}: install the package anew")
     _importable(base)
     return base / name
+
+
+def recorded(name: str) -> Path:
+    """A folder of this package's own to write records in; ValueError where that is an installed wheel, not a checkout."""
+    if _BUNDLE.is_dir():
+        raise ValueError(f"records of {name}/ are stored in a checkout of the project, not in the installed {_BUNDLE}")
+    return folder(name)
 
 
 def _importable(base: Path) -> None:
@@ -189,7 +196,8 @@ def of(places: Sequence[Path], kind: str) -> Project:
         if project is not None and all(within(place, project.places(kind)) for place in places):
             return project
     start = places[0] if places[0].is_dir() else places[0].parent
-    return Project(start, **{kind: tuple(places)}, results=start / "results")  # type: ignore[arg-type]
+    results = next((path for base in (start, start.parent) if (path := base / "results").is_dir()), start / "results")
+    return Project(start, **{kind: tuple(places)}, results=results)  # type: ignore[arg-type]
 
 
 def _module_place(name: str) -> Path | None:

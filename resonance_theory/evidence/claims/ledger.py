@@ -163,7 +163,8 @@ def verify(
     Each claim gets an equal share of the false-alarm budget `statistics.ALPHA`, counted over the whole ledger whether or
     not all of it runs, so that a claim's verdict is the same alone and in company. A check that raises or takes too long makes
     its claim an ERROR and stops nothing. So does one that kills its process, or hangs in compiled code, where claims run in
-    other processes than this one: with more than one worker, or `apart`. A file without a claim is named in a warning and left out.
+    other processes than this one: with more than one worker, or `apart`. A file without a claim is named in a warning and
+    left out.
 
     Args:
         ids: Names of claims, as `select` gives them.
