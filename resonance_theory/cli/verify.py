@@ -9,16 +9,17 @@ import warnings
 from collections import Counter
 from typing import Any
 
-from resonance_theory.cli._files import Folder
+from resonance_theory.cli._files import Folder, Input
 from resonance_theory.cli._options import json_option, speed_options
 from resonance_theory.cli._perturb import perturbed
 from resonance_theory.cli._targets import chosen, targets_option
-from resonance_theory.cli._terminal import colour, complain, emit, lost, room, show
+from resonance_theory.cli._terminal import colour, complain, emit, lost, room, show, visible
 
 EXAMPLES = """
 resonance verify cap_law                           one claim
 resonance verify 'resonance_*' --workers auto      those that match, on every core
 resonance verify --report out/report               all of them, with a page to read
+resonance verify --baseline ledger.json            what was lost since that record
 resonance verify cap_law --json -                  the record on standard output
 resonance verify cap_law --perturb                 which of its numbers could be slightly wrong unnoticed
 resonance verify my_claim.py                       anybody's: a file, a folder, or a module
@@ -40,12 +41,19 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", type=Folder, metavar="DIR", help="write an HTML page, Markdown, JUnit and JSON there"
     )
+    parser.add_argument(
+        "--baseline",
+        type=Input,
+        metavar="FILE",
+        help="compare with a record of `resonance verify --json`; exit 1 on a loss",
+    )
     json_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     from resonance_theory.evidence.claims import coverage, ledger
-    from resonance_theory.evidence.claims.record import record_of
+    from resonance_theory.evidence.claims.compare import compare
+    from resonance_theory.evidence.claims.record import read, record_of
     from resonance_theory.evidence.pages import report
 
     project, ids, whole = chosen(options.targets)
@@ -54,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
             raise ValueError("--perturb changes this package's own claims: leave it out for those of another project")
         return perturbed(ids, options.workers, options.json)
     timeout = (6000.0 if options.full else 600.0) if options.timeout is None else options.timeout or None
+    baseline = None if options.baseline is None else read(options.baseline)
     if options.report is not None:
         report.prepare(options.report)
     quiet, start, columns, done = options.json == "-", time.perf_counter(), room(), Counter[str]()
@@ -86,8 +95,15 @@ def run(options: argparse.Namespace) -> int:
             apart=options.timeout is not None,
             on_result=each,
         )
-    record = record_of(book, time.perf_counter() - start)
+    record = record_of(book, time.perf_counter() - start, project="" if project.own else project.root.name)
     say("\n".join(["", *_corrections(book.results, columns), _tally(book)]))
+    comparison = None
+    if baseline is not None:
+        if not whole:  # of a part, nothing but that part can be missed
+            baseline["claims"] = [claim for claim in baseline["claims"] if claim["id"] in ids]
+        comparison = visible(compare(baseline, record))
+        record["baseline"] = comparison.to_json()
+        say(f"\nsince the baseline {options.baseline}\n{comparison.table()}")
     audit_report, table = None, ""
     if whole and project.own:
         from resonance_theory import audit
@@ -102,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
     if options.report is not None:
         complain("drawing the report ...")
         say(f"\nreport: {report.write(record, options.report, audit_report=audit_report)}")
-    return 0 if book.passed else 1
+    return 1 if not book.passed or (comparison is not None and comparison.lost) else 0
 
 
 def _seconds(text: str) -> float:

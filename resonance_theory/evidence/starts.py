@@ -36,12 +36,16 @@ the nearest false neighbour, where it must fail.
 
 def _study(name: str) -> Files:
     said = "In one sentence: what is measured, and against which law.\n"
-    settings = "[quick]\nblocks = 4\nblock_size = 10000\nsides = [6]\n\n[full]\nblocks = 40\nblock_size = 100000\nsides = [4, 6, 20]\n"
+    tables = (("quick", 4, 10_000, [6]), ("full", 40, 100_000, [4, 6, 20]))
+    settings = "\n".join(f"[{t}]\nblocks = {n}\nblock_size = {size}\nsides = {sides}\n" for t, n, size, sides in tables)
     return {f"{name}.py": _template(folder("simulations") / "_template.py", said), f"{name}.toml": settings}
 
 
 def _figure(name: str) -> Files:
-    said = "In one sentence: what the figure shows.\n\n`DATA` names files of stored results, which `draw` receives in their order; it computes nothing.\n"
+    said = """In one sentence: what the figure shows.
+
+`DATA` names files of stored results, which `draw` receives in their order; it computes nothing.
+"""
     text = _template(folder("paper_figures") / "_template.py", said)
     return {f"{name}.py": text.replace("figures/published_bounds.json", f"{name}.json")}
 
