@@ -22,7 +22,7 @@ from resonance_theory.evidence.outcome import Outcome, Status, error
 from resonance_theory.evidence.project import Project, default, folder, loaded, python_files, within
 from resonance_theory.evidence.sampling import pool, ranks
 
-__all__ = ["Ledger", "claim_ids", "folder", "load", "read", "select", "strays", "topics", "verify"]
+__all__ = ["Ledger", "claim_ids", "folder", "holds_claim", "load", "read", "select", "strays", "topics", "verify"]
 
 _CLAIM = re.compile(r"^claim\b.*=", re.MULTILINE)
 
@@ -41,18 +41,19 @@ def _candidates(project: Project | None) -> list[Path]:
     return [path for path in found if not path.stem.startswith("_") and (path.parent / "__init__.py").exists()]
 
 
-def _holds_claim(path: Path) -> bool:
+def holds_claim(path: Path) -> bool:
+    """Whether a file has a line that defines a claim; it is not imported."""
     return bool(_CLAIM.search(path.read_text(encoding="utf-8", errors="replace")))
 
 
 def strays(project: Project | None = None) -> list[str]:
     """Files among the claims that define none, as topic/name.py; a run leaves them out."""
-    return [f"{path.parent.name}/{path.name}" for path in _candidates(project) if not _holds_claim(path)]
+    return [f"{path.parent.name}/{path.name}" for path in _candidates(project) if not holds_claim(path)]
 
 
 def _files(project: Project | None) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in filter(_holds_claim, _candidates(project)):
+    for path in filter(holds_claim, _candidates(project)):
         if path.stem in found:
             raise ValueError(
                 f"{path.parent.name}/{path.name} has the name of {found[path.stem].parent.name}/{path.name}"
