@@ -17,6 +17,8 @@ _FROM = {
     "sklearn": ("scikit-learn", "training"),
     "triton": ("triton", "triton"),
     "transformers": ("transformers", "peers"),
+    "distributed": ("distributed", "dask"),
+    "mpi4py": ("mpi4py", "mpi"),
     "cupy": ("cupy-cuda13x", "cupy13"),
 }
 

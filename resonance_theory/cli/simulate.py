@@ -16,6 +16,8 @@ resonance simulate success_rate --workers auto
 resonance simulate success_rate --full --store run.jsonl             resumable:
 resonance simulate success_rate --full --store run.jsonl --resume    go on after an interruption
 resonance simulate --all 'planted_*'                                 several studies
+resonance simulate success_rate --executor dask://scheduler:8786 --workers 64
+resonance simulate success_rate --shard 2/5 --store part2.jsonl      a job of an array: see `resonance merge`
 resonance simulate my/study.py                                       anybody's, with study.toml beside it
 """
 
@@ -40,6 +42,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from resonance_theory.evidence.project import find, recorded
     from resonance_theory.evidence.sampling import ranks
+    from resonance_theory.evidence.sampling.executors import named
     from resonance_theory.evidence.studies.study import run_study, studies
 
     if options.all:
@@ -57,8 +60,15 @@ def run(options: argparse.Namespace) -> int:
         given = getattr(options, option)
         if options.record and given is not None and overwrites(str(stored), given):
             raise ValueError(f"--record would overwrite --{option} = {str(given)!r}: name another file")
-    keywords = ("full", "seed", "workers", "backend", "device", "store", "resume")
-    result = run_study(name, project=project, **{word: getattr(options, word) for word in keywords})
+    if options.shard[1] > 1 and (options.store is None or options.record):
+        raise ValueError("--shard runs a part of the blocks: give --store for them, and leave --record out")
+    keywords = ("full", "seed", "workers", "backend", "device", "store", "resume", "shard")
+    with named(options.executor) as executor:
+        given = {word: getattr(options, word) for word in keywords}
+        result = run_study(name, project=project, executor=executor, **given)
+    if options.shard[1] > 1:
+        show(f"shard {options.shard[0]} of {options.shard[1]} is in {options.store}: `resonance merge`, then --resume")
+        return 0
     if ranks.rank():  # rank 0 alone reports
         return 0 if result.passed else 1
     emit(result.to_json(), options.json, result.table())
@@ -74,6 +84,8 @@ def _every(options: argparse.Namespace) -> int:
 
     if options.record or options.backend != "numpy" or options.device != "cpu":
         raise ValueError("--all runs every study as it stands: leave --record, --backend and --device out")
+    if options.executor != "processes" or options.shard != (1, 1):
+        raise ValueError("--executor and --shard are for one study: leave --all out")
     quiet = options.json == "-"
     project, places, patterns = find([options.study or ""], "studies")
     if places and places[0].is_file():

@@ -26,7 +26,19 @@ from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["KINDS", "Project", "default", "find", "folder", "loaded", "of", "python_files", "recorded", "within"]
+__all__ = [
+    "ADDED",
+    "KINDS",
+    "Project",
+    "default",
+    "find",
+    "folder",
+    "loaded",
+    "of",
+    "python_files",
+    "recorded",
+    "within",
+]
 
 KINDS = {"claims": "proofs", "studies": "simulations", "figures": "figures"}
 """What a project holds, and the folder where it is looked for unless the project says otherwise."""
@@ -85,8 +97,14 @@ def recorded(name: str) -> Path:
     return folder(name)
 
 
+ADDED: list[str] = []
+"""Folders that were added to the path of this process, for workers that do not inherit it."""
+
+
 def _importable(base: Path) -> None:
     """Let modules below the folder be imported here and, as they inherit the path, in processes started from here."""
+    if str(base) not in ADDED:
+        ADDED.append(str(base))
     if str(base) not in sys.path:
         sys.path.append(str(base))  # never before what is installed: a claim may have the name of a library
 

@@ -12,6 +12,7 @@ import importlib
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -96,6 +97,8 @@ def run_study(
     store: str | Path | None = None,
     resume: bool = False,
     progress: IO[str] | None = sys.stderr,
+    executor: Executor | None = None,
+    shard: tuple[int, int] = (1, 1),
 ) -> StudyResult:
     """Run a study and confront every rate with its law.
 
@@ -115,6 +118,8 @@ def run_study(
         store: File of finished blocks, continued if `resume`.
         resume: Whether the store holds blocks to go on from.
         progress: Where to show estimates and notices, None for nowhere.
+        executor: Any executor of the interface of `concurrent.futures`; None for processes.
+        shard: (i, n) for the i-th of n shares of the blocks alone, to be merged by their stores; the result is then empty.
 
     Returns:
         Rates and verdicts; for a study that trains networks, a `TrainingResult`.
@@ -146,6 +151,8 @@ def run_study(
         store=f"{store}.rank{rank}" if rank and store is not None else store,
         resume=resume,
         progress=None if rank else progress,
+        executor=executor,
+        shard=shard,
     )
     if trains:
         return run_training(name, module.arms(settings), settings, run, getattr(module, "PACKAGES", ()))
@@ -181,6 +188,8 @@ def _run_rates(
     ]
     owner = {task.id: case for task, case in zip(tasks, cases)}
     totals, made = run.totals(tasks, settings["blocks"], lambda task, t: _progress_line(owner[task.id], t, alpha))
+    if run.shard[1] > 1:  # a part says nothing yet
+        return StudyResult(name, [], {}, made)
     rows: list[dict[str, Any]] = []
     rejected: dict[str, bool] = {}
     for task, case in zip(tasks, cases):
