@@ -55,8 +55,16 @@ def run(options: argparse.Namespace) -> int:
     from resonance_theory.evidence.claims.compare import compare
     from resonance_theory.evidence.claims.record import read, record_of
     from resonance_theory.evidence.pages import report
+    from resonance_theory.evidence.sampling.executors import named
 
     project, ids, whole = chosen(options.targets)
+    every, (shard, shards) = ids, options.shard
+    if shards > 1:
+        if options.report is not None or options.baseline is not None:
+            raise ValueError("--shard runs a part: leave --report and --baseline for the merged ledger")
+        ids, whole = ids[shard - 1 :: shards], False
+        if not ids:
+            raise ValueError(f"shard = {shard}/{shards} holds none of {len(every)} claims: take fewer shards")
     if options.perturb:
         if not project.own:
             raise ValueError("--perturb changes this package's own claims: leave it out for those of another project")
@@ -83,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
     say(f"{len(ids)} claim{'s' * (len(ids) > 1)}, {mode}, seed {options.seed}; suite-wide false-alarm budget 1e-06")
     if left := ledger.strays(project):
         complain(f"left out, as they define no claim = Claim(...): {', '.join(left)}")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), named(options.executor) as executor:
         warnings.simplefilter("ignore", UserWarning)  # said above
         book = ledger.verify(
             ids,
@@ -93,10 +101,13 @@ def run(options: argparse.Namespace) -> int:
             workers=options.workers,
             timeout=timeout,
             apart=options.timeout is not None,
+            executor=executor,
             on_result=each,
         )
     record = record_of(book, time.perf_counter() - start, project="" if project.own else project.root.name)
     say("\n".join(["", *_corrections(book.results, columns), _tally(book)]))
+    if shards > 1:
+        record["shard"] = {"index": shard, "of": shards, "claims": every}
     comparison = None
     if baseline is not None:
         if not whole:  # of a part, nothing but that part can be missed

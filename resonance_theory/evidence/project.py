@@ -151,8 +151,8 @@ def within(path: Path, places: Iterable[Path]) -> bool:
 
 def _own() -> Project:
     base = _BUNDLE if _BUNDLE.is_dir() else _HERE
-    places = {kind: (base / name,) for kind, name in {**KINDS, "figures": "paper_figures"}.items()}
-    return Project(base, **places, results=base / "simulations" / "results", own=True)
+    claims, studies, figures = ((base / name,) for name in ("proofs", "simulations", "paper_figures"))
+    return Project(base, claims, studies, figures, base / "simulations" / "results", own=True)
 
 
 def _table(file: Path) -> dict[str, object] | None:
@@ -188,7 +188,8 @@ def _project(file: Path, table: dict[str, object]) -> Project:
     for kind, usual in KINDS.items():
         places[kind] = tuple(_named(file, kind, table[kind]) if kind in table else [file.parent / usual])
     results = _named(file, "results", table.get("results", "results"), there=False)
-    return Project(file.parent, **places, results=next(iter(results)))
+    claims, studies, figures = (places[kind] for kind in KINDS)
+    return Project(file.parent, claims, studies, figures, next(iter(results)))
 
 
 def _named(file: Path, key: str, value: object, there: bool = True) -> Iterator[Path]:

@@ -10,6 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,7 @@ def verify(
     workers: int = 1,
     timeout: float | None = None,
     apart: bool = False,
+    executor: Executor | None = None,
     on_result: Callable[[dict[str, Any]], None] | None = None,
 ) -> Ledger:
     """Evaluate claims over a pool of processes; the outcome does not depend on their number.
@@ -175,6 +177,8 @@ def verify(
         workers: Processes, at least 1.
         timeout: Seconds for each side of a check, and for a simulation; None for no limit.
         apart: Whether even a single worker is another process.
+        executor: Any executor with the interface of `concurrent.futures`, in place of processes started here; its workers
+            must see the files of the claims. Where they run calls in other threads than the main one, no timeout holds.
         on_result: Receives each record as it comes in.
 
     Returns:
@@ -202,13 +206,19 @@ def verify(
             on_result(record)
 
     with tempfile.TemporaryDirectory() as scratch:
-        limit = limits.Limit(timeout, scratch)
+        limit = limits.Limit(timeout, scratch if executor is None else None)
         shared = (statistics.ALPHA / len(files), full, seed, limit)
-        _evaluate([(claim_id, files[claim_id], *shared) for claim_id in ids], workers, apart, collect)
+        _evaluate([(claim_id, files[claim_id], *shared) for claim_id in ids], workers, apart, executor, collect)
     return Ledger(tuple(records[i] for i in sorted(records)), seed, full, statistics.ALPHA)
 
 
-def _evaluate(todo: list[Any], workers: int, apart: bool, collect: Callable[[dict[str, Any]], None]) -> None:
+def _evaluate(
+    todo: list[Any],
+    workers: int,
+    apart: bool,
+    executor: Executor | None,
+    collect: Callable[[dict[str, Any]], None],
+) -> None:
     """Evaluate claims, and go on after the death of a worker with those that were not done."""
     while todo:
         done: set[int] = set()
@@ -218,12 +228,13 @@ def _evaluate(todo: list[Any], workers: int, apart: bool, collect: Callable[[dic
             collect(record)
 
         try:
-            pool.each(_record, todo, workers=workers, finish=finish, apart=apart)
+            pool.each(_record, todo, workers=workers, finish=finish, apart=apart, executor=executor)
             return
         except pool.Failed as failed:
             if not failed.died:
                 raise (failed.__cause__ or failed) from None  # ModuleNotFoundError
         todo = [item for index, item in enumerate(todo) if index not in done]
+        executor = None  # which may be broken for good
         # one of those under way is at fault, and which is seen where each has a process to itself
         suspects, todo = todo[: pool.AHEAD * workers], todo[pool.AHEAD * workers :]
         for suspect in suspects:

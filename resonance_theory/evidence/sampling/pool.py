@@ -158,7 +158,7 @@ def _elsewhere(
 
     def submit(count: int) -> None:
         for index, item in islice(queue, count):
-            running[executor.submit(_call, paths, function, *item)] = index
+            running[executor.submit(_call, paths, function, *item)] = index  # type: ignore[arg-type]
 
     failed: Failed | None = None
     try:
