@@ -98,7 +98,7 @@ def test_every_command(equipped, tmp_path):
     assert "published statements" in resonance(equipped, "claims", "--published", cwd=tmp_path)
     assert "overview.png" in resonance(equipped, "figures", "overview", cwd=tmp_path)
     assert "overview" in resonance(equipped, "figures", "overview", "--check", cwd=tmp_path)
-    assert "passed" in resonance(equipped, "simulate", "chen_mixture", cwd=tmp_path)
+    assert "passed" in resonance(equipped, "simulate", "router_scale", cwd=tmp_path)
     refused = resonance(equipped, "data", "cap_law", cwd=tmp_path, status=2)
     assert "stored in a checkout of the project" in refused
     assert {p.name for p in tmp_path.iterdir()} == {"l.json", "page", "out"}

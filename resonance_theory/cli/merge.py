@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 
+from resonance_theory import _output
 from resonance_theory.cli._files import Input, Output
 from resonance_theory.cli._terminal import show
 
@@ -26,11 +29,16 @@ def _inputs(text: str) -> Input:
 
 
 def run(options: argparse.Namespace) -> int:
-    import os
-
-    from resonance_theory.evidence import merge
-
     if os.path.exists(options.out):
         raise ValueError(f"out = {str(options.out)!r} must be a new file")
-    show(merge.merge(options.out, options.parts))
+    if all(part.endswith(".json") for part in options.parts):
+        from resonance_theory.evidence.claims.merge import ledgers
+
+        whole = ledgers(options.parts)
+        _output.write(options.out, json.dumps(whole, indent=1, allow_nan=False) + "\n")
+        show(f"{len(whole['claims'])} claims of {len(options.parts)} parts")
+    else:
+        from resonance_theory.evidence.sampling.store import merge
+
+        show(merge(options.out, options.parts))
     return 0

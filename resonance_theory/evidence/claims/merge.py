@@ -1,38 +1,22 @@
-"""The sum of the parts of a run: refused where two have the same block or claim, or none has one that others leave to it."""
+"""The ledger of a run from those of its parts: refused where two have the same claim, or one is missing."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from resonance_theory import _output
 from resonance_theory.evidence.claims import record
-from resonance_theory.evidence.sampling import store
 
-__all__ = ["ledgers", "merge"]
-
-
-def merge(out: str | Path, parts: Sequence[str | Path]) -> str:
-    """Write the sum of stores, or of ledgers, of a sharded run; returns a sentence on it.
-
-    Args:
-        out: The file that is written.
-        parts: Files; ledgers if they end in .json, stores otherwise.
-
-    Raises:
-        ValueError: They overlap, leave a gap, or do not belong together; then nothing is written.
-    """
-    if all(str(part).endswith(".json") for part in parts):
-        whole = ledgers(parts)
-        _output.write(out, json.dumps(whole, indent=1, allow_nan=False) + "\n")
-        return f"{len(whole['claims'])} claims of {len(parts)} parts"
-    return store.merge(out, parts)
+__all__ = ["ledgers"]
 
 
 def ledgers(parts: Sequence[str | Path]) -> dict[str, Any]:
-    """The ledger of a run from those of all its parts; raises ValueError as `merge` does."""
+    """The record of a run from those of all its parts, files of `resonance verify --shard --json`.
+
+    Raises:
+        ValueError: They overlap, lack a claim, or are of different runs.
+    """
     books = [record.read(part) for part in parts]
     for book, part in zip(books, parts):
         if "shard" not in book:
