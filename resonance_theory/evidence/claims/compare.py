@@ -319,7 +319,7 @@ def moved_between(successes: int, trials: int, successes2: int, trials2: int, al
     Example:
         >>> low, high = moved_between(500, 1000, 500, 1000, 0.05)
         >>> round(high, 4), low == -high
-        (0.0716, True)
+        (0.0718, True)
     """
     k, n = _count(successes, trials)
     k2, n2 = _count(successes2, trials2)

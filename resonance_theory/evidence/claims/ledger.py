@@ -134,7 +134,8 @@ class Ledger:
 def _record(claim_id: str, path: Path, alpha: float, full: bool, seed: int, limit: limits.Limit) -> dict[str, Any]:
     start = time.perf_counter()
     try:
-        with limit.soft(), limit.hard():
+        loading = limit.for_loading()
+        with loading.soft(), loading.hard():
             claim = read(path)
     except (Exception, SystemExit, limits.TimedOut) as problem:  # nothing but the file's name is known
         if isinstance(problem, ModuleNotFoundError) and _extras.of_claims(problem.name):

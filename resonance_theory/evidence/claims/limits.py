@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -39,6 +39,10 @@ class Limit:
 
     seconds: float | None = None
     folder: str | None = None
+
+    def for_loading(self) -> Limit:
+        """The limit for loading a file, which imports what checks need: a minute at least."""
+        return self if self.seconds is None else replace(self, seconds=max(self.seconds, 60.0))
 
     @contextlib.contextmanager
     def soft(self) -> Iterator[None]:
