@@ -153,8 +153,9 @@ def test_every_start_works_as_it_is(capsys, there):
     for kind in ("claim", "study", "figure", "rule"):
         assert run(capsys, "new", kind, f"my_{kind}")[0] == 0
     assert verified(capsys, "proofs") == {"my_claim": "PROVED"}
-    status, out, _ = run(capsys, "simulate", "simulations/my_study.py", "--workers", "2", "--json", "-")
-    assert (status, json.loads(out)["passed"]) == (0, True)
+    status, out, err = run(capsys, "simulate", "simulations/my_study.py", "--workers", "2", "--json", "-")
+    assert status == 0, err
+    assert json.loads(out)["passed"]
     assert run(capsys, "simulate", "--all", "simulations")[0] == 0
     assert run(capsys, "figures", "figures/my_figure.py")[0] == 0
     assert (there / "out" / "figures" / "my_figure.svg").exists()

@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     keywords = ("full", "seed", "workers", "backend", "device", "store", "resume", "shard")
     with named(options.executor) as executor:
         given = {word: getattr(options, word) for word in keywords}
-        result = run_study(name, project=project, executor=executor, **given)
+        result = run_study(name, project=project, executor=executor, progress=sys.stderr, **given)
     if options.shard[1] > 1:
         show(f"shard {options.shard[0]} of {options.shard[1]} is in {options.store}: `resonance merge`, then --resume")
         return 0

@@ -18,10 +18,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 from resonance_theory import _output
-from resonance_theory.evidence.claims.record import DATA, UNPRINTABLE, read, schema
+from resonance_theory.evidence.claims.record import DATA, FORMAT, UNPRINTABLE, read, schema
 from resonance_theory.evidence.pages import gallery, markup
 
-__all__ = ["DATA", "claim_body", "prepare", "read", "schema", "vacuous", "write"]
+__all__ = ["DATA", "FORMAT", "claim_body", "prepare", "read", "schema", "vacuous", "write"]
 
 Record = Mapping[str, Any]
 
