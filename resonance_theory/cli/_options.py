@@ -23,6 +23,8 @@ def suggest(word: str, known: Iterable[str]) -> str:
 def one_of(name: str, value: str, known: Iterable[str]) -> None:
     """ValueError with all that is known, the nearest first, unless the value is one of them."""
     names = list(known)
+    if not names:
+        raise ValueError(f"{name} = {value!r} is none: there is no {name} here")
     if value not in names:
         raise ValueError(f"{name} = {value!r} must be one of {', '.join(names)}{suggest(value, names)}")
 
