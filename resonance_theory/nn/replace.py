@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from resonance_theory.nn.accumulate import counts
+from resonance_theory.nn.families import find_blocks
 from resonance_theory.nn.gates import LinearGate
 from resonance_theory.nn.moe import ResonanceMoE
 from resonance_theory.nn.padding import Padding
 from resonance_theory.nn.router import ResonanceRouter
 from resonance_theory.nn.routing import Routing
+from resonance_theory.nn.selection import Selection, select_within, selections, unselect
 
 __all__ = ["GatedExperts", "ReplacedMoE", "replace_router", "restore_router"]
 
@@ -101,7 +103,7 @@ class ReplacedMoE(ResonanceMoE):
 
 def replace_router(
     model: nn.Module, *, gates: str | nn.Module = "grap", dropped: str = "zero", **options: Any
-) -> list[ReplacedMoE]:
+) -> list[ReplacedMoE] | list[Selection]:
     """Replace the router of every Mixture-of-Experts block of `model`, in place.
 
     A block is replaced only if it acts as Mixtral's: with the own gate and no drops, the new block must give what the old
@@ -128,15 +130,19 @@ def replace_router(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__} but must be a torch module")
-    if any(isinstance(module, ReplacedMoE) for module in model.modules()):
+    if selections(model) or any(isinstance(module, ReplacedMoE) for module in model.modules()):
         raise ValueError("model has replaced blocks already: put its own back first, by restore_router(model)")
+    own = isinstance(gates, str) and gates == "own"
+    if own and (families := find_blocks(model)) and not all(_is_mixtral(block.module) for block in families):
+        if dropped != "zero":
+            raise ValueError(f"dropped = {dropped!r} must be 'zero' where the model's own blocks stay")
+        return select_within(model, families, **options)
     found: list[tuple[str, Any]] = [(name, block) for name, block in model.named_modules() if _is_moe(block)]
     if not found:
         raise ValueError(f"model is a {type(model).__name__} without blocks of a gate and experts")
     padding, blocks = Padding(), []
     for name, block in found:  # all of them first: an error leaves the model as it was
-        with torch.random.fork_rng(devices=[]):  # the draws of the trial are none of the user's
-            reason = _misfit(block) or _differs(block)
+        reason = _reason(block)
         if reason:
             raise ValueError(f"{name} ({type(block).__name__}) cannot be replaced: {reason}")
         router = _router(block, gates, **options).to(block.gate.weight.device)
@@ -168,6 +174,9 @@ def restore_router(model: nn.Module) -> None:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__} but must be a torch module")
+    if selections(model):
+        unselect(model)
+        return
     found = [(name, block) for name, block in model.named_modules() if isinstance(block, ReplacedMoE)]
     if not found:
         raise ValueError(f"model is a {type(model).__name__} without replaced blocks")
@@ -216,6 +225,16 @@ def _is_moe(block: nn.Module) -> bool:
     """Whether it has experts with their weights and something that chooses among them."""
     names = {name for name, _ in block.named_children()}
     return "experts" in names and bool(names & {"gate", "router"})
+
+
+def _reason(block: Any) -> str | None:
+    """Why it is no block of Mixtral's kind; None where it is."""
+    with torch.random.fork_rng(devices=[]):  # the draws of the trial are none of the user's
+        return _misfit(block) or _differs(block)
+
+
+def _is_mixtral(block: Any) -> bool:
+    return _is_moe(block) and _reason(block) is None
 
 
 def _misfit(block: Any) -> str | None:

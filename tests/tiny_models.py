@@ -1,0 +1,135 @@
+"""Tiny random models of every Mixture-of-Experts family in the installed transformers, found by discovery."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+import torch
+import transformers
+
+# What a configuration's numbers become, by the first pattern that its name matches; None leaves it as it is.
+SIZES: tuple[tuple[str, object], ...] = (
+    (r"(^|_)(n_group|topk_group|num_expert_group|n_groups?_moe|num_limited_groups|n_groups|mamba_n_groups)$", 1),
+    (r"^(first_k_dense_replace|num_dense_layers|moe_layer_start_index|first_dense.*|num_hash_layers)$", 0),
+    (r"^(decoder_sparse_step|encoder_sparse_step|expert_layer_period|moe_layer_interval|interleave_moe_layer_step|moe_layer_freq)$", 1),
+    (r"^(num_sparse_.*layers)$", 2),
+    (r"^expert_layer_offset$", 0),
+    (r"^expert_capacity$", 64),
+    (r"^(mlp_only_layers)$", []),
+    (r"(num_experts_per_tok|top_?k_experts|moe_top_?k|^moe_k|num_experts_per_token|moe_topk)$", 2),
+    (r"^(zero_expert_num)$", 2),
+    (r"(n_shared_experts|num_shared_experts|num_shared_expert)$", 1),
+    (r"^(num_experts|num_local_experts|n_routed_experts|moe_num_experts|num_routed_experts)$", 4),
+    (r"(vocab_size.*|vocab_size)$", 64),
+    (r"^(max_position_embeddings|original_max_position_embeddings|max_seq_len|max_source_positions|n_positions)$", 128),
+    (r"(num_key_value_heads|num_kv_heads|num_query_groups|swa_num_key_value_heads|num_global_key_value_heads)$", 4),
+    (r"(num_attention_heads|num_heads|n_heads?|attention_heads|encoder_attention_heads|index_n_heads)$", 4),
+    (r"(num_nextn_predict_layers|num_mtp.*|mtp_num.*)$", 0),
+    (r"^(num_hidden_layers|n_layers?|num_layers|encoder_layers|decoder_layers|num_decoder_layers|depth)$", 2),
+    (r"(q_lora_rank|kv_lora_rank|o_lora_rank|lora_rank|compress_dim)$", 8),
+    (r"(qk_nope_head_dim|qk_rope_head_dim|v_head_dim|head_dim|kv_channels|swa_head_dim|global_head_dim|d_kv|rotary_dim|key_head_dim|value_head_dim|index_head_dim)$", 8),
+    (r"(intermediate_size.*|ffn_dim|ffn_hidden_size|d_ff|expert_dim|ffn_size)$", 16),
+    (r"(hidden_size|d_model|^dim|^n_embd|hidden_dim|embed_dim|emb_dim)$", 32),
+    (r"(sliding_window|attention_window|index_topk)$", 16),
+)
+NEEDED = re.compile(r"expert|top_?k$|moe_|^head_dim$|^sliding_window$")  # given a size even where the default is None
+SPECIAL = re.compile(r"(_token_id|_token_index|_id)$")
+
+
+# What one family needs besides.
+ROTARY = {"rope_type": "default", "rope_theta": 1e4}
+ALSO: dict[str, dict[str, object]] = {
+    "dbrx": {"attn_config": {"rope_theta": 1e4, "clip_qkv": 8.0}},
+    "ernie4_5_vl_moe": {"rope_parameters": {**ROTARY, "mrope_section": [1, 1, 2]}},
+    "glm4v_moe": {"rope_parameters": {**ROTARY, "mrope_section": [1, 1, 2], "partial_rotary_factor": 1.0}},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "longcat_flash": {"head_dim": 8},
+    "mimo_v2_flash": {"num_key_value_heads": 2},
+    "zaya": {"num_experts_per_tok": 1},
+}
+
+
+def families() -> dict[str, Path]:
+    """Folders of transformers whose modeling file has experts or a mixture among its classes."""
+    home = Path(transformers.__file__).parent / "models"
+    found = {}
+    for path in sorted(home.glob("*/modeling_*.py")):
+        text = path.read_text(encoding="utf-8")
+        if re.search(r"^class \w*(Experts|MoE|Moe|MoA)\w*\(", text, re.M) and "router" in text:
+            found[path.parent.name] = path
+    return found
+
+
+def module_of(path: Path):
+    return importlib.import_module(f"transformers.models.{path.parent.name}.{path.stem}")
+
+
+def models_of(path: Path) -> list[type]:
+    """Model classes of a family that read tokens, text alone first."""
+    module = module_of(path)
+    kinds = [
+        kind
+        for kind in vars(module).values()
+        if inspect.isclass(kind)
+        and issubclass(kind, transformers.PreTrainedModel)
+        and kind.__module__ == module.__name__
+        and getattr(kind, "config_class", None) is not None
+        and {"input_ids", "inputs_embeds"} & set(inspect.signature(kind.forward).parameters)
+        and not kind.__name__.endswith("PreTrainedModel")
+    ]
+    order = ("ForCausalLM", "TextModel", "Model", "ForConditionalGeneration")
+    rank = lambda kind: next((k for k, end in enumerate(order) if kind.__name__.endswith(end)), len(order))
+    return sorted(kinds, key=rank)
+
+
+def small(kind: type) -> dict[str, object]:
+    """Keyword arguments that make a configuration of that class tiny."""
+    whole = kind()
+    given: dict[str, object] = {}
+    fields = whole.to_dict()
+    for name, value in fields.items():
+        if name in whole.sub_configs:
+            part = getattr(whole, name, None)
+            sub = type(part) if part is not None else whole.sub_configs[name]
+            if hasattr(sub, "to_dict"):
+                given[name] = small(sub)
+            continue
+        if name.endswith("mlp_layer_types") and not name.startswith("mtp"):
+            kinds = sorted({kind for kind in value or () if kind != "dense"}) or ["sparse"]
+            given[name] = [kinds[0], kinds[-1]]
+        if name == "enable_moe_block":
+            given[name] = True
+        if isinstance(value, dict) and "mrope_section" in str(value):
+            given[name] = {**value, "mrope_section": [1, 1, 2]}
+        if isinstance(value, (bool, str, dict, float)) or name in given or value == 0:
+            continue
+        if name == "qk_head_dim" or (name == "head_dim" and "qk_rope_head_dim" in fields):
+            continue  # derived from its parts
+        if SPECIAL.search(name) and isinstance(value, int) and value > 60:
+            given[name] = 1
+            continue
+        new = next((new for pattern, new in SIZES if re.search(pattern, name)), None)
+        if new is not None and (value is None or isinstance(value, (int, list))):
+            if isinstance(value, list) and not isinstance(new, list):
+                new = [new] * len(value)
+            if value is not None or NEEDED.search(name):
+                given[name] = new
+    return given
+
+
+def configuration(kind: type, family: str):
+    """A tiny configuration of that class, with what its family needs."""
+    given, sub = small(kind), getattr(kind, "sub_configs", {})
+    for name, value in ALSO.get(family, {}).items():
+        if isinstance(value, dict) and name in sub:
+            given[name] = {**given.get(name, {}), **value}
+        elif name in kind().to_dict():
+            given[name] = value
+        elif "text_config" in given:
+            given["text_config"] = {**given["text_config"], name: value}
+    return kind(**given)
