@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import os
@@ -34,7 +35,7 @@ SIZES: tuple[tuple[str, object], ...] = (
     (r"(q_lora_rank|kv_lora_rank|o_lora_rank|lora_rank|compress_dim)$", 8),
     (r"(qk_nope_head_dim|qk_rope_head_dim|v_head_dim|head_dim|kv_channels|swa_head_dim|global_head_dim|d_kv|rotary_dim|key_head_dim|value_head_dim|index_head_dim)$", 8),
     (r"(intermediate_size.*|ffn_dim|ffn_hidden_size|d_ff|expert_dim|ffn_size)$", 16),
-    (r"(hidden_size|d_model|^dim|^n_embd|hidden_dim|embed_dim|emb_dim)$", 32),
+    (r"(hidden_size|d_model|^adapter_(in|out)_dim|^adapter_input_size|^dim|^n_embd|hidden_dim|embed_dim|emb_dim)$", 32),
     (r"(sliding_window|attention_window|index_topk)$", 16),
 )
 NEEDED = re.compile(r"expert|top_?k$|moe_|^head_dim$|^sliding_window$")  # given a size even where the default is None
@@ -44,12 +45,14 @@ SPECIAL = re.compile(r"(_token_id|_token_index|_id)$")
 # What one family needs besides.
 ROTARY = {"rope_type": "default", "rope_theta": 1e4}
 ALSO: dict[str, dict[str, object]] = {
+    "doge": {"is_moe": True},
     "dbrx": {"attn_config": {"rope_theta": 1e4, "clip_qkv": 8.0}},
     "ernie4_5_vl_moe": {"rope_parameters": {**ROTARY, "mrope_section": [1, 1, 2]}},
     "glm4v_moe": {"rope_parameters": {**ROTARY, "mrope_section": [1, 1, 2], "partial_rotary_factor": 1.0}},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "longcat_flash": {"head_dim": 8},
     "mimo_v2_flash": {"num_key_value_heads": 2},
+    "qwen3_omni_moe": {"shared_expert_intermediate_size": 16},
     "zaya": {"num_experts_per_tok": 1},
 }
 
@@ -70,7 +73,7 @@ def module_of(path: Path):
 
 
 def models_of(path: Path) -> list[type]:
-    """Model classes of a family that read tokens, text alone first."""
+    """Model classes of a family, those that read text alone first."""
     module = module_of(path)
     kinds = [
         kind
@@ -79,12 +82,10 @@ def models_of(path: Path) -> list[type]:
         and issubclass(kind, transformers.PreTrainedModel)
         and kind.__module__ == module.__name__
         and getattr(kind, "config_class", None) is not None
-        and {"input_ids", "inputs_embeds"} & set(inspect.signature(kind.forward).parameters)
         and not kind.__name__.endswith("PreTrainedModel")
     ]
     order = ("ForCausalLM", "TextModel", "Model", "ForConditionalGeneration")
-    rank = lambda kind: next((k for k, end in enumerate(order) if kind.__name__.endswith(end)), len(order))
-    return sorted(kinds, key=rank)
+    return sorted(kinds, key=lambda kind: next((k for k, end in enumerate(order) if kind.__name__.endswith(end)), 9))
 
 
 def small(kind: type) -> dict[str, object]:
@@ -125,11 +126,43 @@ def small(kind: type) -> dict[str, object]:
 def configuration(kind: type, family: str):
     """A tiny configuration of that class, with what its family needs."""
     given, sub = small(kind), getattr(kind, "sub_configs", {})
-    for name, value in ALSO.get(family, {}).items():
+    for name, value in copy.deepcopy(ALSO.get(family, {})).items():  # configurations write into what they are given
         if isinstance(value, dict) and name in sub:
             given[name] = {**given.get(name, {}), **value}
-        elif name in kind().to_dict():
+        elif name in kind().to_dict() or not sub:
             given[name] = value
         elif "text_config" in given:
             given["text_config"] = {**given["text_config"], name: value}
     return kind(**given)
+
+
+def build(kind: type, family: str) -> torch.nn.Module:
+    """A tiny random model, in evaluation mode."""
+    torch.manual_seed(0)
+    model = kind(configuration(kind.config_class, family)).eval()
+    for name, table in model.named_buffers():
+        if name.endswith("tid2eid"):  # the experts of each token by a table, all 0 until it is loaded
+            table.copy_(torch.rand(len(table), 4).argsort(-1)[:, : table.shape[1]])
+    return model
+
+
+def inputs(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Two samples of 12 tokens, or what a model of images reads."""
+    config, parameters = model.config, inspect.signature(model.forward).parameters
+    generator = torch.Generator().manual_seed(1)
+    if "input_ids" in parameters:
+        given = {"input_ids": torch.randint(2, 60, (2, 12), generator=generator)}
+        if "decoder_input_ids" in parameters:
+            given["decoder_input_ids"] = torch.randint(2, 60, (2, 12), generator=generator)
+        else:
+            given["use_cache"] = False
+        return given
+    if "grid_thw" in parameters:
+        size = config.num_channels * config.patch_size**2
+        return {"pixel_values": torch.randn(16, size, generator=generator), "grid_thw": torch.tensor([[1, 4, 4]])}
+    raise ValueError(f"{type(model).__name__} reads neither text nor a grid of patches")
+
+
+def hidden(model: torch.nn.Module, given: dict[str, torch.Tensor]) -> torch.Tensor:
+    """What the model gives first."""
+    return model(**given)[0]

@@ -132,19 +132,20 @@ def replace_router(
         raise TypeError(f"model is a {type(model).__name__} but must be a torch module")
     if selections(model) or any(isinstance(module, ReplacedMoE) for module in model.modules()):
         raise ValueError("model has replaced blocks already: put its own back first, by restore_router(model)")
-    own = isinstance(gates, str) and gates == "own"
-    if own and (families := find_blocks(model)) and not all(_is_mixtral(block.module) for block in families):
+    found: list[tuple[str, Any]] = [(name, block) for name, block in model.named_modules() if _is_moe(block)]
+    reasons = ((name, block, reason) for name, block in found if (reason := _reason(block)))
+    wrong = next(reasons, None)
+    if isinstance(gates, str) and gates == "own" and (wrong or not found) and (families := find_blocks(model)):
         if dropped != "zero":
             raise ValueError(f"dropped = {dropped!r} must be 'zero' where the model's own blocks stay")
         return select_within(model, families, **options)
-    found: list[tuple[str, Any]] = [(name, block) for name, block in model.named_modules() if _is_moe(block)]
     if not found:
         raise ValueError(f"model is a {type(model).__name__} without blocks of a gate and experts")
+    if wrong:
+        name, block, reason = wrong
+        raise ValueError(f"{name} ({type(block).__name__}) cannot be replaced: {reason}")
     padding, blocks = Padding(), []
-    for name, block in found:  # all of them first: an error leaves the model as it was
-        reason = _reason(block)
-        if reason:
-            raise ValueError(f"{name} ({type(block).__name__}) cannot be replaced: {reason}")
+    for _, block in found:  # all of them first: an error leaves the model as it was
         router = _router(block, gates, **options).to(block.gate.weight.device)
         blocks.append(ReplacedMoE(block, router, padding, dropped).train(block.training))
     for (name, _), new in zip(found, blocks):
@@ -231,10 +232,6 @@ def _reason(block: Any) -> str | None:
     """Why it is no block of Mixtral's kind; None where it is."""
     with torch.random.fork_rng(devices=[]):  # the draws of the trial are none of the user's
         return _misfit(block) or _differs(block)
-
-
-def _is_mixtral(block: Any) -> bool:
-    return _is_moe(block) and _reason(block) is None
 
 
 def _misfit(block: Any) -> str | None:

@@ -196,12 +196,13 @@ class Selection:
 def _enter(selection: Selection, module: nn.Module, args: Any, kwargs: Any) -> None:
     """Before a block: the shape of its samples, and their padding."""
     x = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.is_floating_point()), None)
+    selection._state.put("called", False)
     if x is None or x.ndim != 3:
+        selection._padding.tell(f"{selection.name} is given tokens without samples: all of a call share its slots")
         selection._state.put("shape", None)
         return
     padded = selection._padding.of(x, module)
     selection._state.put("shape", (tuple(x.shape[:2]), None if padded is None else ~padded))
-    selection._state.put("called", False)
 
 
 def _leave(selection: Selection, module: nn.Module, args: Any, output: Any) -> None:

@@ -60,7 +60,8 @@ class Layout:
 
         Its result must be a sum over the pairs (token, expert) that are kept, and what depends on no pair.
         """
-        x = batch(block, block.experts, width(block.router if block.router is not None else block.module))
+        experts = getattr(block.module, "experts", block.module)  # a router may compute in another dtype
+        x = batch(experts, block.experts, width(block.module if block.router is None else block.router))
         return lambda: first(block.module(x[None]))
 
 
@@ -85,11 +86,19 @@ def width(module: nn.Module) -> int:
     return next(p.shape[-1] for p in module.parameters() if p.ndim == 2)
 
 
-def batch(block: Block, experts: int, dim: int, tokens: int = 16) -> Tensor:
-    """Random tokens (tokens, dim) on the device and in the dtype of the block's weights."""
-    p = next(p for p in block.module.parameters() if p.is_floating_point() and p.ndim >= 2)
+def home(module: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Where a module computes, and in what: weights that accelerate keeps elsewhere are brought there for the forward."""
+    p = next(p for p in module.parameters() if p.is_floating_point())
+    hooks = (getattr(part, "_hf_hook", None) for part in module.modules())
+    devices = (getattr(hook, "execution_device", None) for hook in hooks)
+    device = next((device for device in devices if device is not None), p.device)
+    return torch.device(device), p.dtype
+
+
+def batch(module: nn.Module, experts: int, dim: int) -> Tensor:
+    """Random tokens (tokens, dim), at least as many as experts, for a module's trial."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(max(tokens, experts), dim, generator=generator).to(p.device, p.dtype)
+    return torch.randn(max(16, experts), dim, generator=generator).to(*home(module))
 
 
 class PerThread:

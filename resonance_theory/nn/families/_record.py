@@ -51,7 +51,7 @@ def record_routing(
     taps = [Tap(block) for name, block in found.items() if blocks is None or name in blocks]
     training = {module: module.training for module in model.modules()}
     documents: list[int] = []
-    real: list[NDArray[np.bool_]] = []
+    encoder = set(model.get_encoder().modules()) if hasattr(model, "get_encoder") else set()
     try:
         for tap in taps:
             tap.open()
@@ -61,17 +61,16 @@ def record_routing(
                 arguments = _arguments(model, batch)
                 before = [tap.tokens for tap in taps]
                 model(**arguments)
-                mask = _mask(arguments)
+                masks = _masks(arguments)
                 for tap, start in zip(taps, before):
-                    tap.count(tap.tokens - start, mask)
-                documents += [mask.shape[1]] * mask.shape[0]
-                real.append(mask.flatten())
+                    tap.count(tap.tokens - start, masks[tap.block.module not in encoder and len(masks) > 1])
+                documents += [masks[0].shape[1]] * masks[0].shape[0]
     finally:
         for module, mode in training.items():
             module.training = mode
         for tap in taps:
             tap.close()
-    return _log(taps, documents, real, source or type(model).__name__)
+    return _log(taps, documents, source or type(model).__name__)
 
 
 def _arguments(model: nn.Module, batch: Any) -> dict[str, Any]:
@@ -80,21 +79,25 @@ def _arguments(model: nn.Module, batch: Any) -> dict[str, Any]:
     given: dict[str, Any] = dict(batch) if isinstance(batch, Mapping) else {"input_ids": torch.as_tensor(batch)}
     device = next((p.device for p in model.parameters() if not p.is_meta), torch.device("cpu"))
     given = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in given.items()}
-    if "use_cache" in inspect.signature(model.forward).parameters:
+    parameters = inspect.signature(model.forward).parameters
+    free = any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and hasattr(model, "config")
+    if "use_cache" in parameters or free:
         given.setdefault("use_cache", False)
     return given
 
 
-def _mask(given: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """(samples, tokens), True where the token is real."""
-    names = ("decoder_input_ids", "input_ids", "inputs_embeds")
-    tokens = next((given[name] for name in names[1:] if given.get(name) is not None), None)
-    if tokens is None or tokens.ndim < 2:
-        raise ValueError("a batch holds no input_ids or inputs_embeds of shape (samples, tokens, ...)")
-    mask = given.get("attention_mask")
-    if isinstance(mask, Tensor) and tuple(mask.shape) == tuple(tokens.shape[:2]):
-        return (mask != 0).cpu().numpy()
-    return np.ones(tuple(tokens.shape[:2]), bool)
+def _masks(given: Mapping[str, Any]) -> list[NDArray[np.bool_]]:
+    """(samples, tokens), True where the token is real: of what is read, and of what a decoder reads besides."""
+    found = []
+    for begin in ("", "decoder_"):
+        names = (f"{begin}input_ids", f"{begin}inputs_embeds")
+        tokens = next((v for name in names if isinstance(v := given.get(name), Tensor) and v.ndim > 1), None)
+        if tokens is None:
+            continue
+        mask, shape = given.get(f"{begin}attention_mask"), tuple(tokens.shape[:2])
+        known = isinstance(mask, Tensor) and tuple(mask.shape) == shape
+        found.append((mask != 0).cpu().numpy() if known else np.ones(shape, bool))  # type: ignore[union-attr]
+    return found or [np.zeros((0, 0), bool)]  # no text: what the blocks see is not known
 
 
 class Tap:
@@ -106,6 +109,7 @@ class Tap:
         self.choices: list[NDArray[Any]] = []
         self.weights: list[NDArray[Any]] = []
         self.tokens, self.same, self.judged = 0, 0, 0
+        self.real: list[NDArray[np.bool_]] = []
         self.aligned = True  # every batch gave as many decisions as it has tokens
 
     def open(self) -> None:
@@ -132,7 +136,8 @@ class Tap:
                 self.judged += int(whole.sum())
 
     def count(self, tokens: int, mask: NDArray[np.bool_]) -> None:
-        self.aligned = self.aligned and tokens in (0, mask.size)
+        self.aligned = self.aligned and tokens == mask.size
+        self.real.append(mask.flatten())
 
     @property
     def agreement(self) -> float | None:
@@ -146,7 +151,7 @@ def _logits(state: PerThread, place: int, router: nn.Module, args: Any, output: 
     state.put("logits", output)
 
 
-def _log(taps: Sequence[Tap], documents: Sequence[int], real: list[NDArray[np.bool_]], source: str) -> RoutingLog:
+def _log(taps: Sequence[Tap], documents: Sequence[int], source: str) -> RoutingLog:
     used = [tap for tap in taps if tap.tokens]
     if not used:
         raise ValueError("batches ran none of the model's Mixture-of-Experts blocks")
@@ -165,10 +170,10 @@ def _log(taps: Sequence[Tap], documents: Sequence[int], real: list[NDArray[np.bo
     of_each = None
     if all(tap.aligned for tap in used):
         of_each = np.repeat(np.arange(len(documents)), documents)
-        padded = ~np.concatenate(real)
+        padded = np.stack([~np.concatenate(tap.real) for tap in used], axis=1)  # (tokens, layers)
         if padded.any():
             choices[padded], weights[padded] = -1, 0.0
-            notes.append(f"{int(padded.sum())} of {padded.size} tokens are padding")
+            notes.append(f"{int(padded[:, 0].sum())} of {len(padded)} tokens are padding")
     else:
         notes.append("the blocks see other tokens than the batches hold: neither documents nor padding are known")
     return RoutingLog(

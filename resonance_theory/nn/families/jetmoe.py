@@ -31,7 +31,7 @@ class JetMoe(Layout):
 
     def trial(self, block: Block) -> Callable[[], Tensor]:
         module: Any = block.module
-        x = batch(block, block.experts, width(block.router))[None]  # type: ignore[arg-type]
+        x = batch(module, block.experts, width(block.router))[None]  # type: ignore[arg-type]
 
         def attention() -> Tensor:
             mapped, _, topology = module.map(x)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resonance_theory.nn.families._layout import Act, Block, Hook, Layout
+from resonance_theory.nn.families._layout import Act, Block, Hook, Layout, batch, home
 
 __all__ = ["layout"]
 
@@ -44,19 +44,17 @@ class Standard(Layout):
         experts: Any = block.module.experts
         dims = [int(experts.hidden_size)] if hasattr(experts, "hidden_size") else []
         dims += sorted({size for p in experts.parameters() for size in p.shape[-2:]}, reverse=True)
-        p = next(experts.parameters())
+        (device, dtype), tokens = home(experts), max(16, block.experts)
         generator = torch.Generator().manual_seed(0)
-        tokens = max(16, block.experts)
         index = torch.rand(tokens, block.experts, generator=generator).argsort(-1)[:, : min(2, block.experts)]
-        weight = torch.rand(index.shape, generator=generator) + 0.5
-        index, weight = index.to(p.device), weight.to(p.device, p.dtype)
-        problem: Exception | None = None
-        for dim in dict.fromkeys(dims):
-            x = torch.randn(tokens, dim, generator=generator).to(p.device, p.dtype)
+        weight = (torch.rand(index.shape, generator=generator) + 0.5).to(device, dtype)
+        index, problem = index.to(device), None
+        for dim in dict.fromkeys(dims):  # one of these sizes is that of a token
+            x = batch(experts, tokens, dim)
             try:
                 experts(x, index, weight)
             except (RuntimeError, ValueError, IndexError) as found:
-                problem = problem or found
+                problem = problem or found  # type: ignore[assignment]
             else:
                 return lambda x=x: experts(x, index, weight)  # type: ignore[misc]
         raise ValueError(f"its experts cannot be called on a random batch ({problem})")
