@@ -102,27 +102,40 @@ class ReplacedMoE(ResonanceMoE):
 
 
 def replace_router(
-    model: nn.Module, *, gates: str | nn.Module = "grap", dropped: str = "zero", **options: Any
+    model: nn.Module,
+    *,
+    gates: str | nn.Module = "grap",
+    dropped: str = "zero",
+    lookahead: bool = False,
+    **options: Any,
 ) -> list[ReplacedMoE] | list[Selection]:
     """Replace the router of every Mixture-of-Experts block of `model`, in place.
 
-    A block is replaced only if it acts as Mixtral's: with the own gate and no drops, the new block must give what the old
-    one gives on a random batch. The experts' weights and the own gate stay, under their names in the state_dict.
+    A block of Mixtral's kind becomes a `ReplacedMoE`. It is replaced only if it acts as Mixtral's: with the own gate and
+    no drops, the new block must give what the old one gives on a random batch. The experts' weights and the own gate
+    stay, under their names in the state_dict.
+
+    With gates = "own", models with any other blocks that `find_blocks` finds keep all their modules. Their routers
+    choose and weigh as ever, by their own scoring, biases, groups and scaling, and a `Selection` then takes out the pairs
+    beyond the capacity. A block must pass a trial first: taking out pairs must take out their share of the output.
 
     Padding is read from the `attention_mask` with which the model, or the part of it that holds the blocks, is called,
-    whatever its form (`rt.nn.padding.padded`). Packed documents of one row share its slots. The model no longer records
-    router logits, so its own auxiliary loss is switched off: add up `block.routing.load_balance()` instead. Expert choice
-    and capacities below the number of tokens let a token's output depend on later tokens of its sample.
+    whatever its form (`rt.nn.padding.padded`). Packed documents of one row share its slots. Blocks of Mixtral's kind no
+    longer record router logits, so the model's own auxiliary loss is switched off: add up `block.routing.load_balance()`
+    instead. A `Selection` leaves logits and loss alone. Capacities are those of one call: a step of generation with a
+    cache has one token a sample, which always finds a slot. Expert choice and capacities below the number of tokens let
+    a token's output depend on later tokens of its sample.
 
     Args:
-        model: a Hugging Face model, or one that holds such a model, whose blocks have `gate` (with `weight` (n, d)) and
-            `experts` (`gate_up_proj`, `down_proj`) and nothing else.
+        model: a Hugging Face model, or one that holds such a model.
         gates: as in `ResonanceRouter`, or "own" for the model's learned gate.
-        dropped: as in `ResonanceMoE`.
-        options: all others of `ResonanceRouter`; `top` and `normalize` are the model's unless given.
+        dropped: as in `ResonanceMoE`; "zero" for a `Selection`.
+        lookahead: let `model.generate` run though experts choose among tokens still to come; refused otherwise.
+        options: all others of `ResonanceRouter`, where `top` and `normalize` are the model's unless given; of a
+            `Selection`, rule, and capacity or capacity_factor.
 
     Returns:
-        The new blocks, in the model's order.
+        The new blocks, in the model's order; or one `Selection` for each block.
 
     Raises:
         ValueError: no such block, or one that cannot be replaced, with the reason; the model is as it was.
@@ -157,6 +170,10 @@ def replace_router(
     config: Any = getattr(model, "config", None)
     if getattr(config, "output_router_logits", False):
         config.output_router_logits = False
+    if not blocks[0].router._rule.tokens_choose and not lookahead:
+        for module in model.modules():
+            if callable(getattr(type(module), "generate", None)):
+                module.generate = _no_generation  # type: ignore[assignment]
     learned = [name for name, _ in blocks[0].router.named_parameters()]
     if learned and hasattr(model, "save_pretrained"):
         model.save_pretrained = _no_saving  # type: ignore[assignment]
@@ -164,7 +181,7 @@ def replace_router(
 
 
 def restore_router(model: nn.Module) -> None:
-    """Put the model's own blocks back in the place of those of `replace_router`, with the weights as they are now.
+    """Put the model's own routing back in the place of that of `replace_router`, with the weights as they are now.
 
     Args:
         model: a model that went through `replace_router`.
@@ -191,6 +208,9 @@ def restore_router(model: nn.Module) -> None:
                     del hooks[key]
         model.set_submodule(name, block.restored())
     model.__dict__.pop("save_pretrained", None)
+    for module in model.modules():
+        if module.__dict__.get("generate") is _no_generation:
+            del module.generate
 
 
 def _of(hook: Any, padding: Padding) -> bool:
@@ -201,6 +221,13 @@ def _no_saving(*args: Any, **kwargs: Any) -> None:
     raise ValueError(
         "save_pretrained would lose the new gates' weights, which the model's loader does not know: use "
         "torch.save(model.state_dict(), path), or restore_router(model) first"
+    )
+
+
+def _no_generation(*args: Any, **kwargs: Any) -> None:
+    raise ValueError(
+        "experts choose among all tokens of a prompt, also those to come, so that each step would choose otherwise: "
+        "generate by a rule by which tokens choose, or ask for it by replace_router(..., lookahead = True)"
     )
 
 

@@ -23,7 +23,7 @@ __all__ = ["Kept", "Selection", "select_within", "selections", "unselect", "with
 
 EXPERTS_CHOOSE = (
     "needs a weight of every token for every expert, but these routers weigh only the experts that a token chose: "
-    "take a rule by which tokens choose, or other gates than 'own'"
+    "take a rule by which tokens choose"
 )
 
 
