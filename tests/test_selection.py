@@ -204,28 +204,46 @@ def test_wrapped_by_peft(text):
     assert torch.equal(inside[0].kept.real, LEFT > 0)
 
 
-def test_compiled(text):
+def test_compiled_and_exported(text):
+    """In one graph, where the experts themselves have one."""
     model = build()
     rnn.replace_router(model, gates="own", capacity_factor=0.5)
+    given = {"input_ids": text, "attention_mask": LEFT, "use_cache": False}
     with torch.no_grad():
-        wanted = model(text, attention_mask=LEFT).logits
-        compiled = torch.compile(model, backend="eager")
-        torch.testing.assert_close(compiled(text, attention_mask=LEFT).logits, wanted)
+        wanted = model(**given).logits
+        model.set_experts_implementation("grouped_mm")
+        torch.testing.assert_close(torch.compile(model, backend="eager", fullgraph=True)(**given).logits, wanted)
+        exported = torch.export.export(model, (), given, strict=False).module()
+        torch.testing.assert_close(exported(**given).logits, wanted)
 
 
-def test_data_parallel_over_processes(text, tmp_path):
-    distributed = torch.distributed
+def sharded(model):
+    fully_shard = torch.distributed.fsdp.fully_shard
+    for layer in model.model.layers:
+        fully_shard(layer)
+    return fully_shard(model)
+
+
+def data_parallel(model):
+    return torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+
+
+@pytest.mark.parametrize("wrap", [data_parallel, sharded])
+def test_over_processes(wrap, text, tmp_path):
     model = build()
-    rnn.replace_router(model, gates="own", capacity_factor=0.5)
-    wanted = model(text).logits
+    blocks = rnn.replace_router(model, gates="own", capacity_factor=0.5)
+    wanted = model(text, attention_mask=LEFT).logits
+    blocks[0].reset()
+    distributed = torch.distributed
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
     try:
-        parallel = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
-        got = parallel(text).logits
+        wrapped = wrap(model)
+        got = wrapped(text, attention_mask=LEFT).logits
         torch.testing.assert_close(got, wanted)
         got.sum().backward()
     finally:
         distributed.destroy_process_group()
+    assert blocks[0].summary()["tokens"] == 28
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -306,6 +324,13 @@ def test_experts_that_weigh_otherwise_are_refused_and_left_alone(change, dtype, 
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     with torch.no_grad():
         assert torch.equal(model(text).logits, wanted)
+
+
+def test_noise_is_refused():
+    block = find_blocks(build())[0]
+    original = block.module.experts.forward
+    block.module.experts.forward = lambda *given: original(*given) * (1 + 1e-5 * torch.rand(()))
+    assert misfit(block) == "it gives other values where every pair is kept"
 
 
 def test_any_power_of_the_weight_will_do():

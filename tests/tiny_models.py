@@ -143,6 +143,8 @@ def build(kind: type, family: str) -> torch.nn.Module:
     for name, table in model.named_buffers():
         if name.endswith("tid2eid"):  # the experts of each token by a table, all 0 until it is loaded
             table.copy_(torch.rand(len(table), 4).argsort(-1)[:, : table.shape[1]])
+        elif name.endswith("balancing_biases"):  # let some tokens skip all experts
+            table.zero_()
     return model
 
 

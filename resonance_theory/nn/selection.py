@@ -166,7 +166,7 @@ class Selection:
         if self.capacity is not None:  # all of a sample is no limit, even where a token names an expert twice
             return self.capacity if self.capacity < tokens else tokens * top
         assert self.capacity_factor is not None
-        above, below = factors.share(self.capacity_factor, min(top, self.experts), self.experts)
+        above, below = _share(self.capacity_factor, min(top, self.experts), self.experts)
         if above >= below:
             return tokens * top
         return -(-above * (tokens if real is None else real.sum(-1)) // below)
@@ -191,6 +191,14 @@ class Selection:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._last = threading.local()
+
+
+def _share(factor: float, top: int, experts: int) -> tuple[int, int]:
+    return factors.share(factor, top, experts)
+
+
+# torch.compile calls it once for each set of arguments and takes the result as a constant.
+_share._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _enter(selection: Selection, module: nn.Module, args: Any, kwargs: Any) -> None:
