@@ -171,12 +171,21 @@ def capture(
     The tokens, without special ones, are cut into consecutive sequences of `length` (less where the model or the text is
     shorter), at most `sequences` of them; the rest is not read. All layers are held in memory.
     """
+    network, ids, tokens = loaded(model, text, _config(_folder(model)), length=length, sequences=sequences)
+    return _run(importlib.import_module("torch"), network, ids, str(model)), tokens
+
+
+def loaded(
+    model: str | Path, text: str | Path, config: Any, *, length: int, sequences: int, **options: Any
+) -> tuple[Any, NDArray[np.int64], int]:
+    """The network in evaluation mode, the text's token ids (sequences, length), and the number of all its tokens.
+
+    config: of the part of the model that reads text. options: of `from_pretrained`, besides.
+    """
     size = int(arguments.integer("length", length, 2))
     most = int(arguments.integer("sequences", sequences, 1))
     folder, content = _folder(model), _text(text)
-    torch: Any = importlib.import_module("torch")
     transformers: Any = importlib.import_module("transformers")
-    config = _config(folder)
     with _quiet(transformers):
         tokenizer = _load("tokenizer", folder, transformers.AutoTokenizer, _LOCAL)
         ids = np.asarray(tokenizer(content, add_special_tokens=False)["input_ids"], dtype=np.int64)
@@ -188,6 +197,7 @@ def capture(
             )
         weights = {
             **_LOCAL,
+            **options,
             "config": _whole(folder),
             "use_safetensors": True,
             "dtype": "auto",
@@ -199,7 +209,7 @@ def capture(
         raise ValueError(f"{str(model)!r} lacks {len(absent)} weights of its model, {absent[0]!r} among them")
     size = min(size, ids.size, getattr(config, "max_position_embeddings", None) or size)
     count = min(most, ids.size // size)
-    return _run(torch, network.eval(), ids[: count * size].reshape(count, size), str(model)), int(ids.size)
+    return network.eval(), ids[: count * size].reshape(count, size), int(ids.size)
 
 
 def _run(torch: Any, network: Any, ids: NDArray[np.int64], where: str) -> list[Capture]:
