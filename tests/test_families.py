@@ -3,6 +3,7 @@
 import collections
 import functools
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,8 +172,7 @@ def doge_forward(patched, block):
     moe = block.module
 
     def forward(x, **_):
-        samples, tokens, dim = x.shape
-        flat = x.reshape(-1, dim)
+        flat = x.flatten(0, 1)
         logits = (flat @ moe.router_gate.weight.T).reshape(2, len(flat), -1)
         pairs = logits[0][:, :, None] + logits[1][:, None, :]
         value, index = pairs.flatten(1).topk(moe.top_k, dim=-1)
@@ -197,15 +197,15 @@ MAKERS = {
 
 # --- the matrix -------------------------------------------------------------------------------------------------------
 
-Row = collections.namedtuple("Row", "family block layout logged replaced why")
+Row = collections.namedtuple("Row", "family block layout logged replaced why", defaults=(False, False, ""))
 
 
-def logged(model, given, blocks):
+def logged(model, given, blocks, wanted):
     """The log, held against what the parts were given."""
     samples = given["input_ids"].shape[0] if "input_ids" in given else 1
     log = record_routing(model, [given], blocks=[block.name for block in blocks])
     with torch.no_grad(), Patched(blocks, None, samples) as patched:
-        tiny_models.hidden(model, given)
+        torch.testing.assert_close(tiny_models.hidden(model, given), wanted)
     for layer, block in enumerate(blocks):
         assert log.layers[layer] == block.name
         expert, weight = patched.seen[block.name]
@@ -285,21 +285,22 @@ def rows(family):
     found, problems = cases(family)
     for model, given in found:
         blocks, wanted = ran(model, given)
-        kinds = {type(block.module).__name__ for block in blocks} - set(table)
         said = {}
-        for name, check in (("logged", lambda: logged(model, given, blocks)), ("replaced", lambda: replaced(model, given, blocks, wanted))):
+        for name, check in (("logged", logged), ("replaced", replaced)):
             try:
-                check()
+                check(model, given, blocks, wanted)
             except Exception as problem:
                 said[name] = f"{type(problem).__name__}: {problem}"
         for block in blocks:
-            kind = type(block.module).__name__
-            if kind in kinds:
-                why = "; ".join(said.values())
-                table[kind] = Row(family, kind, block.layout.name, "logged" not in said, "replaced" not in said, why)
+            row = Row(family, type(block.module).__name__, block.layout.name, *(n not in said for n in ("logged", "replaced")))
+            table.setdefault(row.block, row._replace(why="; ".join(said.values())))
+    for model, _ in found:
+        for block in find_blocks(model):
+            row = Row(family, type(block.module).__name__, block.layout.name, why="no input of these tests runs it")
+            table.setdefault(row.block, row)
     if not table:
         why = "; ".join(f"{kind}: {said}" for kind, said in problems.items()) or "no model of it has blocks"
-        table[""] = Row(family, "", "", False, False, why)
+        table[""] = Row(family, "", "", why=why)
     return tuple(table.values())
 
 
@@ -315,3 +316,37 @@ def test_count_of_all_kinds():
     assert len(table) >= LEAST_KINDS
     assert sum(row.logged for row in table) >= LEAST_LOGGED
     assert sum(row.replaced for row in table) >= LEAST_REPLACED
+
+
+def test_page_is_that_of_the_matrix():
+    """docs/families.md is written by `python -m tests.test_families`."""
+    written = PAGE.read_text(encoding="utf-8")
+    if f"transformers {transformers.__version__}" not in written:
+        pytest.skip("the page is of another version of transformers")
+    assert written == page()
+
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "families.md"
+
+
+def page():
+    table = [row for family in FAMILIES for row in rows(family)]
+    audit, replace = sum(row.logged for row in table), sum(row.replaced for row in table)
+    lines = [
+        f"{len(FAMILIES)} families, {len(table)} kinds of blocks of transformers {transformers.__version__}: "
+        f"{audit} audit, {replace} replace.",
+        "",
+        "| family | block | layout | audit | replace | why not |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in table:
+        yes = ["yes" if value else "no" for value in (row.logged, row.replaced)]
+        lines.append("| " + " | ".join([row.family, row.block, row.layout, *yes, row.why.replace("|", " ")]) + " |")
+    before, _, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
+    return before + MARK + "\n\n" + "\n".join(lines) + "\n"
+
+
+MARK = "<!-- from here on written by: python -m tests.test_families -->"
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -391,7 +391,7 @@ def test_refusals_of_the_log(text):
     model = build()
     with pytest.raises(ValueError, match="model is a Linear without Mixture-of-Experts blocks"):
         record_routing(torch.nn.Linear(3, 3), [text])
-    with pytest.raises(ValueError, match="blocks names 'x' but the model's blocks are model.layers.0.mlp"):
+    with pytest.raises(ValueError, match=r"blocks names 'x' but the model's blocks are model\.layers\.0\.mlp"):
         record_routing(model, [text], blocks=["x"])
     with pytest.raises(TypeError, match="batches holds a str"):
         record_routing(model, ["text"])

@@ -15,32 +15,24 @@ import transformers
 
 # What a configuration's numbers become, by the first pattern that its name matches; None leaves it as it is.
 SIZES: tuple[tuple[str, object], ...] = (
-    (r"(^|_)(n_group|topk_group|num_expert_group|n_groups?_moe|num_limited_groups|n_groups|mamba_n_groups)$", 1),
-    (r"^(first_k_dense_replace|num_dense_layers|moe_layer_start_index|first_dense.*|num_hash_layers)$", 0),
-    (r"^(decoder_sparse_step|encoder_sparse_step|expert_layer_period|moe_layer_interval|interleave_moe_layer_step|moe_layer_freq)$", 1),
-    (r"^(num_sparse_.*layers)$", 2),
-    (r"^expert_layer_offset$", 0),
-    (r"^expert_capacity$", 64),
+    (r"(^|_)(n_groups?|topk_group|num_expert_group)$", 1),
+    (r"^(first_k_dense_replace|num_dense_layers|expert_layer_offset|num_nextn_predict_layers)$", 0),
+    (r"^(decoder_sparse_step|encoder_sparse_step|expert_layer_period|moe_layer_interval|interleave_moe_layer_step)$", 1),
     (r"^(mlp_only_layers)$", []),
-    (r"(num_experts_per_tok|top_?k_experts|moe_top_?k|^moe_k|num_experts_per_token|moe_topk)$", 2),
-    (r"^(zero_expert_num)$", 2),
-    (r"(n_shared_experts|num_shared_experts|num_shared_expert)$", 1),
-    (r"^(num_experts|num_local_experts|n_routed_experts|moe_num_experts|num_routed_experts)$", 4),
-    (r"(vocab_size.*|vocab_size)$", 64),
-    (r"^(max_position_embeddings|original_max_position_embeddings|max_seq_len|max_source_positions|n_positions)$", 128),
-    (r"(num_key_value_heads|num_kv_heads|num_query_groups|swa_num_key_value_heads|num_global_key_value_heads)$", 4),
-    (r"(num_attention_heads|num_heads|n_heads?|attention_heads|encoder_attention_heads|index_n_heads)$", 4),
-    (r"(num_nextn_predict_layers|num_mtp.*|mtp_num.*)$", 0),
-    (r"^(num_hidden_layers|n_layers?|num_layers|encoder_layers|decoder_layers|num_decoder_layers|depth)$", 2),
-    (r"(q_lora_rank|kv_lora_rank|o_lora_rank|lora_rank|compress_dim)$", 8),
-    (r"(qk_nope_head_dim|qk_rope_head_dim|v_head_dim|head_dim|kv_channels|swa_head_dim|global_head_dim|d_kv|rotary_dim|key_head_dim|value_head_dim|index_head_dim)$", 8),
-    (r"(intermediate_size.*|ffn_dim|ffn_hidden_size|d_ff|expert_dim|ffn_size)$", 16),
-    (r"(hidden_size|d_model|^adapter_(in|out)_dim|^adapter_input_size|^dim|^n_embd|hidden_dim|embed_dim|emb_dim)$", 32),
-    (r"(sliding_window|attention_window|index_topk)$", 16),
+    (r"(num_experts_per_tok|top_k_experts|moe_top_?k|^moe_k|zero_expert_num)$", 2),
+    (r"(n_shared_experts|num_shared_experts)$", 1),
+    (r"^(num_experts|num_local_experts|n_routed_experts|moe_num_experts)$", 4),
+    (r"(vocab_size.*|^expert_capacity)$", 64),
+    (r"^max_position_embeddings$", 128),
+    (r"(num_key_value_heads|num_attention_heads|num_heads|n_heads|attention_heads)$", 4),
+    (r"^(num_hidden_layers|n_layers|num_layers|encoder_layers|decoder_layers|num_decoder_layers|num_sparse_.*layers)$", 2),
+    (r"(lora_rank|head_dim|kv_channels|d_kv|rotary_dim)$", 8),
+    (r"(intermediate_size.*|ffn_dim|ffn_hidden_size|d_ff)$", 16),
+    (r"(hidden_size|d_model|^adapter_in_dim|^adapter_out_dim|^adapter_input_size|hidden_dim|embed_dim)$", 32),
+    (r"(sliding_window|index_topk)$", 16),
 )
 NEEDED = re.compile(r"expert|top_?k$|moe_|^head_dim$|^sliding_window$")  # given a size even where the default is None
 SPECIAL = re.compile(r"(_token_id|_token_index|_id)$")
-
 
 # What one family needs besides.
 ROTARY = {"rope_type": "default", "rope_theta": 1e4}

@@ -170,7 +170,7 @@ def replace_router(
     config: Any = getattr(model, "config", None)
     if getattr(config, "output_router_logits", False):
         config.output_router_logits = False
-    if not blocks[0].router._rule.tokens_choose and not lookahead:
+    if not router._rule.tokens_choose and not lookahead:
         for module in model.modules():
             if callable(getattr(type(module), "generate", None)):
                 module.generate = _no_generation  # type: ignore[assignment]

@@ -130,7 +130,10 @@ class Selection:
 
     def reset(self) -> None:
         """Begin to count anew."""
-        self.tokens = self.pairs = self.cut = self.dropped = 0
+        self.tokens: Any = 0
+        self.pairs: Any = 0
+        self.cut: Any = 0
+        self.dropped: Any = 0
 
     @property
     def kept(self) -> Kept:

@@ -53,7 +53,9 @@ def find_blocks(model: nn.Module) -> tuple[Block, ...]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__} but must be a torch module")
     recorders = tuple(dict.fromkeys(_recorders(model)))
-    return tuple(_with_router(block, recorders) for name, module in model.named_modules() if (block := _one(name, module)))
+    return tuple(
+        _with_router(block, recorders) for name, module in model.named_modules() if (block := _one(name, module))
+    )
 
 
 def _one(name: str, module: nn.Module) -> Block | None:

@@ -51,7 +51,8 @@ def record_routing(
     taps = [Tap(block) for name, block in found.items() if blocks is None or name in blocks]
     training = {module: module.training for module in model.modules()}
     documents: list[int] = []
-    encoder = set(model.get_encoder().modules()) if hasattr(model, "get_encoder") else set()
+    part: Any = model.get_encoder if hasattr(model, "get_encoder") else None
+    encoder = set(part().modules()) if part else set()
     try:
         for tap in taps:
             tap.open()

@@ -21,7 +21,8 @@ class Nllb(Layout):
         router: Any = getattr(module, "router", None)
         if not isinstance(router, nn.Module) or not hasattr(router, "second_expert_policy"):
             return None
-        return Block(name, module, self, router.num_experts, router, 2, name)
+        experts: Any = router.num_experts
+        return Block(name, module, self, experts, router, 2, name)
 
     def intercept(self, block: Block, act: Act) -> list[Any]:
         assert block.router is not None

@@ -56,7 +56,7 @@ class Standard(Layout):
             except (RuntimeError, ValueError, IndexError) as found:
                 problem = problem or found  # type: ignore[assignment]
             else:
-                return lambda x=x: experts(x, index, weight)  # type: ignore[misc]
+                return lambda x=x: experts(x, index, weight)
         raise ValueError(f"its experts cannot be called on a random batch ({problem})")
 
 

@@ -20,7 +20,8 @@ class Switch(Layout):
         parts = ("classifier", "expert_capacity", "ignore_padding_tokens")
         if not isinstance(router, nn.Module) or not all(hasattr(router, part) for part in parts):
             return None
-        return Block(name, module, self, router.num_experts, router, 2, name)
+        experts: Any = router.num_experts
+        return Block(name, module, self, experts, router, 2, name)
 
     def intercept(self, block: Block, act: Act) -> list[Any]:
         assert block.router is not None
