@@ -292,7 +292,9 @@ def rows(family):
             except Exception as problem:
                 said[name] = f"{type(problem).__name__}: {problem}"
         for block in blocks:
-            row = Row(family, type(block.module).__name__, block.layout.name, *(n not in said for n in ("logged", "replaced")))
+            row = Row(
+                family, type(block.module).__name__, block.layout.name, *(n not in said for n in ("logged", "replaced"))
+            )
             table.setdefault(row.block, row._replace(why="; ".join(said.values())))
     for model, _ in found:
         for block in find_blocks(model):
