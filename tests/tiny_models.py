@@ -146,8 +146,8 @@ def build(kind: type, family: str) -> torch.nn.Module:
     return model
 
 
-def inputs(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Two samples of 12 tokens, or what a model of images reads."""
+def inputs(model: torch.nn.Module, embedded: bool = False) -> dict[str, torch.Tensor]:
+    """Two samples of 12 tokens, or of 12 vectors, or what a model of images reads."""
     config, parameters = model.config, inspect.signature(model.forward).parameters
     generator = torch.Generator().manual_seed(1)
     if "input_ids" in parameters:
@@ -156,6 +156,9 @@ def inputs(model: torch.nn.Module) -> dict[str, torch.Tensor]:
             given["decoder_input_ids"] = torch.randint(2, 60, (2, 12), generator=generator)
         else:
             given["use_cache"] = False
+        if embedded:
+            del given["input_ids"]
+            given["inputs_embeds"] = torch.randn(2, 12, config.hidden_size, generator=generator)
         return given
     if "grid_thw" in parameters:
         size = config.num_channels * config.patch_size**2
