@@ -38,6 +38,7 @@ def find_blocks(model: nn.Module) -> tuple[Block, ...]:
         TypeError: model is no torch module.
 
     Example:
+        >>> import torch
         >>> from resonance_theory.nn.families import find_blocks
         >>> class Block(torch.nn.Module):
         ...     def __init__(self):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,15 +49,16 @@ class Standard(Layout):
         generator = torch.Generator().manual_seed(0)
         index = torch.rand(tokens, block.experts, generator=generator).argsort(-1)[:, : min(2, block.experts)]
         weight = (torch.rand(index.shape, generator=generator) + 0.5).to(device, dtype)
-        index, problem = index.to(device), None
+        index = index.to(device)
+        problem: Exception | None = None
         for dim in dict.fromkeys(dims):  # one of these sizes is that of a token
             x = batch(experts, tokens, dim)
             try:
                 experts(x, index, weight)
             except (RuntimeError, ValueError, IndexError) as found:
-                problem = problem or found  # type: ignore[assignment]
+                problem = problem or found
             else:
-                return lambda x=x: experts(x, index, weight)
+                return partial(experts, x, index, weight)
         raise ValueError(f"its experts cannot be called on a random batch ({problem})")
 
 
