@@ -387,6 +387,17 @@ def test_a_bias_lessens_the_agreement_with_logits(text):
     assert "100.00 %" in second
 
 
+def test_negative_weights_are_left_out(text):
+    """The scale of each expert is learned, and may be below 0."""
+    model = tiny_models.build(transformers.Gemma4ForCausalLM, "gemma4")
+    assert (record_routing(model, [text]).weights > 0).all()
+    with torch.no_grad():
+        model.model.layers[0].router.per_expert_scale.neg_()
+    log = record_routing(model, [text])
+    assert log.weights is None
+    assert any("weights below 0" in note for note in log.notes)
+
+
 def test_refusals_of_the_log(text):
     model = build()
     with pytest.raises(ValueError, match="model is a Linear without Mixture-of-Experts blocks"):

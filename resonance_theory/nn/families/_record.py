@@ -162,7 +162,7 @@ def _log(taps: Sequence[Tap], documents: Sequence[int], source: str) -> RoutingL
         raise ValueError(f"the model's blocks differ ({said}): name those of one log by blocks")
     top = max(part.shape[1] for tap in used for part in tap.choices)
     choices = np.stack([_joined(tap.choices, top, -1) for tap in used], axis=1)
-    weights = np.stack([_joined(tap.weights, top, 0.0) for tap in used], axis=1)
+    weights: Any = np.stack([_joined(tap.weights, top, 0.0) for tap in used], axis=1)
     notes = [f"{tap.block.name}: not run, left out" for tap in taps if not tap.tokens]
     for tap in used:
         if tap.agreement is not None:
@@ -177,6 +177,9 @@ def _log(taps: Sequence[Tap], documents: Sequence[int], source: str) -> RoutingL
             notes.append(f"{int(padded[:, 0].sum())} of {len(padded)} tokens are padding")
     else:
         notes.append("the blocks see other tokens than the batches hold: neither documents nor padding are known")
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        notes.append("weights below 0 or not finite: they are left out")
+        weights = None
     return RoutingLog(
         experts=used[0].block.experts,
         choices=choices,
