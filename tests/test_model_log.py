@@ -65,7 +65,7 @@ def test_refusals(text, tmp_path):
     )
     dense.save_pretrained(tmp_path / "m")
     save_tokenizer(tmp_path / "m")
-    with pytest.raises(ValueError, match="LlamaModel without Mixture-of-Experts blocks"):
+    with pytest.raises(ValueError, match="LlamaModel that has no Mixture-of-Experts blocks"):
         log_model(tmp_path / "m", text[0])
     with pytest.raises(ValueError, match="length = 1"):
         log_model(tmp_path / "m", text[0], length=1)

@@ -400,7 +400,7 @@ def test_negative_weights_are_left_out(text):
 
 def test_refusals_of_the_log(text):
     model = build()
-    with pytest.raises(ValueError, match="model is a Linear without Mixture-of-Experts blocks"):
+    with pytest.raises(ValueError, match="model is a Linear that has no Mixture-of-Experts blocks"):
         record_routing(torch.nn.Linear(3, 3), [text])
     with pytest.raises(ValueError, match=r"blocks names 'x' but the model's blocks are model\.layers\.0\.mlp"):
         record_routing(model, [text], blocks=["x"])

@@ -44,7 +44,7 @@ def record_routing(
     """
     found = {block.name: block for block in find_blocks(model)}
     if not found:
-        raise ValueError(f"model is a {type(model).__name__} without Mixture-of-Experts blocks")
+        raise ValueError(f"model is a {type(model).__name__} that has no Mixture-of-Experts blocks")
     unknown = sorted(set(blocks or ()) - set(found))
     if unknown:
         raise ValueError(f"blocks names {unknown[0]!r} but the model's blocks are {', '.join(found)}")
