@@ -285,6 +285,8 @@ def test_expert_choice_does_not_generate_unless_asked(text):
         ({"capacity_factor": -1.0}, "capacity_factor = -1"),
         ({"capacity": 2, "capacity_factor": 1.0}, "one at a time"),
         ({"rule": "best"}, "rule = 'best'"),
+        ({"rule": "adaptive"}, "rule = 'adaptive' keeps a share"),
+        ({"top": 3}, "top = 3 must be left out .* rule, capacity, capacity_factor"),
         ({"dropped": "pass"}, "dropped = 'pass'"),
     ],
 )
@@ -406,6 +408,12 @@ def test_refusals_of_the_log(text):
         record_routing(model, [text], blocks=["x"])
     with pytest.raises(TypeError, match="batches holds a str"):
         record_routing(model, ["text"])
+    with pytest.raises(ValueError, match=r"input_ids has shape \(12,\)"):
+        record_routing(model, [text[0]])
+    rnn.replace_router(model, gates="own")
+    with pytest.raises(ValueError, match=r"replaced blocks.*restore_router"):
+        record_routing(model, [text])
+    rnn.restore_router(model)
     with pytest.raises(ValueError, match="ran none"):
         record_routing(model, [])
     with pytest.raises(TypeError, match="model is a str"):

@@ -18,9 +18,11 @@ from resonance_theory.nn.families._layout import Hook, PerThread
 from resonance_theory.nn.padding import Padding
 from resonance_theory.rules import Rule
 from resonance_theory.rules import rule as rule_named
+from resonance_theory.rules.adaptive import Adaptive
 
 __all__ = ["Kept", "Selection", "select_within", "selections", "unselect", "within_capacity"]
 
+OPTIONS = ("rule", "capacity", "capacity_factor")
 EXPERTS_CHOOSE = (
     "needs a weight of every token for every expert, but these routers weigh only the experts that a token chose: "
     "take a rule by which tokens choose"
@@ -113,6 +115,10 @@ class Selection:
         self.rule = rule_named(rule)
         if not self.rule.tokens_choose:
             raise ValueError(f"rule = {self.rule.name!r} {EXPERTS_CHOOSE}")
+        if isinstance(self.rule, Adaptive):
+            raise ValueError(
+                f"rule = {self.rule.name!r} keeps a share of the affinity and has no capacity: take resonance"
+            )
         try:
             self.rule.priority(torch.zeros(1))
         except (NotImplementedError, TypeError, ValueError) as problem:
@@ -239,6 +245,12 @@ def select_within(model: nn.Module, blocks: Sequence[Block], **options: Any) -> 
     Raises:
         ValueError: a block where a pair cannot be taken out by its weight, with the reason; or a wrong option.
     """
+    for name, value in options.items():
+        if name not in OPTIONS:
+            raise ValueError(
+                f"{name} = {value!r} must be left out where the model's own blocks and gates stay: they take "
+                f"{', '.join(OPTIONS)}"
+            )
     padding = Padding()
     made = [Selection(block, padding, **options) for block in blocks]
     for block in blocks:

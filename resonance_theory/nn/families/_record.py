@@ -45,6 +45,8 @@ def record_routing(
     found = {block.name: block for block in find_blocks(model)}
     if not found:
         raise ValueError(f"model is a {type(model).__name__} that has no Mixture-of-Experts blocks")
+    if any(isinstance(hook, Hook) for m in model.modules() for hook in m._forward_pre_hooks.values()):
+        raise ValueError("model has replaced blocks: put its own back first, by restore_router(model)")
     unknown = sorted(set(blocks or ()) - set(found))
     if unknown:
         raise ValueError(f"blocks names {unknown[0]!r} but the model's blocks are {', '.join(found)}")
@@ -78,6 +80,9 @@ def _arguments(model: nn.Module, batch: Any) -> dict[str, Any]:
     if not isinstance(batch, (Mapping, Tensor, np.ndarray)):
         raise TypeError(f"batches holds a {type(batch).__name__} but must hold token ids or mappings of arguments")
     given: dict[str, Any] = dict(batch) if isinstance(batch, Mapping) else {"input_ids": torch.as_tensor(batch)}
+    ids = given.get("input_ids")
+    if isinstance(ids, Tensor) and ids.ndim != 2:
+        raise ValueError(f"input_ids has shape {tuple(ids.shape)} but must be (samples, tokens)")
     device = next((p.device for p in model.parameters() if not p.is_meta), torch.device("cpu"))
     given = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in given.items()}
     parameters = inspect.signature(model.forward).parameters
