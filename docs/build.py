@@ -284,6 +284,9 @@ FURTHER = (
     "evidence.statistics",
     "evidence.claims.claim",
     "evidence.claims.certify",
+    "evidence.claims.ledger",
+    "evidence.claims.compare",
+    "evidence.project",
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["hint"]
+__all__ = ["hint", "of_claims"]
 
 # module -> its package and the smallest extra of resonance-theory that brings it
 _FROM = {
@@ -17,6 +17,8 @@ _FROM = {
     "sklearn": ("scikit-learn", "training"),
     "triton": ("triton", "triton"),
     "transformers": ("transformers", "peers"),
+    "distributed": ("distributed", "dask"),
+    "mpi4py": ("mpi4py", "mpi"),
     "cupy": ("cupy-cuda13x", "cupy13"),
 }
 
@@ -33,3 +35,13 @@ def hint(module: str | None) -> str:
         return f"the package {module!r} is needed"
     package, extra = _FROM[top]
     return f"the package {top!r} is needed: pip install {package}, or resonance-theory with its extra [{extra}]"
+
+
+def of_claims(module: str | None) -> bool:
+    """Whether a module comes with the extra that claims in general need.
+
+    Example:
+        >>> of_claims("sympy.core"), of_claims("torch")
+        (True, False)
+    """
+    return _FROM.get((module or "").partition(".")[0], ("", ""))[1] == "verify"

@@ -167,7 +167,7 @@ def test_the_circle_test_can_fail():
     assert set(circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})) == {frozenset("abc")}
     assert not set(circles({"a": {"b"}, "b": {"c"}, "c": set()}))
     graph = library()
-    assert "evidence.claims.ledger" in graph["evidence.pages.gallery"]
+    assert "evidence.project" in graph["evidence.pages.gallery"]
     assert room("evidence.pages.gallery") == "evidence.pages"
     assert room("plan") == "plan"
     lazy = ast.parse("def f():\n    from . import b\n    from ..x import y\n    import_module('resonance_theory.z')")

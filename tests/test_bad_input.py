@@ -95,7 +95,7 @@ GEOMETRY = [
     "candidate_tail",
     "log_candidate_tail",
 ]
-MODELS = (rt.Blocks(3), rt.BetaBinomial(0.1))
+MODELS = (rt.Blocks(3), rt.BetaBinomial(0.1), rt.Documents(0.1, 3))
 SCATTER = ("token_choice_scatter", "resonance_scatter", "kept_means", "expected_max", "simplex_norm")
 TOKEN = gaussian.Gaussian((1.0, 2.0, 0.5), 3.0, 64)
 FUNCTIONS = [

@@ -1,6 +1,7 @@
 """How a claim earns its verdict: every way to go wrong ends in red."""
 
 import re
+import signal
 import sys
 from xml.etree import ElementTree
 
@@ -9,10 +10,11 @@ import pytest
 
 import proofs
 from proofs import _template
-from resonance_theory.evidence.claims import ledger
+from resonance_theory.evidence.claims import ledger, limits
 from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import every, fails, holds, undecided
 from resonance_theory.evidence.pages import report
+from resonance_theory.evidence.project import find
 
 
 def biased(rng: np.random.Generator, trials: int, *, p: float) -> dict[str, int]:
@@ -182,7 +184,9 @@ def topic(tmp_path, monkeypatch):
     (folder / "__init__.py").write_text("")
     for name, text in TOPIC.items():
         (folder / f"{name}.py").write_text(text)
+    (folder.parent / "__init__.py").write_text("")
     monkeypatch.setattr(ledger, "folder", lambda name: tmp_path / name)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(proofs, "__path__", [*proofs.__path__, str(tmp_path / "proofs")])
     yield folder
     for name in [name for name in sys.modules if name.startswith("proofs.odd_topic")]:
@@ -210,9 +214,14 @@ def test_one_bad_file_or_claim_never_ends_a_run(topic, tmp_path):
 
 
 def test_a_package_that_is_missing_is_told_as_such(topic):
+    """A package that every claim needs ends the run with a hint; one that a claim alone imports is its own error."""
     (topic / "good.py").write_text("import no_such_package\nclaim = 1\n")
-    with pytest.raises(ModuleNotFoundError, match="no_such_package"), pytest.warns(UserWarning, match="helpers"):
-        ledger.verify(["good"])
+    with pytest.warns(UserWarning, match="helpers"):
+        (result,) = ledger.verify(["good"]).results
+    assert result["problem"].startswith("loading the file: ModuleNotFoundError: No module named 'no_such_package'")
+    (topic / "raises.py").write_text("import flint.fmpq_nothing\nclaim = 1\n")
+    with pytest.raises(ModuleNotFoundError, match="flint"), pytest.warns(UserWarning, match="helpers"):
+        ledger.verify(["raises"])
 
 
 def test_claims_do_not_run_under_torchrun(monkeypatch):
@@ -239,3 +248,75 @@ def test_ledger_finds_claims_and_names_the_choices():
 
 def test_the_template_is_a_working_claim():
     assert _template.claim.evaluate(alpha=1e-8).passed
+
+
+# --- time, and processes that die -----------------------------------------------------------------------------------
+
+DYING = {
+    "good": TOPIC["good"],
+    "endless": """
+from tests.test_claim_framework import make, exact
+claim = make()
+claim.derivation("good")(exact)
+@claim.certificate("endless")
+def loop(side):
+    while True:
+        try:
+            sum(range(1000))
+        except Exception:
+            pass
+""",
+    "deaf": """
+import itertools
+from tests.test_claim_framework import make
+claim = make()
+@claim.derivation("compiled code that does not return")
+def deaf(side):
+    sum(itertools.repeat(1))  # endless, and no signal is noticed
+""",
+    "dies": """
+import os
+from tests.test_claim_framework import make
+claim = make()
+@claim.derivation("dies")
+def die(side):
+    os._exit(3)
+""",
+}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_checks_that_hang_or_kill_their_process_are_errors_of_their_claims_alone(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name, text in DYING.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    project, places, _ = find([str(tmp_path)], "claims")
+    monkeypatch.setattr(limits, "_GRACE", 1.0)
+    ids = ledger.select("", project, places)
+    book = ledger.verify(ids, project=project, workers=workers, timeout=2, apart=True)
+    said = {r["id"]: (r["verdict"], r["problem"]) for r in book.results}
+    assert said["good"] == ("PROVED", "")
+    assert said.keys() == DYING.keys()
+    assert all(verdict == "ERROR" for name, (verdict, _) in said.items() if name != "good")
+    assert re.fullmatch(r"endless: TimedOut: not finished after 2 s \(endless\.py:\d+ in loop\)", said["endless"][1])
+    assert re.search(r"its process died .*\(deaf\.py:7 in deaf\)", said["deaf"][1])
+    assert said["dies"][1].endswith("or out of time)")
+    (endless,) = (r for r in book.results if r["id"] == "endless")
+    assert [check["passed"] for check in endless["checks"]] == [True, False]
+
+
+def hang(seconds):
+    with limits.Limit(seconds).soft():
+        while True:
+            pass
+
+
+def test_a_limit_leaves_everything_as_it_was():
+    before = signal.getsignal(signal.SIGALRM)
+    with limits.Limit(60).soft():
+        assert signal.getsignal(signal.SIGALRM) is not before
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    with limits.Limit(60).soft(), pytest.raises(limits.TimedOut, match=r"after 0\.01 s"):
+        hang(0.01)
+    assert signal.getsignal(signal.SIGALRM) is before

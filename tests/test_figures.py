@@ -82,7 +82,7 @@ def test_the_check_agrees_with_the_stored_reference(figures, monkeypatch, capsys
 def test_the_check_fails_for_one_changed_number(name, monkeypatch, capsys):
     data = stored(name)
     original = gallery.read
-    monkeypatch.setattr(gallery, "read", lambda file: mutate_any(original(file)))
+    monkeypatch.setattr(gallery, "read", lambda file, *_: mutate_any(original(file)))
     assert main(["figures", name, "--check"]) == 1
     assert f"✗ {name}" in capsys.readouterr().out
     assert stored(name) != data

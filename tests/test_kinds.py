@@ -21,6 +21,10 @@ WHOLE = {
     "blocks": lambda i: rt.resonance.success(
         i(100), i(20), rt.Rates(experts=i(8), percentile=0.4, counts=rt.Blocks(i(7)))
     ),
+    "documents": lambda i: [
+        rt.token_choice.success(i(100), i(20), rt.Rates(experts=i(8), counts=rt.Documents(0.1, i(7)))),
+        rt.Documents(0.1, i(7)).variance_ratio(i(100)),
+    ],
     "pooled": lambda i: rt.Pooled(rt.token_choice, i(100)).success(i(100), i(20), rt.Rates(experts=i(8))),
     "variance ratio": lambda i: [rt.Blocks(i(50)).variance_ratio(i(100)), rt.BetaBinomial(0.3).variance_ratio(i(100))],
     "cap": lambda i: [rt.tokens.cap(0.2, i(100)), rt.tokens.log_cap(0.2, i(100)), rt.tokens.cap_bound(0.2, i(100))],

@@ -327,7 +327,7 @@ def test_no_text_of_a_record_becomes_markup(page, tmp_path, text, monkeypatch):
     record["audit"], record["audit_table"] = {"layers": []}, "table"
     changed = copy.deepcopy(record)
     for path in fields(record):
-        if path[-1] not in ("format", "status", "relation", "time", "commit"):
+        if path[-1] not in ("format", "status", "relation", "time", "commit", "grade"):
             put(changed, path, text)
     (tmp_path / "l.json").write_text(json.dumps(changed))
     index = report.write(report.read(tmp_path / "l.json"), tmp_path / "r")

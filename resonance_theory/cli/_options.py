@@ -23,6 +23,8 @@ def suggest(word: str, known: Iterable[str]) -> str:
 def one_of(name: str, value: str, known: Iterable[str]) -> None:
     """ValueError with all that is known, the nearest first, unless the value is one of them."""
     names = list(known)
+    if not names:
+        raise ValueError(f"{name} = {value!r} is none: there is no {name} here")
     if value not in names:
         raise ValueError(f"{name} = {value!r} must be one of {', '.join(names)}{suggest(value, names)}")
 
@@ -113,6 +115,13 @@ def _workers(text: str) -> int:
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
+def _shard(text: str) -> tuple[int, int]:
+    index, slash, count = text.partition("/")
+    if not slash or not index.isdecimal() or not count.isdecimal() or not 1 <= int(index) <= int(count) <= 10**6:
+        raise argparse.ArgumentTypeError(f"{text!r} must be I/N with 1 <= I <= N, such as 2/5")
+    return int(index), int(count)
+
+
 def json_option(parser: argparse.ArgumentParser) -> None:
     """--json FILE, the same for every subcommand that answers with a record."""
     parser.add_argument("--json", type=Json, metavar="FILE", help="write the record there (- prints it instead)")
@@ -125,4 +134,10 @@ def speed_options(parser: argparse.ArgumentParser) -> None:
     mode.add_argument("--full", dest="full", action="store_true", help="long runs with smaller detectable errors")
     parser.set_defaults(full=False)
     parser.add_argument("--workers", type=_workers, default=1, metavar="K", help="processes, or 'auto' (default 1)")
+    parser.add_argument(
+        "--executor", default="processes", metavar="E", help="processes (default), dask://HOST:PORT or mpi"
+    )
+    parser.add_argument(
+        "--shard", type=_shard, default=(1, 1), metavar="I/N", help="only the I-th of N parts; see merge"
+    )
     parser.add_argument("--seed", type=_seed, default=0, metavar="K", help="seed of every random stream (default 0)")

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from resonance_theory.cli._options import json_option
+from resonance_theory.cli._targets import chosen, targets_option
 from resonance_theory.cli._terminal import colour, emit
 
 EXAMPLES = """
 resonance claims                     id, verdict, source and title of each
 resonance claims resonance --long    those with resonance in their id, with statements
 resonance claims --published         every statement of the papers and the claims on it
+resonance claims my_proofs           those in a folder of yours
 """
 _FIELDS = (
     "id",
@@ -31,7 +33,7 @@ _FIELDS = (
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pattern", nargs="?", default="", metavar="PATTERN", help="part of an id, or a shell pattern")
+    targets_option(parser)
     parser.add_argument("--long", action="store_true", help="with statements and hypotheses")
     parser.add_argument("--published", action="store_true", help="by statement of the papers, in their order")
     json_option(parser)
@@ -40,9 +42,14 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from resonance_theory.evidence.claims import ledger
 
-    claims = [ledger.load(i) for i in ledger.select(options.pattern)]
+    project, ids, whole = chosen(options.targets)
+    claims = [ledger.load(i, project) for i in ids]
     if options.published:
-        return _published(claims, options)
+        if not project.own:
+            raise ValueError(
+                "--published lists the papers of this package's own claims: run it outside another project"
+            )
+        return _published(claims, whole, options)
     record = [{**{f: getattr(c, f) for f in _FIELDS}, "expected": c.expected.value} for c in claims]
     lines = []
     for claim in claims:
@@ -68,7 +75,7 @@ def _verdict(claim: Any) -> str:
     return colour(f"{claim.expected.value:<10}", claim.expected.value)
 
 
-def _published(claims: Sequence[Any], options: argparse.Namespace) -> int:
+def _published(claims: Sequence[Any], whole: bool, options: argparse.Namespace) -> int:
     """Every published statement with the claims that speak of it, in the order of the papers."""
     from resonance_theory.evidence.claims import coverage
 
@@ -76,7 +83,7 @@ def _published(claims: Sequence[Any], options: argparse.Namespace) -> int:
     by_id = {claim.id: claim for claim in claims}
     lines = []
     for row in record:
-        if row["claims"] or not options.pattern:
+        if row["claims"] or whole:
             lines.append(f"{row['paper']} {row['place']}: {row['text']}")
             lines.extend(f"    {_verdict(by_id[i])} {i}" for i in row["claims"])
     covered = sum(bool(row["claims"]) for row in record)

@@ -19,9 +19,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from resonance_theory.evidence.claims.ledger import folder
+    from resonance_theory.evidence.project import recorded
 
-    folder("simulations")
+    recorded("simulations")
     data = importlib.import_module("simulations.figure_data")
     for name in options.names:
         one_of("data set", name, data.names())

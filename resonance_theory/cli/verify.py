@@ -5,43 +5,72 @@ from __future__ import annotations
 import argparse
 import textwrap
 import time
+import warnings
 from collections import Counter
 from typing import Any
 
-from resonance_theory.cli._files import Folder
+from resonance_theory.cli._files import Folder, Input
 from resonance_theory.cli._options import json_option, speed_options
 from resonance_theory.cli._perturb import perturbed
-from resonance_theory.cli._terminal import colour, complain, emit, lost, room, show
+from resonance_theory.cli._targets import chosen, targets_option
+from resonance_theory.cli._terminal import colour, complain, emit, lost, room, show, visible
 
 EXAMPLES = """
 resonance verify cap_law                           one claim
 resonance verify 'resonance_*' --workers auto      those that match, on every core
 resonance verify --report out/report               all of them, with a page to read
+resonance verify --baseline ledger.json            what was lost since that record
 resonance verify cap_law --json -                  the record on standard output
 resonance verify cap_law --perturb                 which of its numbers could be slightly wrong unnoticed
+resonance verify my_claim.py                       anybody's: a file, a folder, or a module
 """
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pattern", nargs="?", default="", metavar="PATTERN", help="part of an id, or a shell pattern")
+    targets_option(parser)
     speed_options(parser)
     parser.add_argument(
         "--perturb", action="store_true", help="instead: does a check notice each number slightly wrong"
     )
     parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="S",
+        help="seconds for a check (default 600, or 6000 with --full; 0: no limit)",
+    )
+    parser.add_argument(
         "--report", type=Folder, metavar="DIR", help="write an HTML page, Markdown, JUnit and JSON there"
+    )
+    parser.add_argument(
+        "--baseline",
+        type=Input,
+        metavar="FILE",
+        help="compare with a record of `resonance verify --json`; exit 1 on a loss",
     )
     json_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     from resonance_theory.evidence.claims import coverage, ledger
-    from resonance_theory.evidence.claims.record import record_of
+    from resonance_theory.evidence.claims.compare import compare
+    from resonance_theory.evidence.claims.record import read, record_of
     from resonance_theory.evidence.pages import report
+    from resonance_theory.evidence.sampling.executors import named
 
-    ids = ledger.select(options.pattern)
+    project, ids, whole = chosen(options.targets)
+    every, (shard, shards) = ids, options.shard
+    if shards > 1:
+        if options.report is not None or options.baseline is not None:
+            raise ValueError("--shard runs a part: leave --report and --baseline for the merged ledger")
+        ids, whole = ids[shard - 1 :: shards], False
+        if not ids:
+            raise ValueError(f"shard = {shard}/{shards} holds none of {len(every)} claims: take fewer shards")
     if options.perturb:
+        if not project.own:
+            raise ValueError("--perturb changes this package's own claims: leave it out for those of another project")
         return perturbed(ids, options.workers, options.json)
+    timeout = (6000.0 if options.full else 600.0) if options.timeout is None else options.timeout or None
+    baseline = None if options.baseline is None else read(options.baseline)
     if options.report is not None:
         report.prepare(options.report)
     quiet, start, columns, done = options.json == "-", time.perf_counter(), room(), Counter[str]()
@@ -60,11 +89,34 @@ def run(options: argparse.Namespace) -> int:
 
     mode = "full" if options.full else "quick"
     say(f"{len(ids)} claim{'s' * (len(ids) > 1)}, {mode}, seed {options.seed}; suite-wide false-alarm budget 1e-06")
-    book = ledger.verify(ids, full=options.full, seed=options.seed, workers=options.workers, on_result=each)
-    record = record_of(book, time.perf_counter() - start)
+    if left := ledger.strays(project):
+        complain(f"left out, as they define no claim = Claim(...): {', '.join(left)}")
+    with warnings.catch_warnings(), named(options.executor) as executor:
+        warnings.simplefilter("ignore", UserWarning)  # said above
+        book = ledger.verify(
+            ids,
+            project=project,
+            full=options.full,
+            seed=options.seed,
+            workers=options.workers,
+            timeout=timeout,
+            apart=options.timeout is not None,
+            executor=executor,
+            on_result=each,
+        )
+    record = record_of(book, time.perf_counter() - start, project="" if project.own else project.root.name)
     say("\n".join(["", *_corrections(book.results, columns), _tally(book)]))
+    if shards > 1:
+        record["shard"] = {"index": shard, "of": shards, "claims": every}
+    comparison = None
+    if baseline is not None:
+        if not whole:  # of a part, nothing but that part can be missed
+            baseline["claims"] = [claim for claim in baseline["claims"] if claim["id"] in ids]
+        comparison = visible(compare(baseline, record))
+        record["baseline"] = comparison.to_json()
+        say(f"\nsince the baseline {options.baseline}\n{comparison.table()}")
     audit_report, table = None, ""
-    if not options.pattern:
+    if whole and project.own:
         from resonance_theory import audit
 
         record["published"] = coverage.records()
@@ -77,7 +129,17 @@ def run(options: argparse.Namespace) -> int:
     if options.report is not None:
         complain("drawing the report ...")
         say(f"\nreport: {report.write(record, options.report, audit_report=audit_report)}")
-    return 0 if book.passed else 1
+    return 1 if not book.passed or (comparison is not None and comparison.lost) else 0
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of seconds of at least 0")
+    return value
 
 
 def _line(result: dict[str, Any], place: str, width: int, columns: int | None) -> str:

@@ -58,7 +58,9 @@ def error(problem: BaseException) -> Outcome:
     """What an exception leaves of a check: its kind, its words, and the last frame of what first raised it."""
     while problem.__cause__ is not None and problem.__cause__.__traceback__ is not None:
         problem = problem.__cause__
-    frames = traceback.extract_tb(problem.__traceback__)
+    frames = getattr(problem, "stack", None) or traceback.extract_tb(
+        problem.__traceback__
+    )  # an alarm's own is not meant
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
     return Outcome(Status.ERROR, f"{type(problem).__name__}: {' '.join(str(problem).split())}{where}")
 

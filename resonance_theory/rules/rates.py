@@ -42,7 +42,7 @@ class Rates:
         rival: the candidate tail of another sample's discriminative token, for samples that pool their slots.
         weight: probabilities of the nodes, summing to 1.
         affinity: the nodes' affinities, for information.
-        counts: how candidates depend on each other: independent, `Blocks` or `BetaBinomial`.
+        counts: how candidates depend on each other: independent, `Documents`, `Blocks` or `BetaBinomial`.
         candidates: distribution of the candidates' affinities (`AffinityLaw`), which adaptive capacity needs.
 
     Raises:
@@ -89,7 +89,9 @@ class Rates:
         if self.candidate_tail is not None and self.percentile is not None:
             raise ValueError("candidate_tail and percentile say the same thing: give one of them")
         if not isinstance(self.counts, Counts):
-            raise TypeError(f"counts is a {type(self.counts).__name__} but must be Blocks, BetaBinomial or INDEPENDENT")
+            raise TypeError(
+                f"counts is a {type(self.counts).__name__} but must be Blocks, BetaBinomial, Documents or INDEPENDENT"
+            )
         arguments.same_shapes(**self.shapes())
 
     def shapes(self) -> dict[str, tuple[int, ...]]:

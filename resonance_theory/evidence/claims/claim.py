@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resonance_theory.evidence import statistics
+from resonance_theory.evidence.claims.limits import NONE, Limit, TimedOut
 from resonance_theory.evidence.outcome import Outcome, error, every, undecided
 from resonance_theory.evidence.sampling import Tally, Task, run
 
@@ -52,6 +53,7 @@ Side = Any
 Run = Callable[[Side], Outcome]
 Case = Mapping[str, Any]
 Pairs = Sequence[tuple[Mapping[str, float], Mapping[str, float]]]  # laws of each case: the claim's and its mutant's
+Laws = Pairs | Outcome
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,9 @@ class Claim:
             raise ValueError(f"relation = {relation!r} must be equal, at_most or at_least")
         self.simulations.append(Simulation(name, sample, cases, law, relation, trials, full))
 
-    def evaluate(self, *, alpha: float, full: bool = False, seed: int = 0, workers: int = 1) -> ClaimResult:
+    def evaluate(
+        self, *, alpha: float, full: bool = False, seed: int = 0, workers: int = 1, limit: Limit = NONE
+    ) -> ClaimResult:
         """Run every check on both sides; one that raises is an ERROR, and the others go on.
 
         Args:
@@ -225,49 +229,72 @@ class Claim:
             full: Whether simulations take their full number of trials.
             seed: Whole number of at least 0.
             workers: Processes for the simulations, at least 1.
+            limit: How long each side of a check, and each simulation, may take.
 
         Returns:
             The claim with what its checks said.
         """
-        results = []
-        for check in self.checks:
-            false_side = self.printed if check.kind == "counterexample" else self.mutant
-            start = time.perf_counter()
-            truth, mutant = _outcome(check.run, self.truth), _outcome(check.run, false_side)
-            results.append(CheckResult(check.name, check.kind, truth, mutant, time.perf_counter() - start))
-        laws = [self._laws(simulation) for simulation in self.simulations]
-        tests = sum(len(true) for pairs in laws if not isinstance(pairs, Outcome) for true, _ in pairs)
-        for simulation, pairs in zip(self.simulations, laws):
-            start = time.perf_counter()
-            rows: list[dict[str, Any]] = []
-            truth = mutant = pairs if isinstance(pairs, Outcome) else undecided("no case")
-            if not isinstance(pairs, Outcome):
-                plan = _Plan(self.id, simulation, pairs, alpha / max(tests, 1), full, seed, workers)
-                try:
-                    truth, mutant, rows = plan.run()
-                except (Exception, SystemExit) as problem:
-                    truth = mutant = error(problem)
-            results.append(CheckResult(simulation.name, "simulation", truth, mutant, time.perf_counter() - start, rows))
+        results = [self.check(check, limit) for check in self.checks]
+        laws = self.laws(limit)
+        for index in range(len(self.simulations)):
+            results.append(self.simulated(index, laws, alpha=alpha, full=full, seed=seed, workers=workers, limit=limit))
         return ClaimResult(self, tuple(results))
 
-    def _laws(self, simulation: Simulation) -> Pairs | Outcome:
-        """The probabilities of every case on the true and on the false side; what went wrong if they cannot be had."""
+    def check(self, check: Check, limit: Limit = NONE) -> CheckResult:
+        """One check on both sides."""
+        false_side = self.printed if check.kind == "counterexample" else self.mutant
+        start = time.perf_counter()
+        truth, mutant = _outcome(check.run, self.truth, limit), _outcome(check.run, false_side, limit)
+        return CheckResult(check.name, check.kind, truth, mutant, time.perf_counter() - start)
+
+    def laws(self, limit: Limit = NONE) -> list[Laws]:
+        """Of each simulation, the probabilities of every case on both sides; what went wrong where they cannot be had."""
+        return [self._laws(simulation, limit) for simulation in self.simulations]
+
+    def simulated(
+        self,
+        index: int,
+        laws: Sequence[Laws],
+        *,
+        alpha: float,
+        full: bool = False,
+        seed: int = 0,
+        workers: int = 1,
+        limit: Limit = NONE,
+    ) -> CheckResult:
+        """The simulation of that number against `laws()` of both sides; all of them share the claim's alpha."""
+        tests = sum(len(true) for pairs in laws if not isinstance(pairs, Outcome) for true, _ in pairs)
+        simulation, pairs, start = self.simulations[index], laws[index], time.perf_counter()
+        rows: list[dict[str, Any]] = []
+        truth = mutant = pairs if isinstance(pairs, Outcome) else undecided("no case")
+        if not isinstance(pairs, Outcome):
+            plan = _Plan(self.id, simulation, pairs, alpha / max(tests, 1), full, seed, workers)
+            try:
+                with limit.soft(), limit.hard():
+                    truth, mutant, rows = plan.run()
+            except (Exception, SystemExit, TimedOut) as problem:
+                truth = mutant = error(problem)
+        return CheckResult(simulation.name, "simulation", truth, mutant, time.perf_counter() - start, rows)
+
+    def _laws(self, simulation: Simulation, limit: Limit) -> Laws:
         try:
-            return [
-                (dict(simulation.law(self.truth, **case)), dict(simulation.law(self.mutant, **case)))
-                for case in simulation.cases
-            ]
-        except (Exception, SystemExit) as problem:
+            with limit.soft(), limit.hard():
+                return [
+                    (dict(simulation.law(self.truth, **case)), dict(simulation.law(self.mutant, **case)))
+                    for case in simulation.cases
+                ]
+        except (Exception, SystemExit, TimedOut) as problem:
             return error(problem)
 
 
-def _outcome(run: Run, side: Side) -> Outcome:
+def _outcome(run: Run, side: Side, limit: Limit = NONE) -> Outcome:
     try:
-        outcome = run(side)
+        with limit.soft(), limit.hard():
+            outcome = run(side)
         if not isinstance(outcome, Outcome):
             raise TypeError(f"a check returned {outcome!r} but must return an Outcome")
         return outcome
-    except (Exception, SystemExit) as problem:
+    except (Exception, SystemExit, TimedOut) as problem:
         return error(problem)
 
 

@@ -1,4 +1,4 @@
-"""The figures of a checkout: found in `paper_figures/`, drawn from stored results, written and checked.
+"""The figures of a project, our own those of `paper_figures/`: drawn from stored results, written and checked.
 
 The check redraws each figure from the stored data and compares it with its stored fingerprint: the texts, and for every
 curve, area, point set and image its size and sums over its coordinates with fixed uneven weights, so that one changed
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import importlib
 import io
 import json
 import math
@@ -21,7 +20,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from resonance_theory import _output, _style
-from resonance_theory.evidence.claims.ledger import folder
+from resonance_theory.evidence.project import Project, folder, loaded, python_files, recorded
 
 __all__ = ["about", "check", "choose", "draw", "names", "read", "record", "svg", "write"]
 
@@ -31,27 +30,34 @@ RELATIVE = 1e-9  # of a sum: far above rounding, far below any digit that a read
 PIXELS = 0.005  # share of pixels that may differ by more than a twentieth: edges of letters, but no line or colour
 
 
+def _files(project: Project | None = None) -> dict[str, Path]:
+    """The file of each figure by its name, of this package's own unless a project is given."""
+    own = project is None or project.own
+    files = sorted(folder("paper_figures").glob("*.py")) if project is None or own else python_files(project.figures)
+    return {
+        path.stem: path for path in files if not path.stem.startswith("_") and (own or "CAPTION" in path.read_text())
+    }
+
+
 def names() -> list[str]:
-    """Figures of the checkout, sorted; a leading underscore marks a file that is none.
-
-    Raises:
-        FileNotFoundError: there is no checkout beside the package.
-    """
-    return sorted(p.stem for p in folder("paper_figures").glob("*.py") if not p.stem.startswith("_"))
+    """This package's own figures, sorted; a leading underscore marks a file that is none."""
+    return sorted(_files())
 
 
-def choose(name: str | None) -> list[str]:
+def choose(name: str | None, project: Project | None = None) -> list[str]:
     """The named figure, or all of them; ValueError, naming those there are, if it is none."""
+    known = names() if project is None or project.own else sorted(_files(project))
     if name is None:
-        return names()
-    if name not in names():
-        raise ValueError(f"figure = {name!r} must be one of {', '.join(names())}")
+        return known
+    if name not in known:
+        raise ValueError(f"figure = {name!r} must be one of {', '.join(known)}")
     return [name]
 
 
-def read(file: str) -> Any:
+def read(file: str, project: Project | None = None) -> Any:
     """A stored result: a JSON object, a list of the objects of JSON lines, or the rows of a table as dictionaries."""
-    path = folder("simulations") / "results" / file
+    results = folder("simulations") / "results" if project is None or project.own else project.results
+    path = results / file
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
@@ -60,25 +66,26 @@ def read(file: str) -> Any:
             return [json.loads(line) for line in text.splitlines()]
         return list(csv.DictReader(io.StringIO(text)))
     except (OSError, ValueError) as problem:
-        raise ValueError(f"stored result simulations/results/{file} cannot be read ({problem})") from None
+        shown = f"simulations/results/{file}" if project is None or project.own else str(path)
+        raise ValueError(f"stored result {shown} cannot be read ({problem})") from None
 
 
-def _module(name: str) -> Any:
-    return importlib.import_module(f"paper_figures.{name}")
+def _module(name: str, project: Project | None = None) -> Any:
+    return loaded(_files(project)[name])
 
 
-def about(name: str) -> tuple[str, str, tuple[str, ...]]:
-    """Title, caption, and the files of simulations/results/ that the figure draws."""
-    module = _module(name)
+def about(name: str, project: Project | None = None) -> tuple[str, str, tuple[str, ...]]:
+    """Title, caption, and the files of stored results that the figure draws."""
+    module = _module(name, project)
     title = " ".join((module.__doc__ or name).strip().split("\n\n")[0].split()).rstrip(".")
     return title, " ".join(module.CAPTION.split()), tuple(module.DATA)
 
 
-def draw(name: str, data: Sequence[Any] | None = None) -> Figure:
+def draw(name: str, data: Sequence[Any] | None = None, project: Project | None = None) -> Figure:
     """The figure, drawn in the common style; from its stored data, or from the `data` given in their place."""
-    module = _module(name)
+    module = _module(name, project)
     with _style.styled():
-        return _style.finish(module.draw(*(map(read, module.DATA) if data is None else data)))
+        return _style.finish(module.draw(*([read(file, project) for file in module.DATA] if data is None else data)))
 
 
 @functools.cache  # a figure is a function of what is stored
@@ -87,16 +94,16 @@ def svg(name: str) -> str:
     return _style.render(draw(name), "svg").decode()
 
 
-def write(chosen: Sequence[str], directory: str | Path) -> list[Path]:
+def write(chosen: Sequence[str], directory: str | Path, project: Project | None = None) -> list[Path]:
     """NAME.svg, NAME.png and NAME.txt, the caption, for each of the figures; returns the paths."""
     target = _output.folder("figure folder", directory)
     paths = []
     for name in chosen:
-        figure = draw(name)
+        figure = draw(name, project=project)
         for kind in ("svg", "png"):
             _output.write(target / f"{name}.{kind}", _style.render(figure, kind))
             paths.append(target / f"{name}.{kind}")
-        _output.write(target / f"{name}.txt", about(name)[1] + "\n")
+        _output.write(target / f"{name}.txt", about(name, project)[1] + "\n")
     return paths
 
 
@@ -195,9 +202,9 @@ def check(chosen: Sequence[str]) -> dict[str, list[str]]:
 
 def record() -> list[Path]:
     """Store the fingerprints of all figures and the README's picture, as they are drawn now."""
+    home = recorded("paper_figures")
     figures = {name: draw(name) for name in names()}
     lines = [f"{json.dumps(name)}: {json.dumps(fingerprint(figure))}" for name, figure in figures.items()]
-    home = folder("paper_figures")
     _output.write(home / REFERENCE, "{\n" + ",\n".join(lines) + "\n}\n")
     _output.write(home / PICTURE, _style.render(figures[Path(PICTURE).stem], "png"))
     return [home / REFERENCE, home / PICTURE]

@@ -9,27 +9,36 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from itertools import islice
 from typing import TypeVar, TypeVarTuple
 
 from resonance_theory import _arguments as arguments
+from resonance_theory.evidence import project
 from resonance_theory.evidence.sampling.threads import one_thread
 
-__all__ = ["Failed", "each"]
+__all__ = ["AHEAD", "Failed", "each"]
+
+AHEAD = 2
+"""Calls for each worker that are handed out at a time: with a short queue little is left to wait for at a break."""
 
 Item = TypeVarTuple("Item")
 Result = TypeVar("Result")
+
+
+def _broke(problem: BaseException) -> bool:
+    """Whether a worker died; Dask says so by an exception of its own, which is not imported here."""
+    return isinstance(problem, BrokenExecutor) or type(problem).__name__ == "KilledWorker"
 
 
 class Failed(RuntimeError):
     """The call for `items[index]` raised, which is the cause of this, or `died`: its process was killed."""
 
     def __init__(self, index: int, cause: BaseException) -> None:
-        self.index, self.died = index, isinstance(cause, BrokenProcessPool)
+        self.index, self.died = index, _broke(cause)
         super().__init__(f"item {index}: {'its worker process died' if self.died else cause}")
 
 
@@ -40,6 +49,8 @@ def each(
     workers: int,
     finish: Callable[[int, Result], None],
     keep: bool = False,
+    apart: bool = False,
+    executor: Executor | None = None,
 ) -> None:
     """Call finish(index, function(*items[index])) for every item, as results come in; finish runs in this process.
 
@@ -50,13 +61,19 @@ def each(
         finish: Takes the place of an item and its result.
         keep: Whether items under way when the run is interrupted are worth waiting for: their results are then finished
             too, unless a second interruption comes. Otherwise the workers are killed at once.
+        apart: Whether even a single worker is a process of its own, which may die without this one.
+        executor: Any executor with the interface of `concurrent.futures`, to use in place of processes started here; it is
+            left open. `workers` calls and as many again are handed to it at a time.
 
     Raises:
         Failed: A call raised, or a worker died. Items under way are finished; the earliest failure is told.
     """
     arguments.integer("workers", workers, 1)
-    if workers > 1 and len(items) > 1:
-        _parallel(function, items, min(workers, len(items)), finish, keep)
+    if executor is not None:
+        _elsewhere(function, items, AHEAD * workers, finish, keep, executor)
+        return
+    if apart or (workers > 1 and len(items) > 1):
+        _parallel(function, items, max(1, min(workers, len(items))), finish, keep)
         return
     for index, item in enumerate(items):
         try:
@@ -90,7 +107,7 @@ def _parallel(
                     running[pool.submit(function, *item)] = index
 
         try:
-            submit(2 * workers)  # a short queue: little is left to wait for when the run is broken off
+            submit(AHEAD * workers)
             while running:
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 if any(future.exception() for future in done):
@@ -115,6 +132,65 @@ def _parallel(
         problem = None if future.cancelled() else future.exception()
         if problem is not None:
             raise Failed(index, problem) from problem
+
+
+_ONE = threading.Lock()  # workers that are threads of one process take turns: libraries share their number of threads
+
+
+def _call(paths: Sequence[str], function: Callable[[*Item], Result], *item: *Item) -> Result:
+    """A call in somebody else's worker, which may know less of where modules are."""
+    with _ONE:
+        sys.path += [path for path in paths if path not in sys.path and os.path.isdir(path)]
+        return function(*item)
+
+
+def _elsewhere(
+    function: Callable[[*Item], Result],
+    items: Sequence[tuple[*Item]],
+    ahead: int,
+    finish: Callable[[int, Result], None],
+    keep: bool,
+    executor: Executor,
+) -> None:
+    queue = iter(enumerate(items))
+    running: dict[Future[Result], int] = {}
+    paths = list(project.ADDED)
+
+    def submit(count: int) -> None:
+        for index, item in islice(queue, count):
+            running[executor.submit(_call, paths, function, *item)] = index  # type: ignore[arg-type]
+
+    failed: Failed | None = None
+    try:
+        submit(ahead)
+        while running:
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                index, problem = running.pop(future), future.exception()
+                if problem is None:
+                    finish(index, future.result())
+                elif failed is None or index < failed.index:
+                    failed = Failed(index, problem)
+                    failed.__cause__ = problem
+            if failed is None:
+                submit(len(done))
+            else:
+                _drop(running)
+    except BaseException:
+        _drop(running)
+        for future in list(running) if keep else []:
+            if future.exception() is None:
+                finish(running.pop(future), future.result())
+        raise
+    if failed is not None:
+        raise failed
+
+
+def _drop(running: dict[Future[Result], int]) -> None:
+    """Cancel what has not begun."""
+    for future in list(running):
+        if future.cancel():
+            del running[future]
 
 
 @contextlib.contextmanager

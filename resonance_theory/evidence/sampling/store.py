@@ -7,13 +7,14 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from resonance_theory import _output
 from resonance_theory.evidence.sampling.task import Tally, Task, identity, versions
 
-__all__ = ["Store"]
+__all__ = ["Store", "merge"]
 
 _FORMAT = "resonance-theory store 1"
 _START = b'{"crc": '
@@ -55,8 +56,10 @@ class Store:
     Args:
         path: A regular file, made where it is missing.
         resume: Whether to go on with the blocks that it holds.
+        alter: Whether the file may be changed; otherwise it is read alone.
 
     Attributes:
+        lines: Its whole lines, if it is read alone.
         blocks: Tallies by task id and block.
         cut: Bytes of an interrupted line that were removed on opening.
 
@@ -64,8 +67,10 @@ class Store:
         ValueError: The path cannot be used, the file is no store or damaged, or it holds results and `resume` is false.
     """
 
-    def __init__(self, path: str | Path, *, resume: bool) -> None:
+    def __init__(self, path: str | Path, *, resume: bool, alter: bool = True) -> None:
         self.path = Path(path)
+        self._alter = alter
+        self.lines: list[bytes] = []
         self.cut = 0
         self.blocks: dict[str, dict[int, Tally]] = {}
         self._block_size: dict[str, int] = {}  # of each task described so far
@@ -76,7 +81,7 @@ class Store:
             if self.path.exists() and not self.path.is_file():  # reading a device or a pipe might never end
                 raise ValueError(f"store = {str(path)!r} must be a regular file")
             # Unbuffered, so that a failed write leaves nothing behind to be written later.
-            self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115  closed by __exit__
+            self._file = open(self.path, "a+b" if alter else "rb", buffering=0)  # noqa: SIM115  closed by __exit__
         except OSError as problem:
             raise ValueError(f"store = {str(path)!r} cannot be written ({problem.strerror})") from None
         try:
@@ -114,6 +119,9 @@ class Store:
         if tail[: len(_START)] != _START[: len(tail)]:
             self._refuse(len(lines) + 1, "not a line of a store")
         self.cut = len(tail)
+        if not self._alter:
+            self.lines = lines
+            return
         if tail:
             self._file.truncate(len(content) - len(tail))
         if self._versions != versions():
@@ -199,3 +207,35 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def merge(out: str | Path, parts: Sequence[str | Path]) -> str:
+    """Write a store with the blocks of others, which are left as they are; returns a sentence on it.
+
+    Raises:
+        ValueError: A part is no store, two have the same block, or a block is missing below another of its task; then nothing
+            is written. What is missing above all others cannot be seen: a resumed run draws it.
+    """
+    owner: dict[tuple[str, int], str] = {}
+    lines: list[bytes] = []
+    for part in parts:
+        if not Path(part).is_file():
+            raise ValueError(f"part = {str(part)!r} must be a store")
+        with Store(part, resume=True, alter=False) as one:
+            lines += one.lines
+            for key in ((task, block) for task, blocks in one.blocks.items() for block in blocks):
+                if key in owner:
+                    raise ValueError(f"part = {str(part)!r} has block {key[1]} of a task, which {owner[key]!r} has too")
+                owner[key] = str(part)
+    counts: dict[str, set[int]] = {}
+    for task, block in owner:
+        counts.setdefault(task, set()).add(block)
+    for task, blocks in counts.items():
+        if gap := sorted(set(range(max(blocks))) - blocks):
+            raise ValueError(
+                f"parts = {len(parts)} files lack block {gap[0]} of the task {task}, but have block {max(blocks)}"
+            )
+    if not owner:
+        raise ValueError(f"parts = {len(parts)} files hold no finished block")
+    _output.write(out, b"".join(line + b"\n" for line in lines))
+    return f"{len(owner)} blocks of {len(counts)} tasks from {len(parts)} parts"

@@ -1,4 +1,4 @@
-"""Every study of the checkout, one after the other: what `make evidence` runs."""
+"""Every study of a project, one after the other: what `make evidence` runs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from resonance_theory.evidence.project import Project
 from resonance_theory.evidence.sampling import ranks
 from resonance_theory.evidence.studies import study
 from resonance_theory.evidence.studies.result import StudyResult, head
@@ -67,6 +68,7 @@ class Evidence:
 def run_all(
     pattern: str = "*",
     *,
+    project: Project | None = None,
     full: bool = False,
     seed: int = 0,
     workers: int = 1,
@@ -81,6 +83,7 @@ def run_all(
 
     Args:
         pattern: Shell pattern of names.
+        project: Where they lie; the working folder's project by default.
         full, seed, workers, progress: As for `run_study`.
         store: Folder of finished blocks, one file <study>.jsonl each, made where it is missing.
         resume: Whether to go on from what the store holds.
@@ -93,9 +96,9 @@ def run_all(
         ValueError: Nothing matches, the store cannot be used, or the environment holds only part of what torchrun sets.
     """
     ranks.rank()
-    names = [name for name in study.studies() if fnmatch.fnmatch(name, pattern)]
+    names = [name for name in study.studies(project) if fnmatch.fnmatch(name, pattern)]
     if not names:
-        raise ValueError(f"study = {pattern!r} matches none of {', '.join(study.studies())}")
+        raise ValueError(f"study = {pattern!r} matches none of {', '.join(study.studies(project))}")
     folder = None if store is None else Path(store)
     if folder is not None:
         try:
@@ -108,7 +111,14 @@ def run_all(
         file = None if folder is None else folder / f"{name}.jsonl"
         try:
             result = study.run_study(
-                name, full=full, seed=seed, workers=workers, store=file, resume=resume, progress=progress
+                name,
+                project=project,
+                full=full,
+                seed=seed,
+                workers=workers,
+                store=file,
+                resume=resume,
+                progress=progress,
             )
         except Exception as problem:  # whatever a study raises, the others still have their say
             said = f"{type(problem).__name__}: {' '.join(str(problem).split())}"

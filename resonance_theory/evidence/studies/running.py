@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -28,6 +29,8 @@ class Run:
         workers: Processes, at least 1.
         store: File of finished blocks, continued if `resume`; None for none.
         progress: Where to show estimates and notices; None for nowhere.
+        executor: Any executor of the interface of `concurrent.futures`; None for processes.
+        shard: (i, n) for the i-th of n shares of the blocks alone.
     """
 
     command: str
@@ -36,6 +39,8 @@ class Run:
     store: str | Path | None = None
     resume: bool = False
     progress: IO[str] | None = None
+    executor: Executor | None = None
+    shard: tuple[int, int] = (1, 1)
 
     def totals(
         self, tasks: Sequence[Task], blocks: int, label: Callable[[Task, Tally], str]
@@ -57,7 +62,15 @@ class Run:
                     made["stored blocks drawn under"] = others
                 if self.progress is not None:
                     _tell(store, trials, self.progress)
-            totals = run(tasks, blocks, workers=self.workers, store=store, on_block=display)
+            totals = run(
+                tasks,
+                blocks,
+                workers=self.workers,
+                store=store,
+                executor=self.executor,
+                shard=self.shard,
+                on_block=display,
+            )
         return totals, {**made, "seconds": round(time.perf_counter() - start, 1)}
 
 

@@ -12,6 +12,7 @@ import importlib
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from resonance_theory.evidence import statistics
-from resonance_theory.evidence.claims.ledger import folder
+from resonance_theory.evidence.project import Project, default, folder, loaded, python_files
 from resonance_theory.evidence.sampling import ranks
 from resonance_theory.evidence.sampling.task import Tally, Task
 from resonance_theory.evidence.studies.result import StudyResult
@@ -53,14 +54,25 @@ class Case:
     mutants: Mapping[str, Mapping[str, float]]
 
 
-def studies() -> list[str]:
-    """Names of the studies of the checkout, sorted."""
-    return sorted(p.stem for p in folder("simulations").glob("*.py") if p.with_suffix(".toml").exists())
+def _files(project: Project | None) -> dict[str, Path]:
+    """The file of each study by its name; a study has settings beside it."""
+    project = project or default()
+    files = sorted(folder("simulations").glob("*.py")) if project.own else python_files(project.studies)
+    found: dict[str, Path] = {}
+    for path in files:
+        if path.with_suffix(".toml").exists() and found.setdefault(path.stem, path) != path:
+            raise ValueError(f"{project.short(path)} has the name of {project.short(found[path.stem])}")
+    return found
 
 
-def settings_of(name: str, *, full: bool, device: str = "cpu") -> dict[str, Any]:
+def studies(project: Project | None = None) -> list[str]:
+    """Names of the studies of a project, the working folder's by default, sorted."""
+    return sorted(_files(project))
+
+
+def settings_of(name: str, *, full: bool, device: str = "cpu", project: Project | None = None) -> dict[str, Any]:
     """The study's settings table over the common entries at the file's top: [quick], or [full], or [gpu] for another device."""
-    path, mode = folder("simulations") / f"{name}.toml", "quick"
+    path, mode = _files(project)[name].with_suffix(".toml"), "quick"
     if full:
         mode = "full" if device == "cpu" else "gpu"
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -76,6 +88,7 @@ def settings_of(name: str, *, full: bool, device: str = "cpu") -> dict[str, Any]
 def run_study(
     name: str,
     *,
+    project: Project | None = None,
     full: bool = False,
     seed: int = 0,
     workers: int = 1,
@@ -84,15 +97,18 @@ def run_study(
     store: str | Path | None = None,
     resume: bool = False,
     progress: IO[str] | None = sys.stderr,
+    executor: Executor | None = None,
+    shard: tuple[int, int] = (1, 1),
 ) -> StudyResult:
-    """Run a study of the checkout and confront every rate with its law.
+    """Run a study and confront every rate with its law.
 
     The false-alarm budget `statistics.ALPHA` is divided over all rates. Under torchrun the blocks are shared by all ranks,
     rank 0 alone reports, and rank k > 0 stores beside it in `<store>.rank<k>`, so that a run resumes with the same number
     of ranks.
 
     Args:
-        name: One of `studies()`.
+        name: One of `studies(project)`.
+        project: Where it lies; the working folder's project by default.
         full: Whether to take the sizes of the table [full].
         seed: Whole number of at least 0.
         workers: Processes, at least 1.
@@ -102,6 +118,8 @@ def run_study(
         store: File of finished blocks, continued if `resume`.
         resume: Whether the store holds blocks to go on from.
         progress: Where to show estimates and notices, None for nowhere.
+        executor: Any executor of the interface of `concurrent.futures`; None for processes.
+        shard: (i, n) for the i-th of n shares of the blocks alone, to be merged by their stores; the result is then empty.
 
     Returns:
         Rates and verdicts; for a study that trains networks, a `TrainingResult`.
@@ -111,16 +129,17 @@ def run_study(
             than its law has, or the environment holds only part of what torchrun sets.
         SamplerError: A sampler raised or a worker died.
     """
-    if name not in studies():
-        raise ValueError(f"study = {name!r} must be one of {', '.join(studies())}")
+    known = _files(project)
+    if name not in known:
+        raise ValueError(f"study = {name!r} must be one of {', '.join(sorted(known))}")
     if resume and store is None:
         raise ValueError("resume = True needs a store to go on from")
     rank = ranks.rank()
-    module = importlib.import_module(f"simulations.{name}")
+    module = loaded(known[name])
     trains, backends = hasattr(module, "arms"), getattr(module, "BACKENDS", ("numpy",))
     device = _checked_device(name, module, backend, device)
     where = {"backend": backend, "device": device} if len(backends) > 1 else {}
-    settings = settings_of(name, full=full, device=device if trains else "cpu")
+    settings = settings_of(name, full=full, device=device if trains else "cpu", project=project)
     if trains and device != "cpu":
         where = {"device": device}
         settings = settings | where
@@ -132,6 +151,8 @@ def run_study(
         store=f"{store}.rank{rank}" if rank and store is not None else store,
         resume=resume,
         progress=None if rank else progress,
+        executor=executor,
+        shard=shard,
     )
     if trains:
         return run_training(name, module.arms(settings), settings, run, getattr(module, "PACKAGES", ()))
@@ -167,6 +188,8 @@ def _run_rates(
     ]
     owner = {task.id: case for task, case in zip(tasks, cases)}
     totals, made = run.totals(tasks, settings["blocks"], lambda task, t: _progress_line(owner[task.id], t, alpha))
+    if run.shard[1] > 1:  # a part says nothing yet
+        return StudyResult(name, [], {}, made)
     rows: list[dict[str, Any]] = []
     rejected: dict[str, bool] = {}
     for task, case in zip(tasks, cases):

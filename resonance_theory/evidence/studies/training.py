@@ -191,6 +191,8 @@ def run_training(
         return f"{arm.label:<28} {_line(tally, arm.per, settings.get('columns'))}"
 
     totals, made = run.totals(list(tasks.values()), 1, label)
+    if run.shard[1] > 1:  # a part says nothing yet
+        return TrainingResult(name, [], {}, made)
     values = {
         arm.label: _by_metric([totals[tasks[g, arm.label].id] for g in range(groups)], size, arm.per) for arm in arms
     }
