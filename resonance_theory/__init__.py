@@ -24,6 +24,7 @@ _MODULES = {
         "homogenization",
         "kernels",
         "logs",
+        "loads",
         "losses",
         "nn",
         "rules",

@@ -1,0 +1,17 @@
+"""Loads of all experts at once: the largest one, replicas and placements, distinct experts of a batch.
+
+largest, marginals   how long the slowest expert or device works
+placement            replicas of the heaviest experts, experts onto devices
+distinct             how many experts a batch touches
+groups               group-limited and biased routing
+subsets              k distinct experts with given rates
+"""
+
+from resonance_theory.loads.largest import LargestLoad
+from resonance_theory.loads.subsets import choice_weights, joint_rates
+
+__all__ = [
+    "LargestLoad",
+    "choice_weights",
+    "joint_rates",
+]
