@@ -34,9 +34,9 @@ def distinct_experts(batch: ArrayLike, rates: ArrayLike, correlation: ArrayLike 
         >>> import numpy as np
         >>> import resonance_theory as rt
         >>> rt.loads.distinct_experts([1, 16, 64], np.full(64, 6 / 64)).round(2)
-        array([ 6.  , 50.77, 63.88])
+        array([ 6.  , 50.75, 63.88])
         >>> rt.loads.distinct_experts(16, np.full(64, 6 / 64), correlation=0.1).round(2)
-        np.float64(36.68)
+        np.float64(38.53)
     """
     b = arguments.integer("batch", batch, 0, 2**20)
     pi, kappa = _rates(rates), arguments.probability("correlation", correlation)
@@ -59,7 +59,7 @@ def distinct_variance(batch: ArrayLike, rates: ArrayLike, joint: ArrayLike | Non
         >>> import numpy as np
         >>> import resonance_theory as rt
         >>> rt.loads.distinct_variance([1, 16], np.full(64, 6 / 64)).round(4) + 0.0
-        array([0.    , 5.3837])
+        array([0.    , 6.0221])
     """
     b = arguments.integer("batch", batch, 0, 2**20)
     pi, _ = whole_rates(rates)

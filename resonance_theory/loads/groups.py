@@ -150,9 +150,9 @@ def pair_rates(experts: int, top: int, groups: int, kept_groups: int, *, law: Ar
         >>> import resonance_theory as rt
         >>> free, limited = (rt.loads.pair_rates(64, 6, 8, kept) for kept in (8, 3))
         >>> print(f"{free.same:.5f} {free.different:.5f} {limited.same:.5f} {limited.different:.5f}")
-        0.00744 0.00744 0.02102 0.00574
+        0.00744 0.00744 0.01754 0.00618
         >>> print(f"{limited.variance / free.variance:.2f} times the variance of a device's load")
-        2.28 times the variance of a device's load
+        1.94 times the variance of a device's load
     """
     m = _sizes(experts, top, groups, kept_groups)
     mass = top_of_groups(experts, top, groups, kept_groups) if law is None else arguments.distribution("law", law)

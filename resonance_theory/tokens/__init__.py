@@ -5,6 +5,7 @@ gaussian                             tokens with a mean, exactly
 evolving                             distributions that move in time
 heavy_loads                          experts whose shares are log-normal
 samplers                             the same tokens drawn at random
+routing                              choices with given rates and correlation, for simulators of serving
 """
 
 from resonance_theory.rules.rates import Rates
@@ -21,6 +22,7 @@ from resonance_theory.tokens.gaussian import Gaussian
 from resonance_theory.tokens.heavy_loads import LogNormalLoads
 from resonance_theory.tokens.planted import planted as _planted
 from resonance_theory.tokens.rivals import rival
+from resonance_theory.tokens.routing import routing, skewed_rates
 from resonance_theory.tokens.samplers import Dependent, Planted
 from resonance_theory.tokens.signals import affinity_density, affinity_tail, false_positive, hit_rate, miss_rate
 
@@ -45,6 +47,8 @@ __all__ = [
     "miss_rate",
     "percentile",
     "rival",
+    "routing",
+    "skewed_rates",
     "waiting_tokens",
 ]
 
