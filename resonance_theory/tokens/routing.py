@@ -3,7 +3,7 @@
 Each token's set has the conditional Poisson law of its layer's rates (`rt.loads.choice_weights`): expert e is chosen with exactly
 rates[e]. Tokens of one document share choices as in Pólya's urn: token j of a document (j = 0, 1, ...) takes the set of one of the
 j tokens before it with probability j κ/(1 - κ + j κ), else a set of its own. Then any two tokens of the document take expert
-e with correlation κ, and the document's count of e is exactly beta-binomial: `BetaBinomial(κ)`. Claim: routing_sampler.
+e with correlation κ, and the document's count of e is exactly beta-binomial: `BetaBinomial(κ)`.
 """
 
 from __future__ import annotations
