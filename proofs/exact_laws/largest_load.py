@@ -78,14 +78,19 @@ def masses(side: Side) -> Outcome:
 
 @claim.derivation("two parts are one of the summed share: their series multiply")
 def summed(side: Side) -> Outcome:
-    """(1-x)^-a (1-x)^-b and e^(px) e^(qx), whose coefficients are w."""
-    t, a, b, j = sp.symbols("x a b j", positive=True)
-    n = sp.symbols("n", integer=True, nonnegative=True)
-    series = sp.powsimp((1 - t) ** (-a) * (1 - t) ** (-b) - (1 - t) ** (-a - b - side.more), force=True)
-    plain = sp.powsimp(sp.exp(a * t) * sp.exp(b * t)) - sp.exp((a + b + side.more) * t)
-    del j, n
-    points = [{t: sp.Rational(1, 3), a: 2, b: 3}]
-    return every([identity(sp.simplify(e), points=points, name=k) for k, e in (("urn", series), ("draws", plain))])
+    """The coefficients' recurrence is (1-x) W' = a W, or W' = p W, with W(0) = 1: the product solves it for the sum."""
+    x, a, b, j = sp.symbols("x a b j", positive=True)
+    first, second = sp.symbols("W_a W_b", positive=True)
+
+    def w(i: sp.Expr) -> sp.Expr:
+        return sp.gamma(i + a) / (sp.gamma(a) * sp.factorial(i))
+
+    urn = sp.gammasimp(((j + 1) * w(j + 1) - (a + j) * w(j)) / w(j))
+    outcomes = [identity(urn, name="(j+1) w(j+1) - (a+j) w(j)")]
+    for name, slope in (("urn", 1 / (1 - x)), ("draws", sp.Integer(1))):
+        change = (a * slope * first) * second + first * (b * slope * second)
+        outcomes.append(identity(sp.simplify(change - (a + b + side.more) * slope * first * second), name=name))
+    return every(outcomes)
 
 
 @claim.derivation("the complement without subtraction, one factor more at a time")
