@@ -198,7 +198,7 @@ def test_distinct_experts_in_50_digits_and_its_edges():
     for batch, kappa in ((1, 0.0), (1000, 0.0), (16, 0.03125), (500, 0.5), (9, 1.0)):
         k = mpmath.mpf(kappa)
         exact = mpmath.mpf(0)
-        for p in map(lambda v: mpmath.mpf(float(v)), rates):
+        for p in (mpmath.mpf(float(v)) for v in rates):
             none = mpmath.mpf(1)
             for j in range(batch):
                 none *= 1 - p * (1 - k) / (1 + k * (j - 1)) if j or kappa < 1 else 1 - p
@@ -226,7 +226,9 @@ def plain_route(scores, bias, top, groups, kept, score):
 
 
 @pytest.mark.parametrize("score", ["top2", "max"])
-@pytest.mark.parametrize(("experts", "top", "groups", "kept"), [(16, 4, 4, 2), (12, 3, 6, 6), (8, 2, 8, 3), (9, 9, 1, 1)])
+@pytest.mark.parametrize(
+    ("experts", "top", "groups", "kept"), [(16, 4, 4, 2), (12, 3, 6, 6), (8, 2, 8, 3), (9, 9, 1, 1)]
+)
 def test_group_limited_against_loops(experts, top, groups, kept, score):
     rng = RNG(2)
     for scores in (rng.random((200, experts)), rng.integers(0, 3, (200, experts)) / 4):  # the second has ties
@@ -244,20 +246,16 @@ def test_group_limited_against_transformers():
     config = DeepseekV3Config(
         hidden_size=16, n_routed_experts=32, num_experts_per_tok=4, n_group=8, topk_group=3, norm_topk_prob=False
     )
-    block = models.DeepseekV3MoE(config)
+    router = models.DeepseekV3TopkRouter(config)
     torch.manual_seed(0)
-    torch.nn.init.normal_(block.gate.weight)
-    block.gate.e_score_correction_bias.copy_(torch.randn(32) / 4)
-    logits = block.gate(torch.randn(1, 300, 16))
-    theirs, weights = block.route_tokens_to_experts(logits)
+    torch.nn.init.normal_(router.weight)
+    router.e_score_correction_bias.copy_(torch.randn(32) / 4)
+    logits, weights, theirs = router(torch.randn(300, 16))
     scores = logits.sigmoid().detach().numpy().astype(float)
-    ours, _ = rt.loads.group_limited(scores, 4, 8, 3, bias=block.gate.e_score_correction_bias.numpy().astype(float))
-    assert np.array_equal(np.sort(theirs.numpy().reshape(-1, 4), axis=1), np.sort(ours, axis=1))
-    assert np.allclose(
-        np.sort(weights.detach().numpy().reshape(-1, 4)),
-        np.sort(np.take_along_axis(scores, ours, 1)) * config.routed_scaling_factor,
-        rtol=1e-5,
-    )
+    ours, kept = rt.loads.group_limited(scores, 4, 8, 3, bias=router.e_score_correction_bias.numpy().astype(float))
+    assert np.array_equal(np.sort(theirs.numpy(), axis=1), np.sort(ours, axis=1))
+    weights = weights.detach().numpy() / config.routed_scaling_factor
+    assert np.allclose(np.sort(weights), np.sort(kept), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("experts", "top", "groups", "kept"), [(6, 2, 3, 2), (6, 3, 2, 2), (6, 2, 3, 1), (7, 3, 7, 4)])
@@ -289,7 +287,10 @@ def test_choices_of_groups_against_all_orders(experts, top, groups, kept):
         (lambda: LargestLoad(8, [0.5, 0.5], placement=[0, 2]), "puts no expert on device 1"),
         (lambda: LargestLoad(8, [0.5, 0.5], placement=[0]), r"placement has shape \(1,\)"),
         (lambda: LargestLoad(8, [0.5, 0.5], counts=rt.BetaBinomial([0.1, 0.2])), "counts.correlation has shape"),
-        (lambda: LargestLoad(8, [0.25] * 4, 2, [0, 0, 1, 1], rt.BetaBinomial(0.1)), "simulate it with rt.tokens.routing"),
+        (
+            lambda: LargestLoad(8, [0.25] * 4, 2, [0, 0, 1, 1], rt.BetaBinomial(0.1)),
+            "simulate it with rt.tokens.routing",
+        ),
         (lambda: LargestLoad(8, [0.5, 0.5]).cdf(-1), "load = -1 must be"),
         (lambda: LargestLoad(8, [0.5, 0.5]).quantile(1.0), r"probability = 1.0 must be a finite number in \(0, 1\)"),
         (lambda: rt.loads.replicate([0.5, 0.5], 1), "replicas = 1 must be a whole number between 2"),
@@ -308,5 +309,3 @@ def test_choices_of_groups_against_all_orders(experts, top, groups, kept):
 def test_bad_input_is_one_sentence(call, words):
     with pytest.raises(ValueError, match=words):
         call()
-
-

@@ -61,7 +61,9 @@ def test_shapes_kinds_and_seeds():
     assert (whole == whole[0]).all()  # all tokens alike
 
 
-@pytest.mark.parametrize(("n", "k", "ratio"), [(64, 6, 1.0), (64, 6, 3.5), (64, 8, 8.0), (256, 8, 31.9), (4, 4, 1.0), (1, 1, 1)])
+@pytest.mark.parametrize(
+    ("n", "k", "ratio"), [(64, 6, 1.0), (64, 6, 3.5), (64, 8, 8.0), (256, 8, 31.9), (4, 4, 1.0), (1, 1, 1)]
+)
 def test_skewed_rates(n, k, ratio):
     rates = rt.tokens.skewed_rates(n, k, ratio)
     assert rates.sum() == pytest.approx(k, rel=1e-12)

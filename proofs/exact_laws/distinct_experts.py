@@ -32,8 +32,8 @@ class Side:
 
 claim = Claim(
     title="Distinct experts of a batch: exact mean, which correlation and skew lower",
-    statement=r"$E\,D=\sum_e\{1-\prod_{j<B}\frac{1-\pi_e+\kappa'j}{1+\kappa'j}\}\leq\sum_e\{1-(1-\pi_e)^B\}\leq n\{1-(1-k/n)^B\}$, "
-    r"$\kappa'=\frac{\kappa}{1-\kappa}$; for $\kappa=0$ "
+    statement=r"$E\,D=\sum_e\{1-\prod_{j<B}\frac{1-\pi_e+\kappa'j}{1+\kappa'j}\}\leq\sum_e\{1-(1-\pi_e)^B\}$ "
+    r"$\leq n\{1-(1-k/n)^B\}$, $\kappa'=\frac{\kappa}{1-\kappa}$; for $\kappa=0$ "
     r"$\mathrm{Var}\,D=\sum_{e,f}\{(1-\pi_e-\pi_f+\pi_{ef})^B-(1-\pi_e)^B(1-\pi_f)^B\}$",
     hypotheses=(
         r"$B$ tokens choose $k$ distinct experts with rates $\pi_e$, $\sum_e\pi_e=k$, both $e$ and $f$ with $\pi_{ef}$",
@@ -60,7 +60,9 @@ def beta_moments(side: Side) -> Outcome:
     factor = (1 - rate + spread * (size + side.more)) / (1 + spread * (size + side.more))
     step = sp.gammasimp(missed(size + 1) / missed(size)) - factor
     points = [{a: 2, b: 3, size: 4}]
-    return every([identity(sp.simplify(step), points=points, name="one token more"), identity(missed(sp.Integer(0)) - 1)])
+    return every(
+        [identity(sp.simplify(step), points=points, name="one token more"), identity(missed(sp.Integer(0)) - 1)]
+    )
 
 
 @claim.certificate("each factor is at least 1 - π, for all rates, correlations and tokens")
@@ -91,7 +93,9 @@ def every_batch(side: Side) -> Outcome:
             worst = max(worst, abs(float(distinct_experts(batch, floats)) / float(mean) - 1))
             worst = max(worst, abs(float(distinct_variance(batch, floats)) - float(square - mean**2)))
             checked += 1
-    return holds(f"{checked} batches; the package errs by {worst:.1e}") if worst < 1e-12 else fails(f"error {worst:.1e}")
+    return (
+        holds(f"{checked} batches; the package errs by {worst:.1e}") if worst < 1e-12 else fails(f"error {worst:.1e}")
+    )
 
 
 def sample(rng: np.random.Generator, trials: int, *, batch: int, correlation: float) -> dict[str, int]:

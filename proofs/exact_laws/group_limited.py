@@ -5,8 +5,8 @@ E K = k/G, and counting ordered pairs of choices inside groups and in all:
 m(m-1) P(both | same) = E K(K-1), and G m (m-1) P(same) + G(G-1) m² P(different) = k(k-1). A device that holds one group gets
 a sum over tokens of K: its load's variance is s Var K, with Var K = E K(K-1) + k/G - (k/G)².
 
-For groups ranked by their best score, and scores independent and alike, the law of K is exact: going down the order of all experts, the next
-allowed one is uniform among those left in the open groups and, while fewer than g groups are open, in the closed ones. That order
+For groups ranked by their best score, and scores independent and alike, the law of K is exact. Going down the order of all
+experts, the next allowed one is uniform among those left in the open groups and, while fewer than g groups are open, in the closed ones. That order
 is the router's, because the g groups of the largest maxima are the first g that are met.
 """
 
@@ -40,7 +40,7 @@ claim = Claim(
     r"$s\{E\,K(K-1)+\frac kG-(\frac kG)^2\}$",
     hypotheses=(
         r"$n=Gm$ experts in $G$ groups of $m$, of which a token keeps $g$ and in them its $k\leq gm$ best",
-        r"scores exchangeable within and across groups; for the law of $K$ independent, continuous and alike, groups by their best",
+        r"scores exchangeable within and across groups; for the law of $K$ independent, continuous, alike; groups by their best",
     ),
     source="DeepSeek-V2 2405.04434 section 2.1.2, DeepSeek-V3 2412.19437 section 2.1.2 (the routers); new",
     kind="equality",
@@ -96,7 +96,12 @@ def every_order(side: Side) -> Outcome:
             orders += 1
         claimed = pair_rates(experts, top, groups, kept + side.kept)
         law = top_of_groups(experts, top, groups, kept + side.kept)
-        exact = [Fraction(one, orders), Fraction(same, orders), Fraction(other, orders), *(Fraction(c, orders) for c in count)]
+        exact = [
+            Fraction(one, orders),
+            Fraction(same, orders),
+            Fraction(other, orders),
+            *(Fraction(c, orders) for c in count),
+        ]
         got = [claimed.one, claimed.same, claimed.different, *law]
         worst = max(abs(float(Fraction(float(g)) - e)) for g, e in zip(got, exact))
         if worst > 1e-14:
@@ -105,9 +110,7 @@ def every_order(side: Side) -> Outcome:
     return holds(f"{checked} probabilities of five routers")
 
 
-def sample(
-    rng: np.random.Generator, trials: int, *, experts: int, top: int, groups: int, kept: int
-) -> dict[str, int]:
+def sample(rng: np.random.Generator, trials: int, *, experts: int, top: int, groups: int, kept: int) -> dict[str, int]:
     size, tally = experts // groups, {"one": 0, "same group": 0, "different groups": 0}
     for start in range(0, trials, 50_000):
         scores = rng.standard_normal((min(50_000, trials - start), experts))

@@ -4,8 +4,8 @@ Multinomial loads are independent Poisson counts given their total, Dirichlet-mu
 
     P(max N <= m) = [x^s] Π_e T_e(x) / [x^s] Π_e W_e(x),   W_e = Σ_j w_e(j) x^j,  T_e its part up to x^m,
 
-with w(j) = p^j/j! or Γ(j+a)/(Γ(a) j!). The denominator is p^s/s! of the summed shares, or the same gamma quotient of the summed a: a device's
-load has its experts' summed share. The complement needs no subtraction: with D_e = W_e - T_e,
+with w(j) = p^j/j! or Γ(j+a)/(Γ(a) j!). The denominator is p^s/s! of the summed shares, or the same gamma quotient of the summed a:
+a device's load has its experts' summed share. The complement needs no subtraction: with D_e = W_e - T_e,
 ΠW - ΠT = Σ_e Π_{f<e} T_f · D_e · Π_{f>e} W_f.
 """
 
@@ -38,7 +38,9 @@ claim = Claim(
     statement=r"$P(\max_eN_e\leq m)=\frac{[x^s]\prod_eT_e(x)}{[x^s]\prod_eW_e(x)}$, "
     r"$W_e=\sum_jw_e(j)x^j$, $T_e=\sum_{j\leq m}w_e(j)x^j$, $w_e(j)=\frac{p_e^j}{j!}$, or "
     r"$\frac{\Gamma(j+a_e)}{\Gamma(a_e)j!}$ with $a_e=p_e\frac{1-\kappa}{\kappa}$ for loads of correlation $\kappa$",
-    hypotheses=(r"each of $s$ tokens chooses one expert, with shares $p_e$, independently or given shares that are Dirichlet",),
+    hypotheses=(
+        r"each of $s$ tokens chooses one expert, with shares $p_e$, independently or given shares that are Dirichlet",
+    ),
     source="new here in this form; Levin 1981, Annals of Statistics 9 (Poisson counts given their total)",
     kind="equality",
     expected=Verdict.PROVED,
@@ -72,7 +74,10 @@ def masses(side: Side) -> Outcome:
         arrives = mass(x - 1, y) * chance(a, x - 1) + mass(x, y - 1) * chance(b, y - 1)
         ratio = sp.gammasimp(sp.combsimp((arrives - mass(x, y)) / (w(x, a) * w(y, b) / w(x + y, a + b))))
         points = [{x: 2, y: 3, a: sp.Rational(2, 3), b: sp.Rational(5, 4)}]
-        outcomes += [identity(ratio, points=points, name=name), identity(mass(sp.Integer(0), sp.Integer(0)) - 1, name="none")]
+        outcomes += [
+            identity(ratio, points=points, name=name),
+            identity(mass(sp.Integer(0), sp.Integer(0)) - 1, name="none"),
+        ]
     return every(outcomes)
 
 
@@ -165,7 +170,9 @@ def package(side: Side) -> Outcome:
     return holds(f"largest relative error {worst:.1e}") if worst < 2e-11 else fails(f"relative error {worst:.1e}")
 
 
-def sample(rng: np.random.Generator, trials: int, *, shares: list[float], tokens: int, correlation: float, load: int) -> dict[str, int]:
+def sample(
+    rng: np.random.Generator, trials: int, *, shares: list[float], tokens: int, correlation: float, load: int
+) -> dict[str, int]:
     p = np.asarray(shares)
     if correlation:
         p = rng.dirichlet(p * (1 - correlation) / correlation, trials)

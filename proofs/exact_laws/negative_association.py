@@ -42,7 +42,10 @@ claim = Claim(
     truth=SimpleNamespace(step=1, tighter=Fraction(1)),
     mutant=SimpleNamespace(step=0, tighter=Fraction(999, 1000)),
     mutation="the law given t + 1 that of t itself; both bounds tighter by a factor of .999",
-    lemmas=("conditional Poisson sampling is strongly Rayleigh (Brändén and Jonasson 2012)", "Chebyshev's sum inequality"),
+    lemmas=(
+        "conditional Poisson sampling is strongly Rayleigh (Brändén and Jonasson 2012)",
+        "Chebyshev's sum inequality",
+    ),
 )
 
 
@@ -55,7 +58,9 @@ def one_token_more(side: SimpleNamespace) -> Outcome:
     def polya(i: sp.Expr, j: sp.Expr) -> sp.Expr:
         """Dirichlet-multinomial masses of two parts (a any expert, b all others), times what they share."""
         rise = sp.gamma(a + i) * sp.gamma(b + j) / (sp.gamma(a) * sp.gamma(b))
-        return rise / (sp.factorial(i) * sp.factorial(j)) * sp.factorial(i + j) * sp.gamma(a + b) / sp.gamma(a + b + i + j)
+        return (
+            rise / (sp.factorial(i) * sp.factorial(j)) * sp.factorial(i + j) * sp.gamma(a + b) / sp.gamma(a + b + i + j)
+        )
 
     def plain(i: sp.Expr, j: sp.Expr) -> sp.Expr:
         return sp.factorial(i + j) / (sp.factorial(i) * sp.factorial(j)) * a**i * b**j / (a + b) ** (i + j)
@@ -66,7 +71,7 @@ def one_token_more(side: SimpleNamespace) -> Outcome:
         ("urn", polya, lambda part, i, total: (part + i) / (a + b + total)),
         ("draws", plain, lambda part, i, total: part / (a + b)),
     ):
-        # mass at (x + 1, y) and (x, y) of t + 1 and t tokens: from (x, y) by a token to the first, from (x + 1, y - 1) to the other
+        # mass at (x + 1, y) and (x, y) of t + 1 tokens: from (x, y) by a token to the first part, from (x + 1, y - 1) to the other
         arrives = law(x, y) * chance(a, x, t) + law(x + 1, y - 1) * chance(b, y - 1, t)
         after = law(x + side.step, y)
         ratio = sp.gammasimp(sp.combsimp((arrives - after) / unit[name]))
@@ -90,7 +95,7 @@ def urn(tokens: int, weight: list[Fraction]) -> dict[tuple[int, ...], Fraction]:
     return {
         n: factorial(tokens)
         * prod((rise(a, k) / factorial(k) for a, k in zip(weight, n)), start=Fraction(1))
-        / rise(sum(weight), tokens)
+        / rise(sum(weight, Fraction(0)), tokens)
         for n in product(range(tokens + 1), repeat=len(weight))
         if sum(n) == tokens
     }

@@ -41,8 +41,8 @@ def distinct_experts(batch: ArrayLike, rates: ArrayLike, correlation: ArrayLike 
     b = arguments.integer("batch", batch, 0, 2**20)
     pi, kappa = _rates(rates), arguments.probability("correlation", correlation)
     shape = arguments.same_shapes(batch=b.shape, correlation=kappa.shape)
-    b, kappa = (np.broadcast_to(part, shape).ravel() for part in (b, kappa))
-    result = [float(_chosen(int(n), pi, float(k)).sum()) for n, k in zip(b, kappa)]
+    pairs = zip(np.broadcast_to(b, shape).ravel(), np.broadcast_to(kappa, shape).ravel())
+    result = [float(_chosen(int(n), pi, float(k)).sum()) for n, k in pairs]
     return np.reshape(result, shape)[()]
 
 
@@ -73,7 +73,7 @@ def distinct_variance(batch: ArrayLike, rates: ArrayLike, joint: ArrayLike | Non
         log_ratio = np.log1p(np.maximum(np.where(product > 0, change / product, 0.0), -1.0))
         log_product = np.where(product > 0, np.log(product), -np.inf)
     result = []
-    for n in b.ravel():
+    for n in map(int, b.ravel()):
         # from the larger of the two, so that neither overflows; a batch of none has no variance
         larger = np.exp(max(n, 1) * (log_product + np.maximum(log_ratio, 0.0)))
         terms = np.sign(log_ratio) * larger * -np.expm1(-max(n, 1) * np.abs(log_ratio))

@@ -92,7 +92,10 @@ def of_counts(tokens: int, rates: Floats, counts: Counts) -> Marginals:
         n = np.arange(tokens + 1, dtype=np.float64)[None]
         kappa = np.full((1, 1), float(np.asarray(counts.correlation).item()))
         laws = [
-            Series(0, _beta_binomial(np.full((1, 1), float(tokens)), n, np.full((1, 1), p), np.full((1, 1), 1 - p), kappa)[0])
+            Series(
+                0,
+                _beta_binomial(np.full((1, 1), float(tokens)), n, np.full((1, 1), p), np.full((1, 1), 1 - p), kappa)[0],
+            )
             for p in value
         ]
         return _Tables(tuple(laws), index)

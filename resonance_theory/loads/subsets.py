@@ -122,7 +122,9 @@ def whole_rates(rates: ArrayLike) -> tuple[Floats, int]:
     total = float(pi.sum())
     top = round(total)
     if top < 1 or abs(total - top) > 1e-9 * pi.size:
-        raise ValueError(f"rates sum to {total:.12g} but must sum to a whole number of at least 1, the choices of a token")
+        raise ValueError(
+            f"rates sum to {total:.12g} but must sum to a whole number of at least 1, the choices of a token"
+        )
     return pi, top
 
 
