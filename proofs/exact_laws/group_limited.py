@@ -6,8 +6,8 @@ m(m-1) P(both | same) = E K(K-1), and G m (m-1) P(same) + G(G-1) m² P(different
 a sum over tokens of K: its load's variance is s Var K, with Var K = E K(K-1) + k/G - (k/G)².
 
 For groups ranked by their best score, and scores independent and alike, the law of K is exact. Going down the order of all
-experts, the next allowed one is uniform among those left in the open groups and, while fewer than g groups are open, in the closed ones. That order
-is the router's, because the g groups of the largest maxima are the first g that are met.
+experts, the next allowed one is uniform among those left in the open groups and, while fewer than g groups are open, in the
+closed ones. That order is the router's, because the g groups of the largest maxima are the first g that are met.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Multinomial loads are independent Poisson counts given their total, Dirichlet-mu
 
     P(max N <= m) = [x^s] Π_e T_e(x) / [x^s] Π_e W_e(x),   W_e = Σ_j w_e(j) x^j,  T_e its part up to x^m,
 
-with w(j) = p^j/j! or Γ(j+a)/(Γ(a) j!). The denominator is p^s/s! of the summed shares, or the same gamma quotient of the summed a:
-a device's load has its experts' summed share. The complement needs no subtraction: with D_e = W_e - T_e,
+with w(j) = p^j/j! or Γ(j+a)/(Γ(a) j!). The denominator is p^s/s! of the summed shares, or the same gamma quotient of the summed
+a: a device's load has its experts' summed share. The complement needs no subtraction: with D_e = W_e - T_e,
 ΠW - ΠT = Σ_e Π_{f<e} T_f · D_e · Π_{f>e} W_f.
 """
 

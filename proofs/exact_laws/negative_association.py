@@ -71,7 +71,7 @@ def one_token_more(side: SimpleNamespace) -> Outcome:
         ("urn", polya, lambda part, i, total: (part + i) / (a + b + total)),
         ("draws", plain, lambda part, i, total: part / (a + b)),
     ):
-        # mass at (x + 1, y) and (x, y) of t + 1 tokens: from (x, y) by a token to the first part, from (x + 1, y - 1) to the other
+        # mass at (x + 1, y) of t + 1 tokens: from (x, y) and a token to the first part, (x + 1, y - 1) and one to the other
         arrives = law(x, y) * chance(a, x, t) + law(x + 1, y - 1) * chance(b, y - 1, t)
         after = law(x + side.step, y)
         ratio = sp.gammasimp(sp.combsimp((arrives - after) / unit[name]))

@@ -1,8 +1,8 @@
 """Choices of routers for simulators of serving: k distinct experts a token, with given rates and given correlation.
 
 Each token's set has the conditional Poisson law of its layer's rates (`rt.loads.choice_weights`): expert e is chosen with
-exactly rates[e]. Tokens of one document share choices as in Pólya's urn: token j of it (j = 0, 1, ...) takes the set of one of the
-j tokens before it with probability j κ/(1 - κ + j κ), else a set of its own. Then any two tokens of the document take expert
+exactly rates[e]. Tokens of one document share choices as in Pólya's urn: token j of it (j = 0, 1, ...) takes the set of one of
+the j tokens before it with probability j κ/(1 - κ + j κ), else a set of its own. Then any two tokens of the document take expert
 e with correlation κ, and the document's count of e is exactly beta-binomial: `BetaBinomial(κ)`.
 """
 
