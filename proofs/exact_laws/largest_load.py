@@ -72,11 +72,12 @@ def masses(side: Side) -> Outcome:
             return w(i, a) * w(j, b) / w(i + j + side.more, a + b)  # type: ignore[operator]
 
         arrives = mass(x - 1, y) * chance(a, x - 1) + mass(x, y - 1) * chance(b, y - 1)
-        ratio = sp.gammasimp(sp.combsimp((arrives - mass(x, y)) / (w(x, a) * w(y, b) / w(x + y, a + b))))
+        unit = w(x, a) * w(y, b) / w(x + y, a + b)
+        left, right = (sp.gammasimp(sp.combsimp(part / unit)) for part in (arrives, mass(x, y)))
         points = [{x: 2, y: 3, a: sp.Rational(2, 3), b: sp.Rational(5, 4)}]
         outcomes += [
-            identity(ratio, points=points, name=name),
-            identity(mass(sp.Integer(0), sp.Integer(0)) - 1, name="none"),
+            identity(left, right, points=points, name=name),
+            identity(mass(sp.Integer(0), sp.Integer(0)), 1, name="none"),
         ]
     return every(outcomes)
 
@@ -90,11 +91,11 @@ def summed(side: Side) -> Outcome:
     def w(i: sp.Expr) -> sp.Expr:
         return sp.gamma(i + a) / (sp.gamma(a) * sp.factorial(i))
 
-    urn = sp.gammasimp(((j + 1) * w(j + 1) - (a + j) * w(j)) / w(j))
-    outcomes = [identity(urn, name="(j+1) w(j+1) - (a+j) w(j)")]
+    urn = sp.gammasimp((j + 1) * w(j + 1) / w(j))
+    outcomes = [identity(urn, a + j, name="(j+1) w(j+1)/w(j)")]
     for name, slope in (("urn", 1 / (1 - x)), ("draws", sp.Integer(1))):
         change = (a * slope * first) * second + first * (b * slope * second)
-        outcomes.append(identity(sp.simplify(change - (a + b + side.more) * slope * first * second), name=name))
+        outcomes.append(identity(change, (a + b + side.more) * slope * first * second, name=name))
     return every(outcomes)
 
 
@@ -103,7 +104,7 @@ def complement(side: Side) -> Outcome:
     """(T, D)(T', D') = (T T', D (T' + D') + T D') keeps T + D = W."""
     t, d, u, e = sp.symbols("T D U E")
     above = d * (u + e) + (t + side.more) * e
-    return identity(sp.expand((t + d) * (u + e) - t * u - above), name="W W' - T T' - (D W' + T D')")
+    return identity((t + d) * (u + e), t * u + above, name="W W' and T T' + (D W' + T D')")
 
 
 def enumerated(tokens: int, weight: list[Fraction], urn: bool) -> dict[tuple[int, ...], Fraction]:

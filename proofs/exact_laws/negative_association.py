@@ -74,9 +74,9 @@ def one_token_more(side: SimpleNamespace) -> Outcome:
         # mass at (x + 1, y) of t + 1 tokens: from (x, y) and a token to the first part, (x + 1, y - 1) and one to the other
         arrives = law(x, y) * chance(a, x, t) + law(x + 1, y - 1) * chance(b, y - 1, t)
         after = law(x + side.step, y)
-        ratio = sp.gammasimp(sp.combsimp((arrives - after) / unit[name]))
+        left, right = (sp.gammasimp(sp.combsimp(mass / unit[name])) for mass in (arrives, after))
         points = [{x: 2, y: 3, a: sp.Rational(2, 3), b: sp.Rational(5, 4)}, {x: 1, y: 1, a: 2, b: 1}]
-        outcomes.append(identity(ratio, points=points, name=name))
+        outcomes.append(identity(left, right, points=points, name=name))
     return every(outcomes)
 
 
