@@ -157,12 +157,12 @@ def package(side: Side) -> Outcome:
     for kappa in (None, Fraction(1, 9)):
         counts = INDEPENDENT if kappa is None else BetaBinomial(float(kappa))
         weight = share if kappa is None else [p * (1 / kappa - 1) for p in share]
-        law = LargestLoad(40, [float(p) for p in share], counts=counts)
-        devices = LargestLoad(40, [float(p) for p in share], placement=[0, 1, 1, 0], counts=counts)
+        law = LargestLoad(20, [float(p) for p in share], counts=counts)
+        devices = LargestLoad(20, [float(p) for p in share], placement=[0, 1, 1, 0], counts=counts)
         mean = Fraction(0)
-        for m in range(40):
-            exact = cut(40, weight, kappa is not None, m + side.more)
-            halves = cut(40, [weight[0] + weight[3], weight[1] + weight[2]], kappa is not None, m + side.more)
+        for m in range(20):
+            exact = cut(20, weight, kappa is not None, m + side.more)
+            halves = cut(20, [weight[0] + weight[3], weight[1] + weight[2]], kappa is not None, m + side.more)
             for ours, value in ((law, exact), (devices, halves)):
                 pairs = ((float(ours.cdf(m)), value), (float(ours.sf(m)), 1 - value))
                 worst = max([worst, *(abs(float(Fraction(got) / v - 1)) for got, v in pairs if v)])

@@ -105,6 +105,8 @@ class LargestLoad:
                     f"top = {top} with a placement has a law for independent tokens only, not for {self.counts}: "
                     "simulate it with rt.tokens.routing"
                 )
+        if isinstance(self.counts, BetaBinomial) and float(np.asarray(self.counts.correlation).item()) == 0:
+            values["counts"] = INDEPENDENT
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
