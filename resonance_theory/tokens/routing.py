@@ -32,7 +32,7 @@ def skewed_rates(experts: int, top: int, max_over_mean: float) -> Floats:
         >>> import resonance_theory as rt
         >>> rates = rt.tokens.skewed_rates(8, 2, 2.0)
         >>> rates.round(3), float(rates.sum().round(12))
-        (array([0.5  , 0.322, 0.249, 0.207, 0.18 , 0.16 , 0.146, 0.134]), 2.0)
+        (array([0.5  , 0.334, 0.263, 0.223, 0.195, 0.176, 0.161, 0.149]), 2.0)
     """
     n = arguments.whole("experts", experts, 1, 2**15)
     k = arguments.whole("top", top, 1, n, "experts")
