@@ -25,6 +25,7 @@ _MODULES = {
         "kernels",
         "loads",
         "logs",
+        "loads",
         "losses",
         "nn",
         "rules",

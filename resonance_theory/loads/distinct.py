@@ -41,8 +41,8 @@ def distinct_experts(batch: ArrayLike, rates: ArrayLike, correlation: ArrayLike 
     b = arguments.integer("batch", batch, 0, 2**20)
     pi, kappa = _rates(rates), arguments.probability("correlation", correlation)
     shape = arguments.same_shapes(batch=b.shape, correlation=kappa.shape)
-    b, kappa = (np.broadcast_to(part, shape).ravel() for part in (b, kappa))
-    result = [float(_chosen(int(n), pi, float(k)).sum()) for n, k in zip(b, kappa)]
+    pairs = zip(np.broadcast_to(b, shape).ravel(), np.broadcast_to(kappa, shape).ravel())
+    result = [float(_chosen(int(n), pi, float(k)).sum()) for n, k in pairs]
     return np.reshape(result, shape)[()]
 
 
@@ -66,23 +66,18 @@ def distinct_variance(batch: ArrayLike, rates: ArrayLike, joint: ArrayLike | Non
     both = joint_rates(pi) if joint is None else arguments.probability("joint", joint)
     if both.shape != (pi.size, pi.size) or np.abs(np.diag(both) - pi).max() > 1e-9:
         raise ValueError(f"joint has shape {both.shape} but must be {(pi.size, pi.size)} with rates on its diagonal")
-    # q^B - (q_e q_f)^B without cancellation: (q_e q_f)^B expm1(B log(q / (q_e q_f)))
-    single, pair = 1 - pi, np.maximum(1 - pi[:, None] - pi + both, 0.0)
-    np.fill_diagonal(pair, single)
-    product = np.outer(single, single)
-    change = pair - product  # π_ef - π_e π_f, and π (1 - π) on the diagonal
-    np.copyto(change, both - np.outer(pi, pi))
+    # q^B - (q_e q_f)^B without cancellation, q the probability of neither
+    product = np.outer(1 - pi, 1 - pi)
+    change = both - np.outer(pi, pi)  # P(neither) - product
     with np.errstate(divide="ignore", invalid="ignore"):
-        log_ratio = np.log1p(change / product)
-        log_product = np.log(product)
+        log_ratio = np.log1p(np.maximum(np.where(product > 0, change / product, 0.0), -1.0))
+        log_product = np.where(product > 0, np.log(product), -np.inf)
     result = []
-    for n in b.ravel():
-        if n == 0:
-            result.append(0.0)
-            continue
-        with np.errstate(over="ignore", invalid="ignore"):
-            terms = np.where(product > 0, np.exp(n * log_product) * np.expm1(n * log_ratio), 0.0)
-        result.append(max(float(terms.sum()), 0.0))
+    for n in map(int, b.ravel()):
+        # from the larger of the two, so that neither overflows; a batch of none has no variance
+        larger = np.exp(max(n, 1) * (log_product + np.maximum(log_ratio, 0.0)))
+        terms = np.sign(log_ratio) * larger * -np.expm1(-max(n, 1) * np.abs(log_ratio))
+        result.append(max(float(terms.sum()), 0.0) if n else 0.0)
     return np.reshape(result, b.shape)[()]
 
 

@@ -44,7 +44,7 @@ def group_limited(
         groups: groups G of equally many consecutive experts.
         kept_groups: groups g that a token may choose from.
         bias: added to the scores for the choice alone, (experts,).
-        score: of a group, "top2" (sum of its two best, V3) or "max" (its best, V2).
+        score: of a group, "top2" (DeepSeek-V3: sum of its two best) or "max" (its best, V2).
 
     Returns:
         Experts (..., k) as int64 and their scores. Equal scores: the lower index first.
@@ -94,11 +94,10 @@ def _sizes(experts: int, top: int, groups: int, kept: int) -> int:
 
 
 def top_of_groups(experts: int, top: int, groups: int, kept_groups: int) -> Floats:
-    """Law of the choices K in one group, for scores that are continuous, independent and alike; groups by their best (V2).
+    """Law of the choices K in one group, for scores that are continuous, independent and alike; groups by best score.
 
-    Exact: ranks of the experts in a random order. The last kept group's best is at rank t; what is above it lies in the kept
-    groups. With the kept groups fixed as a uniform set, the top k of them are taken from the order of all experts, in which
-    the first expert of each group that is met opens it until g groups are open.
+    Exact: down the order of all scores the next allowed expert is uniform among those left in the open groups and, while
+    fewer than g groups are open, in the closed ones. Claim: group_limited.
 
     Returns:
         P(K = j), j = 0..min(k, m), exact up to rounding.
@@ -143,8 +142,8 @@ def pair_rates(experts: int, top: int, groups: int, kept_groups: int, *, law: Ar
 
     Args:
         experts, top, groups, kept_groups: as in `group_limited`.
-        law: P(K = j), j = 0.., of the choices in one group; that of groups chosen by their best score (V2) unless given.
-            For the sum of two best (V3) it depends on the scores' distribution: give a measured one.
+        law: P(K = j), j = 0.., of the choices in one group; that of groups chosen by their best score (DeepSeek-V2) unless given.
+            For the sum of two best it depends on the scores' distribution: give a measured one.
 
     Example:
         >>> import resonance_theory as rt

@@ -7,8 +7,9 @@ Loads N_1..N_n of s tokens; an expert-parallel layer waits for max N. Two kinds 
     two-sided   k distinct choices a token, `Blocks`, `Documents`: the loads are negatively associated, so
                 1 - Σ P(N_e > m) <= P(max N <= m) <= Π P(N_e <= m), with exact P(N_e <= m).
 
-Exact laws come from products of power series with positive coefficients. T_e holds an expert's masses up to m, D_e those
-above: (T, D)(T', D') = (T T', D (T' + D') + T D'), and at x^s their sum is the mass of the total. No normal approximation is used.
+Exact laws come from products of power series with positive coefficients. T_e holds an expert's masses up to m, D_e those above:
+(T, D)(T', D') = (T T', D (T' + D') + T D'), and at x^s their sum is the mass of the total. No normal
+approximation is used.
 Claims: largest_load, negative_association.
 """
 
@@ -18,7 +19,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import fft, special
@@ -27,7 +28,7 @@ from resonance_theory import _arguments as arguments
 from resonance_theory.loads import _series
 from resonance_theory.loads._series import NONE, Series
 from resonance_theory.loads.marginals import Marginals, of_counts, of_devices
-from resonance_theory.rules import INDEPENDENT, BetaBinomial, Bounds, Counts
+from resonance_theory.rules import INDEPENDENT, BetaBinomial, Counts
 from resonance_theory.rules.dependence import Independent
 from resonance_theory.typing import ArrayLike, Floats, Whole
 
@@ -35,6 +36,13 @@ __all__ = ["LargestLoad"]
 
 _MOST_TOKENS = 2**20
 _SURE = 1e-13  # below it the union bound is the law, to a relative S_1/2
+
+
+class Bounds(NamedTuple):
+    """Lower and upper bound: numbers or arrays."""
+
+    lower: Any
+    upper: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +87,13 @@ class LargestLoad:
         tokens = arguments.whole("tokens", self.tokens, 1, _MOST_TOKENS)
         top = arguments.whole("top", self.top, 1, shares.size, "experts")
         if (high := float(shares.max()) * top) > 1 + 1e-9:
-            raise ValueError(f"the largest of shares times top is {high:.6g} but must be at most 1: choices are distinct")
+            raise ValueError(
+                f"the largest of shares times top is {high:.6g} but must be at most 1: choices are distinct"
+            )
         if not isinstance(self.counts, Counts):
-            raise TypeError(f"counts is a {type(self.counts).__name__} but must be INDEPENDENT, BetaBinomial, Blocks ...")
+            raise TypeError(
+                f"counts is a {type(self.counts).__name__} but must be INDEPENDENT, BetaBinomial, Blocks ..."
+            )
         if wide := {name: shape for name, shape in self.counts.shapes().items() if math.prod(shape) != 1}:
             name, shape = next(iter(wide.items()))
             raise ValueError(f"counts.{name} has shape {shape} but must be one number here")
@@ -93,6 +105,8 @@ class LargestLoad:
                     f"top = {top} with a placement has a law for independent tokens only, not for {self.counts}: "
                     "simulate it with rt.tokens.routing"
                 )
+        if isinstance(self.counts, BetaBinomial) and float(np.asarray(self.counts.correlation).item()) == 0:
+            values["counts"] = INDEPENDENT
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -103,7 +117,7 @@ class LargestLoad:
         """Share of the choices of each load: of each device where there is a placement, else of each expert."""
         if self.placement is None:
             return np.asarray(self.shares)
-        return np.bincount(self.placement, self.shares)
+        return np.bincount(self.placement, self.shares).astype(np.float64)
 
     @property
     def mean_load(self) -> float:
@@ -331,7 +345,9 @@ class LargestLoad:
         pairs = []
         for repeat, mass in self._masses:
             pair = Series(0, mass[: m + 1]).trimmed(s), Series(m + 1, mass[m + 1 :]).trimmed(s)
-            pairs.extend([pair] * repeat if repeat < 3 else [_repeated(pair, repeat // 2, s)] * 2 + [pair] * (repeat % 2))
+            pairs.extend(
+                [pair] * repeat if repeat < 3 else [_repeated(pair, repeat // 2, s)] * 2 + [pair] * (repeat % 2)
+            )
         return pairs
 
     def _deep(self, m: int) -> float:

@@ -87,19 +87,19 @@ class _Laws:
 
 def of_counts(tokens: int, rates: Floats, counts: Counts) -> Marginals:
     """Loads of s tokens of which each takes the expert with the given rate, dependent as `counts` says."""
-    if isinstance(counts, BetaBinomial) and float(np.asarray(counts.correlation).item()) > 0:
+    if isinstance(counts, BetaBinomial):
         value, index = np.unique(rates, return_inverse=True)
         n = np.arange(tokens + 1, dtype=np.float64)[None]
         kappa = np.full((1, 1), float(np.asarray(counts.correlation).item()))
         laws = [
-            Series(0, _beta_binomial(np.full((1, 1), float(tokens)), n, np.full((1, 1), p), np.full((1, 1), 1 - p), kappa)[0])
+            Series(
+                0,
+                _beta_binomial(np.full((1, 1), float(tokens)), n, np.full((1, 1), p), np.full((1, 1), 1 - p), kappa)[0],
+            )
             for p in value
         ]
         return _Tables(tuple(laws), index)
-    simple = isinstance(counts, BetaBinomial)
-    from resonance_theory.rules import INDEPENDENT
-
-    return _Laws(tokens, Threshold.of(rates), INDEPENDENT if simple else counts)
+    return _Laws(tokens, Threshold.of(rates), counts)
 
 
 def of_devices(tokens: int, rates: Floats, placement: Whole) -> Marginals:

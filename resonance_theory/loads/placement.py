@@ -23,7 +23,7 @@ class Replicas(NamedTuple):
 
     expert: Whole
     shares: Floats
-    count: Whole
+    slots: Whole
 
 
 def replicate(shares: ArrayLike, replicas: int) -> Replicas:
@@ -37,8 +37,8 @@ def replicate(shares: ArrayLike, replicas: int) -> Replicas:
 
     Example:
         >>> import resonance_theory as rt
-        >>> slots = rt.loads.replicate([0.5, 0.25, 0.125, 0.125], 6)
-        >>> slots.count, float(slots.shares.max())
+        >>> given = rt.loads.replicate([0.5, 0.25, 0.125, 0.125], 6)
+        >>> given.slots, float(given.shares.max())
         (array([3, 1, 1, 1]), 0.25)
     """
     p = _shares(shares)

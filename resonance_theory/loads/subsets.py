@@ -71,19 +71,47 @@ def choice_weights(rates: ArrayLike) -> Floats:
     if not free.any():
         return weight
     target = pi[free]
-    w = target / (1 - target)
-    for _ in range(_MOST_STEPS):
-        w = w / np.exp(np.log(w).mean())
-        less = _without(w, k)
-        odds = w * less[:, k - 1] / less[:, k]  # of being chosen
-        error = np.abs(odds / (1 + odds) - target).max()
-        w = w * (target / (1 - target)) / odds
-        if error < 2e-15 * k:
+    aim = np.log(target) - np.log1p(-target)
+    log_w = aim - aim.mean()
+    for step in range(_MOST_STEPS):
+        log_odds = _log_odds(log_w, k)
+        error = float(np.abs(log_odds - aim).max())
+        if error < 1e-14 * k:
             break
+        change = aim - log_odds
+        if step >= 30:  # Newton's step, where rates near 0 or 1 tie others together
+            value = 1 / (1 + np.exp(-log_odds))
+            covariance = _pairs(np.exp(log_w), value, k) - np.outer(value, value)
+            np.fill_diagonal(covariance, value * (1 - value))
+            newton = np.linalg.lstsq(covariance, target - value, rcond=1e-15)[0]
+            change = np.clip(newton, -2.0, 2.0)
+        log_w = log_w + change
+        log_w = log_w - log_w.mean()
     if error > 1e-12:
-        raise ValueError(f"rates = {rates!r:.60} are met to {error:.1e} only: they come too close to 0 or 1")
-    weight[free] = w / np.exp(np.log(w).mean())
+        value = 1 / (1 + np.exp(-log_odds))
+        if (far := float(np.abs(value - target).max())) > 1e-12:
+            raise ValueError(f"rates are met to {far:.1e} only but must be to 1e-12: some come too close to 0 or 1")
+    weight[free] = np.exp(log_w)
     return weight
+
+
+def _log_odds(log_w: Floats, k: int) -> Floats:
+    """log(π/(1-π)) of each under the weights."""
+    w = np.exp(log_w)
+    less = _without(w, k)
+    return log_w + np.log(less[:, k - 1]) - np.log(less[:, k])
+
+
+def _pairs(w: Floats, rates: Floats, k: int) -> Floats:
+    """Probability of both, off the diagonal, for finite weights: given that i is chosen, k - 1 of the others are."""
+    joint = np.zeros((w.size, w.size))
+    if k >= 2:
+        for i in range(w.size):
+            others = np.delete(w, i)
+            less = _without(others, k - 1)
+            share = others * less[:, k - 2] / (less[:, k - 1] + others * less[:, k - 2])
+            joint[i, np.delete(np.arange(w.size), i)] = rates[i] * share
+    return joint
 
 
 def whole_rates(rates: ArrayLike) -> tuple[Floats, int]:
@@ -94,7 +122,9 @@ def whole_rates(rates: ArrayLike) -> tuple[Floats, int]:
     total = float(pi.sum())
     top = round(total)
     if top < 1 or abs(total - top) > 1e-9 * pi.size:
-        raise ValueError(f"rates sum to {total:.12g} but must sum to a whole number of at least 1, the choices of a token")
+        raise ValueError(
+            f"rates sum to {total:.12g} but must sum to a whole number of at least 1, the choices of a token"
+        )
     return pi, top
 
 
@@ -114,12 +144,8 @@ def joint_rates(rates: ArrayLike) -> Floats:
     joint = np.outer(pi, pi) * ((pi >= 1)[:, None] | (pi >= 1) | (pi <= 0)[:, None] | (pi <= 0))
     free = np.flatnonzero((pi > 0) & (pi < 1))
     k, w = top - int((pi >= 1).sum()), weight[free]
-    if free.size and k >= 2:
-        for row, i in enumerate(free):  # given that i is chosen, k - 1 of the others
-            others = np.delete(w, row)
-            less = _without(others, k - 1)
-            inclusion = others * less[:, k - 2] / (less[:, k - 1] + others * less[:, k - 2])
-            joint[i, np.delete(free, row)] = pi[i] * inclusion
+    if free.size:
+        joint[np.ix_(free, free)] = _pairs(w, pi[free], k)
     joint = (joint + joint.T) / 2
     np.fill_diagonal(joint, pi)
     return joint
