@@ -23,11 +23,15 @@ from resonance_theory import _arguments as arguments
 from resonance_theory.audit import AuditReport, audit
 from resonance_theory.results import Result
 
-__all__ = ["Capture", "ModelAudit", "audit_model", "capture"]
+__all__ = ["Capture", "ModelAudit", "UnlikeMixtral", "audit_model", "capture", "loaded"]
 
 _LOCAL = {"local_files_only": True, "trust_remote_code": False}
 LARGEST = {"hidden_size": 2**17, "intermediate_size": 2**20, "vocab_size": 2**24, "num_hidden_layers": 1000}
 LAYERS = 3  # layers of a figure, each with two rows
+
+
+class UnlikeMixtral(ValueError):
+    """The model's routers do not choose by inner products alone: `audit.model_log` logs what they choose."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +138,8 @@ def audit_model(
     text: UTF-8 file. experts, top: GrAP gates, and experts per token of both; the model's numbers unless given.
     center, capacity_factors, target_loss: as in `audit`. length, sequences: as in `capture`.
 
-    Raises FileNotFoundError, ValueError or TypeError, one sentence each; ModuleNotFoundError without torch and
-    transformers.
+    Raises FileNotFoundError, ValueError (`UnlikeMixtral` for other routers) or TypeError, one sentence each;
+    ModuleNotFoundError without torch and transformers.
     """
     config = _config(_folder(model))
     count, own_top = _experts(config), int(config.num_experts_per_tok)
@@ -171,12 +175,21 @@ def capture(
     The tokens, without special ones, are cut into consecutive sequences of `length` (less where the model or the text is
     shorter), at most `sequences` of them; the rest is not read. All layers are held in memory.
     """
+    network, ids, tokens = loaded(model, text, _config(_folder(model)), length=length, sequences=sequences)
+    return _run(importlib.import_module("torch"), network, ids, str(model)), tokens
+
+
+def loaded(
+    model: str | Path, text: str | Path, config: Any, *, length: int, sequences: int, **options: Any
+) -> tuple[Any, NDArray[np.int64], int]:
+    """The network in evaluation mode, the text's token ids (sequences, length), and the number of all its tokens.
+
+    config: of the part of the model that reads text. options: of `from_pretrained`, besides.
+    """
     size = int(arguments.integer("length", length, 2))
     most = int(arguments.integer("sequences", sequences, 1))
     folder, content = _folder(model), _text(text)
-    torch: Any = importlib.import_module("torch")
     transformers: Any = importlib.import_module("transformers")
-    config = _config(folder)
     with _quiet(transformers):
         tokenizer = _load("tokenizer", folder, transformers.AutoTokenizer, _LOCAL)
         ids = np.asarray(tokenizer(content, add_special_tokens=False)["input_ids"], dtype=np.int64)
@@ -188,6 +201,7 @@ def capture(
             )
         weights = {
             **_LOCAL,
+            **options,
             "config": _whole(folder),
             "use_safetensors": True,
             "dtype": "auto",
@@ -199,7 +213,7 @@ def capture(
         raise ValueError(f"{str(model)!r} lacks {len(absent)} weights of its model, {absent[0]!r} among them")
     size = min(size, ids.size, getattr(config, "max_position_embeddings", None) or size)
     count = min(most, ids.size // size)
-    return _run(torch, network.eval(), ids[: count * size].reshape(count, size), str(model)), int(ids.size)
+    return network.eval(), ids[: count * size].reshape(count, size), int(ids.size)
 
 
 def _run(torch: Any, network: Any, ids: NDArray[np.int64], where: str) -> list[Capture]:
@@ -211,7 +225,7 @@ def _run(torch: Any, network: Any, ids: NDArray[np.int64], where: str) -> list[C
         and getattr(getattr(block.gate, "weight", None), "ndim", 0) == 2
     ]
     if not blocks:
-        raise ValueError(
+        raise UnlikeMixtral(
             f"{where!r} holds a {type(network).__name__} without blocks of Mixtral's kind (gate and experts)"
         )
     seen: dict[str, list[tuple[NDArray[Any], ...]]] = {name: [] for name, _ in blocks}
@@ -223,7 +237,7 @@ def _run(torch: Any, network: Any, ids: NDArray[np.int64], where: str) -> list[C
     def record(name: str) -> Any:
         def hook(gate: Any, inputs: Any, outputs: Any) -> None:
             if not (isinstance(outputs, tuple) and len(outputs) == 3):
-                raise ValueError(
+                raise UnlikeMixtral(
                     f"the router {name!r} of {where!r} does not return logits, scores and choice as Mixtral's"
                 )
             logits, _, chosen = outputs
@@ -267,7 +281,7 @@ def _check(layer: Capture, precision: float, where: str) -> None:
     taken = np.take_along_axis(layer.logits, layer.chosen, axis=-1).min(axis=-1)
     best = np.sort(layer.logits, axis=-1)[..., -layer.chosen.shape[-1]]
     if not linear or (taken < best - precision * scale).any():
-        raise ValueError(
+        raise UnlikeMixtral(
             f"the router {layer.name!r} of {where!r} does not take the experts of the largest inner products with its "
             "weight, as Mixtral's does"
         )
@@ -315,7 +329,7 @@ def _config(folder: Path) -> Any:
     except ValueError:
         raise ValueError(f"{str(folder)!r} holds a {whole.model_type!r} model of several texts, not one") from None
     if not _experts(config) or not all(getattr(config, name, None) for name in ("num_experts_per_tok", "hidden_size")):
-        raise ValueError(
+        raise UnlikeMixtral(
             f"{str(folder)!r} holds a {whole.model_type!r} model, whose configuration names no num_local_experts or "
             "num_experts with num_experts_per_tok: it has no Mixture-of-Experts block of Mixtral's kind"
         )

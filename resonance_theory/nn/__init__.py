@@ -13,12 +13,14 @@ routers on a GPU), so that torch.compile takes a layer whole. Torch is needed he
 from __future__ import annotations
 
 from resonance_theory.nn.capacity import MeasuredCapacity
+from resonance_theory.nn.families import find_blocks, record_routing
 from resonance_theory.nn.gates import GroupedAveragePooling
 from resonance_theory.nn.metrics import routing_metrics
 from resonance_theory.nn.moe import FeedForwardExperts, ResonanceMoE
 from resonance_theory.nn.replace import GatedExperts, ReplacedMoE, replace_router, restore_router
 from resonance_theory.nn.router import ResonanceRouter
 from resonance_theory.nn.routing import Routing
+from resonance_theory.nn.selection import Selection
 from resonance_theory.nn.statistics import RoutingStatistics
 
 __all__ = [
@@ -31,6 +33,9 @@ __all__ = [
     "ResonanceRouter",
     "Routing",
     "RoutingStatistics",
+    "Selection",
+    "find_blocks",
+    "record_routing",
     "replace_router",
     "restore_router",
     "routing_metrics",

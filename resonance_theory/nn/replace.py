@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from resonance_theory.nn.accumulate import counts
+from resonance_theory.nn.families import find_blocks
 from resonance_theory.nn.gates import LinearGate
 from resonance_theory.nn.moe import ResonanceMoE
 from resonance_theory.nn.padding import Padding
 from resonance_theory.nn.router import ResonanceRouter
 from resonance_theory.nn.routing import Routing
+from resonance_theory.nn.selection import Selection, select_within, selections, unselect
 
 __all__ = ["GatedExperts", "ReplacedMoE", "replace_router", "restore_router"]
 
@@ -100,27 +102,40 @@ class ReplacedMoE(ResonanceMoE):
 
 
 def replace_router(
-    model: nn.Module, *, gates: str | nn.Module = "grap", dropped: str = "zero", **options: Any
-) -> list[ReplacedMoE]:
+    model: nn.Module,
+    *,
+    gates: str | nn.Module = "grap",
+    dropped: str = "zero",
+    lookahead: bool = False,
+    **options: Any,
+) -> list[ReplacedMoE] | list[Selection]:
     """Replace the router of every Mixture-of-Experts block of `model`, in place.
 
-    A block is replaced only if it acts as Mixtral's: with the own gate and no drops, the new block must give what the old
-    one gives on a random batch. The experts' weights and the own gate stay, under their names in the state_dict.
+    A block of Mixtral's kind becomes a `ReplacedMoE`. It is replaced only if it acts as Mixtral's: with the own gate and
+    no drops, the new block must give what the old one gives on a random batch. The experts' weights and the own gate
+    stay, under their names in the state_dict.
+
+    With gates = "own", models with any other blocks that `find_blocks` finds keep all their modules. Their routers
+    choose and weigh as ever, by their own scoring, biases, groups and scaling, and a `Selection` then takes out the pairs
+    beyond the capacity. A block must pass a trial first: taking out pairs must take out their share of the output.
 
     Padding is read from the `attention_mask` with which the model, or the part of it that holds the blocks, is called,
-    whatever its form (`rt.nn.padding.padded`). Packed documents of one row share its slots. The model no longer records
-    router logits, so its own auxiliary loss is switched off: add up `block.routing.load_balance()` instead. Expert choice
-    and capacities below the number of tokens let a token's output depend on later tokens of its sample.
+    whatever its form (`rt.nn.padding.padded`). Packed documents of one row share its slots. Blocks of Mixtral's kind no
+    longer record router logits, so the model's own auxiliary loss is switched off: add up `block.routing.load_balance()`
+    instead. A `Selection` leaves logits and loss alone. Capacities are those of one call: a step of generation with a
+    cache has one token a sample, which always finds a slot. Expert choice and capacities below the number of tokens let
+    a token's output depend on later tokens of its sample.
 
     Args:
-        model: a Hugging Face model, or one that holds such a model, whose blocks have `gate` (with `weight` (n, d)) and
-            `experts` (`gate_up_proj`, `down_proj`) and nothing else.
+        model: a Hugging Face model, or one that holds such a model.
         gates: as in `ResonanceRouter`, or "own" for the model's learned gate.
-        dropped: as in `ResonanceMoE`.
-        options: all others of `ResonanceRouter`; `top` and `normalize` are the model's unless given.
+        dropped: as in `ResonanceMoE`; "zero" for a `Selection`.
+        lookahead: let `model.generate` run though experts choose among tokens still to come; refused otherwise.
+        options: all others of `ResonanceRouter`, where `top` and `normalize` are the model's unless given; of a
+            `Selection`, rule, and capacity or capacity_factor.
 
     Returns:
-        The new blocks, in the model's order.
+        The new blocks, in the model's order; or one `Selection` for each block.
 
     Raises:
         ValueError: no such block, or one that cannot be replaced, with the reason; the model is as it was.
@@ -128,17 +143,22 @@ def replace_router(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__} but must be a torch module")
-    if any(isinstance(module, ReplacedMoE) for module in model.modules()):
+    if selections(model) or any(isinstance(module, ReplacedMoE) for module in model.modules()):
         raise ValueError("model has replaced blocks already: put its own back first, by restore_router(model)")
     found: list[tuple[str, Any]] = [(name, block) for name, block in model.named_modules() if _is_moe(block)]
+    reasons = ((name, block, reason) for name, block in found if (reason := _reason(block)))
+    wrong = next(reasons, None)
+    if isinstance(gates, str) and gates == "own" and (wrong or not found) and (families := find_blocks(model)):
+        if dropped != "zero":
+            raise ValueError(f"dropped = {dropped!r} must be 'zero' where the model's own blocks stay")
+        return select_within(model, families, **options)
     if not found:
         raise ValueError(f"model is a {type(model).__name__} without blocks of a gate and experts")
+    if wrong:
+        name, block, reason = wrong
+        raise ValueError(f"{name} ({type(block).__name__}) cannot be replaced: {reason}")
     padding, blocks = Padding(), []
-    for name, block in found:  # all of them first: an error leaves the model as it was
-        with torch.random.fork_rng(devices=[]):  # the draws of the trial are none of the user's
-            reason = _misfit(block) or _differs(block)
-        if reason:
-            raise ValueError(f"{name} ({type(block).__name__}) cannot be replaced: {reason}")
+    for _, block in found:  # all of them first: an error leaves the model as it was
         router = _router(block, gates, **options).to(block.gate.weight.device)
         blocks.append(ReplacedMoE(block, router, padding, dropped).train(block.training))
     for (name, _), new in zip(found, blocks):
@@ -150,6 +170,10 @@ def replace_router(
     config: Any = getattr(model, "config", None)
     if getattr(config, "output_router_logits", False):
         config.output_router_logits = False
+    if not router._rule.tokens_choose and not lookahead:
+        for module in model.modules():
+            if callable(getattr(type(module), "generate", None)):
+                module.generate = _no_generation  # type: ignore[assignment]
     learned = [name for name, _ in blocks[0].router.named_parameters()]
     if learned and hasattr(model, "save_pretrained"):
         model.save_pretrained = _no_saving  # type: ignore[assignment]
@@ -157,7 +181,7 @@ def replace_router(
 
 
 def restore_router(model: nn.Module) -> None:
-    """Put the model's own blocks back in the place of those of `replace_router`, with the weights as they are now.
+    """Put the model's own routing back in the place of that of `replace_router`, with the weights as they are now.
 
     Args:
         model: a model that went through `replace_router`.
@@ -168,6 +192,9 @@ def restore_router(model: nn.Module) -> None:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__} but must be a torch module")
+    if selections(model):
+        unselect(model)
+        return
     found = [(name, block) for name, block in model.named_modules() if isinstance(block, ReplacedMoE)]
     if not found:
         raise ValueError(f"model is a {type(model).__name__} without replaced blocks")
@@ -181,6 +208,9 @@ def restore_router(model: nn.Module) -> None:
                     del hooks[key]
         model.set_submodule(name, block.restored())
     model.__dict__.pop("save_pretrained", None)
+    for module in model.modules():
+        if module.__dict__.get("generate") is _no_generation:
+            del module.generate
 
 
 def _of(hook: Any, padding: Padding) -> bool:
@@ -191,6 +221,13 @@ def _no_saving(*args: Any, **kwargs: Any) -> None:
     raise ValueError(
         "save_pretrained would lose the new gates' weights, which the model's loader does not know: use "
         "torch.save(model.state_dict(), path), or restore_router(model) first"
+    )
+
+
+def _no_generation(*args: Any, **kwargs: Any) -> None:
+    raise ValueError(
+        "experts choose among all tokens of a prompt, also those to come, so that each step would choose otherwise: "
+        "generate by a rule by which tokens choose, or ask for it by replace_router(..., lookahead = True)"
     )
 
 
@@ -216,6 +253,12 @@ def _is_moe(block: nn.Module) -> bool:
     """Whether it has experts with their weights and something that chooses among them."""
     names = {name for name, _ in block.named_children()}
     return "experts" in names and bool(names & {"gate", "router"})
+
+
+def _reason(block: Any) -> str | None:
+    """Why it is no block of Mixtral's kind; None where it is."""
+    with torch.random.fork_rng(devices=[]):  # the draws of the trial are none of the user's
+        return _misfit(block) or _differs(block)
 
 
 def _misfit(block: Any) -> str | None:
