@@ -11,6 +11,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 if int(transformers.__version__.split(".")[0]) < 5:
     pytest.skip("models of transformers before 5 have other blocks", allow_module_level=True)
 
+from resonance_theory import audit, cli  # noqa: E402
 from resonance_theory.audit.model_log import log_model  # noqa: E402
 from resonance_theory.nn.families import record_routing  # noqa: E402
 from tests import tiny_models  # noqa: E402
@@ -69,3 +70,18 @@ def test_refusals(text, tmp_path):
         log_model(tmp_path / "m", text[0])
     with pytest.raises(ValueError, match="length = 1"):
         log_model(tmp_path / "m", text[0], length=1)
+
+
+def test_command(text, tmp_path, capsys):
+    """`resonance audit` takes a model of any family, and says what the audit of its log says."""
+    model = stored("DeepseekV3ForCausalLM", tmp_path / "m")
+    for layer in model.model.layers:  # without it, the largest logits are the choice, as in Mixtral's kind
+        layer.mlp.gate.e_score_correction_bias[3] = 0.1
+    model.save_pretrained(tmp_path / "m")
+    capsys.readouterr()
+    folder, file = str(tmp_path / "m"), str(text[0])
+    assert cli.main(["audit", "--model", folder, "--text", file, "--block", "16"]) == 0
+    shown = capsys.readouterr().out
+    assert audit.audit_log(log_model(folder, file), block=16).table() in shown
+    assert cli.main(["audit", "--model", folder, "--text", file, "--top", "1"]) == 2
+    assert "--top = 1 must be left out" in capsys.readouterr().err

@@ -31,7 +31,12 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a router's log or hidden states, recognised by what they hold; 'example' and 'example-log' are embedded",
     )
-    add("--model", type=Input, metavar="DIR", help="instead: a local Mixtral-type model, its routers beside GrAP gates")
+    add(
+        "--model",
+        type=Input,
+        metavar="DIR",
+        help="instead: a local model of any family; Mixtral's kind beside GrAP gates",
+    )
     add("--text", type=Input, metavar="FILE", help="UTF-8 text that the model reads")
     add("--experts", type=int, metavar="N", help="of a log that does not say; GrAP gates (default 8, or the model's)")
     add("--top", type=int, metavar="L", help="experts per token (default 1, or the log's or model's)")
@@ -75,17 +80,21 @@ def _audited(options: argparse.Namespace) -> Any:
             raise ValueError("--model DIR --text FILE replace FILE and --gates: leave those out")
         if options.model is None or options.text is None:
             raise ValueError("--model DIR and --text FILE must be given together")
-        _refuse(options, "a model", "layers", "block")
-        from resonance_theory.audit.model import audit_model
+        from resonance_theory.audit.model import UnlikeMixtral, audit_model
 
-        return audit_model(
-            options.model,
-            options.text,
-            experts=options.experts,
-            top=options.top,
-            center=True if options.center else None,
-            **_given(capacity_factors=options.factors, target_loss=options.loss),
-        )
+        try:
+            result = audit_model(
+                options.model,
+                options.text,
+                experts=options.experts,
+                top=options.top,
+                center=True if options.center else None,
+                **_given(capacity_factors=options.factors, target_loss=options.loss),
+            )
+        except UnlikeMixtral:
+            return _other_family(options)
+        _refuse(options, "a model of Mixtral's kind", "layers", "block")
+        return result
     if options.file is None:
         raise ValueError("give FILE (or 'example', 'example-log'), or a model by --model DIR --text FILE")
     from resonance_theory import audit, logs
@@ -107,6 +116,21 @@ def _audited(options: argparse.Namespace) -> Any:
         gates=options.gates,
         **_given(capacity_factors=options.factors, target_loss=options.loss),
     )
+
+
+def _other_family(options: argparse.Namespace) -> Any:
+    """The audit of the choices that a model's routers make, whatever makes them."""
+    from resonance_theory import audit
+    from resonance_theory.audit.model_log import log_model
+
+    for name in ("experts", "top"):
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"--{name} = {getattr(options, name)} must be left out: the model's own choices are audited"
+            )
+    log = log_model(options.model, options.text)
+    given = _given(factors=options.factors, loss=options.loss, layers=options.layers, block=options.block)
+    return audit.audit_log(log, **given)
 
 
 def _given(**options: Any) -> dict[str, Any]:
