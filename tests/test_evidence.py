@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import simulations
 from resonance_theory import cli
+from resonance_theory.evidence import project
 from resonance_theory.evidence.sampling import store as store_module
 from resonance_theory.evidence.sampling import task
 from resonance_theory.evidence.studies import study as study_module
@@ -42,7 +42,8 @@ def stubs(monkeypatch, tmp_path):
     folder, log = tmp_path / "studies", tmp_path / "log"
     folder.mkdir()
     monkeypatch.setattr(study_module, "folder", lambda _: folder)
-    monkeypatch.setattr(simulations, "__path__", [*simulations.__path__, str(folder)])
+    monkeypatch.setattr(sys, "path", [*sys.path])  # a later test has a study of the same name in another folder
+    monkeypatch.setattr(project, "ADDED", [*project.ADDED])
     for name, chance, first in (
         ("stub_bent", 0.6, "pass"),
         ("stub_broken", 0.5, "raise OSError('the disk is gone')"),
@@ -55,7 +56,7 @@ def stubs(monkeypatch, tmp_path):
     (folder / "_no_study.py").write_text("raise RuntimeError")
     task._load.cache_clear()
     yield log
-    for name in [name for name in sys.modules if name.startswith("simulations.stub_")]:
+    for name in [name for name in sys.modules if name.startswith("stub_")]:
         del sys.modules[name]
 
 

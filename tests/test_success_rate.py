@@ -4,6 +4,7 @@ import json
 import os
 from io import StringIO
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -226,7 +227,7 @@ def coins(rng, trials):
 
 def frame(monkeypatch, *cases, **settings):
     """Run the template as a study with these cases."""
-    monkeypatch.setattr(study_module, "studies", lambda: ["_template"])
+    monkeypatch.setattr(study_module, "_files", lambda _: {"_template": Path(_template.__file__)})
     monkeypatch.setattr(study_module, "settings_of", lambda *_, **__: {"blocks": 1, "block_size": 1000, **settings})
     monkeypatch.setattr(_template, "cases", lambda _: list(cases))
     return run_study("_template", progress=None)
@@ -287,6 +288,7 @@ def test_bad_arguments_of_a_study(small, change, words):
     ],
 )
 def test_bad_settings(monkeypatch, tmp_path, text, words):
+    (tmp_path / "some.py").touch()
     (tmp_path / "some.toml").write_text(text)
     monkeypatch.setattr(study_module, "folder", lambda _: tmp_path)
     with pytest.raises(ValueError, match=words):
@@ -296,7 +298,7 @@ def test_bad_settings(monkeypatch, tmp_path, text, words):
 def test_discovery_and_template(monkeypatch):
     assert "success_rate" in studies()
     assert "_template" not in studies()
-    monkeypatch.setattr(study_module, "studies", lambda: ["_template"])
+    monkeypatch.setattr(study_module, "_files", lambda _: {"_template": Path(_template.__file__)})
     settings = {"blocks": 4, "block_size": 10_000, "sides": [6]}
     monkeypatch.setattr(study_module, "settings_of", lambda *_, **__: settings)
     assert run_study("_template", progress=None).passed

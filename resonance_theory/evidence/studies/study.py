@@ -65,6 +65,14 @@ def _files(project: Project | None) -> dict[str, Path]:
     return found
 
 
+def _file(name: str, project: Project | None) -> Path:
+    """The file of one study; ValueError for a name that none has."""
+    known = _files(project)
+    if name not in known:
+        raise ValueError(f"study = {name!r} must be one of {', '.join(sorted(known))}")
+    return known[name]
+
+
 def studies(project: Project | None = None) -> list[str]:
     """Names of the studies of a project, the working folder's by default, sorted."""
     return sorted(_files(project))
@@ -72,7 +80,7 @@ def studies(project: Project | None = None) -> list[str]:
 
 def settings_of(name: str, *, full: bool, device: str = "cpu", project: Project | None = None) -> dict[str, Any]:
     """The study's settings table over the common entries at the file's top: [quick], or [full], or [gpu] for another device."""
-    path, mode = _files(project)[name].with_suffix(".toml"), "quick"
+    path, mode = _file(name, project).with_suffix(".toml"), "quick"
     if full:
         mode = "full" if device == "cpu" else "gpu"
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -129,13 +137,11 @@ def run_study(
             than its law has, or the environment holds only part of what torchrun sets.
         SamplerError: A sampler raised or a worker died.
     """
-    known = _files(project)
-    if name not in known:
-        raise ValueError(f"study = {name!r} must be one of {', '.join(sorted(known))}")
+    file = _file(name, project)
     if resume and store is None:
         raise ValueError("resume = True needs a store to go on from")
     rank = ranks.rank()
-    module = loaded(known[name])
+    module = loaded(file)
     trains, backends = hasattr(module, "arms"), getattr(module, "BACKENDS", ("numpy",))
     device = _checked_device(name, module, backend, device)
     where = {"backend": backend, "device": device} if len(backends) > 1 else {}
