@@ -141,7 +141,7 @@ def _placed(load: Whole, devices: int, replicas: int) -> tuple[Whole, list[list[
     """Copies of each expert and the experts of each device; the slots' shares and devices, for the law."""
     slots = replicate(load / load.sum(), load.size + replicas)
     device = place(slots.shares, devices)
-    return slots.count, [slots.expert[device == d].tolist() for d in range(devices)], slots.shares, device
+    return slots.slots, [slots.expert[device == d].tolist() for d in range(devices)], slots.shares, device
 
 
 def _slowest(load: Whole, found: Whole, slots: Sequence[Sequence[int]]) -> Floats:

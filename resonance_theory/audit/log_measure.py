@@ -61,7 +61,7 @@ def layers(blocks: LogBlocks, which: Sequence[int], question: Question) -> tuple
 
 def copies(share: NDArray[np.float64], spare: int) -> NDArray[np.int64]:
     """Copies of each expert, (experts,), with that many more than experts."""
-    return replicate(share / share.sum(), share.size + spare).count
+    return replicate(share / share.sum(), share.size + spare).slots
 
 
 def _spare(loads: BlockLoads) -> int:
