@@ -383,7 +383,9 @@ def on_config(config: Any) -> Any:
     claims: dict[str, list[Any]] = {}
     for claim in map(ledger.load, ledger.claim_ids()):
         claims.setdefault(group(claim), []).append({claim.id: f"theory/{claim.id}.md"})
+    systems = sorted(path.name for path in (ROOT / "docs" / "systems").glob("*.md") if path.stem != "index")
     config.nav += [
+        {"Related systems": ["systems/index.md", *(f"systems/{name}" for name in systems)]},
         {
             "Results": [
                 "results/index.md",
