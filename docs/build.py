@@ -429,9 +429,16 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
+def drawn(markdown: str) -> str:
+    """The page of a system with each figure that it names, before the paragraph that says how to draw it."""
+    said = r"^`resonance figures (\w+)` draws it"
+    return re.sub(said, r"![The figure \1](../figures/\1.svg)\n\n\g<0>", markdown, flags=re.M)
+
+
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    written = "/" not in page.file.src_uri or page.file.src_uri.startswith("systems/")
-    return site_links(markdown) if written else markdown
+    if page.file.src_uri.startswith("systems/"):
+        return site_links(drawn(markdown))
+    return markdown if "/" in page.file.src_uri else site_links(markdown)
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:

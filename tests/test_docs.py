@@ -162,6 +162,17 @@ def test_figures_stand_beside_the_finding_that_draws_them(build, pages):
         assert f"(schemas/{name}.json)" in pages["records.md"]
 
 
+def test_pages_of_systems_show_the_figures_that_they_name(build):
+    assert build.drawn("a\n\n`resonance figures x_y` draws it. b") == (
+        "a\n\n![The figure x_y](../figures/x_y.svg)\n\n`resonance figures x_y` draws it. b"
+    )
+    for path in (ROOT / "docs" / "systems").glob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        named = re.findall(r"`resonance figures (\w+)`", text)
+        assert set(named) <= set(gallery.names())
+        assert build.drawn(text).count("](../figures/") == len(named)
+
+
 def test_site(tmp_path):
     """Strict: a broken link or an unknown name fails the build; and nothing is fetched when a page is read."""
     pytest.importorskip("mkdocs", reason="the site's generator comes with `make docs`")
