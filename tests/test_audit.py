@@ -1106,7 +1106,8 @@ def test_figure_of_many_experts_and_layers():
 
 def test_drawing_alone_needs_matplotlib():
     code = (
-        "import sys; from resonance_theory import audit; audit.audit(audit.example()).table(); "
+        "import sys; from resonance_theory import audit, logs; audit.audit(audit.example()).table(); "
+        "audit.audit_log(logs.read(logs.example())).table(); "
         "print([m for m in ('matplotlib', 'torch', 'scipy.stats') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -553,6 +553,7 @@ def two_busy_workers(tmp_path, kind):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup leaves it ignored
     )
     try:
         wait_for(lambda: len(set(listed.read_text().split())) >= 2)

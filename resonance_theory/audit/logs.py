@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from resonance_theory import _arguments as arguments
-from resonance_theory.audit import log_figure, log_table
+from resonance_theory.audit import log_table
 from resonance_theory.audit.log_blocks import LogBlocks
 from resonance_theory.audit.log_measure import Question, layers
 from resonance_theory.audit.log_result import LogLayer
@@ -72,11 +72,15 @@ class LogReport(Result):
         Args:
             ax: axes to draw on; a new figure's unless given.
         """
+        from resonance_theory.audit import log_figure
+
         return log_figure.plot(self, ax)
 
     def figure(self, target: Any) -> None:
         """Draw drops, shares, Lorenz curves and the slowest device. target: a path (.png, .svg, .pdf), or a binary
         stream, which gets SVG."""
+        from resonance_theory.audit import log_figure
+
         log_figure.draw(self, target)
 
 
