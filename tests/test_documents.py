@@ -331,6 +331,11 @@ def one_expert(tokens=4, **fields):
     return RoutingLog(experts=4, choices=np.zeros((tokens, 1, 1), int), **fields)
 
 
+def padded_layer():
+    """Choices of a layer with tokens and of one without."""
+    return np.stack([np.zeros((4, 1), int), np.full((4, 1), -1)], axis=1)
+
+
 @pytest.mark.parametrize(
     ("pattern", "call"),
     [
@@ -341,10 +346,10 @@ def one_expert(tokens=4, **fields):
         ),
         (
             "holds 0 documents",
-            lambda: fit_documents(RoutingLog(experts=4, choices=np.full((4, 1, 1), -1), documents=np.arange(4))),
+            lambda: fit_documents(RoutingLog(experts=4, choices=padded_layer(), documents=np.arange(4)), 1),
         ),
         (
-            r"documents has shape \(3,\) but must name",
+            "documents has 3 entries but must have one for each of the 4 tokens",
             lambda: fit_documents(one_expert(documents=np.arange(3))),
         ),
         (

@@ -22,7 +22,7 @@ def plain(monkeypatch):
 
     def run(function):
         with monkeypatch.context() as patch:
-            patch.setattr(fast, "_usable", lambda x: False)
+            patch.setattr(fast, "_usable", lambda *_: False)
             return function()
 
     return run

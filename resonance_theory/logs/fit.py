@@ -104,10 +104,6 @@ def fit_documents(log: RoutingLog, layer: int = 0) -> DocumentFit:
     at = arguments.whole("layer", layer, 0, choices.shape[1] - 1)
     chosen = choices[:, at]
     name = np.asarray(log.documents)
-    if name.shape != chosen.shape[:1]:
-        raise ValueError(
-            f"log.documents has shape {name.shape} but must name the document of each of {len(chosen)} tokens"
-        )
     real = (chosen >= 0).any(axis=1)  # padding belongs to no document
     chosen, name = chosen[real], name[real]
     start = np.flatnonzero(np.append(True, name[1:] != name[:-1])) if len(name) else np.zeros(0, np.int64)

@@ -18,8 +18,9 @@ from resonance_theory.nn.cosines import cosines, wide
 __all__ = ["affinities", "scatter", "table", "tallies", "top_experts"]
 
 
-def _usable(x: Tensor) -> bool:
-    plain = type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" and x.numel() > 0
+def _usable(x: Tensor, *others: Tensor | None) -> bool:
+    given = [x, *(other for other in others if other is not None)]
+    plain = all(type(t) in (Tensor, torch.nn.Parameter) and t.device.type == "cpu" for t in given) and x.numel() > 0
     return plain and not torch.compiler.is_compiling() and not arrays.transformed() and dispatch.usable("numba")
 
 
@@ -75,7 +76,7 @@ def scatter(x: Tensor, token: Tensor, filled: Tensor, origin: Tensor) -> tuple[T
 
     x: (samples, tokens, dim); token, filled: (samples, experts, slots); origin: (dim,), float64.
     """
-    if not (_usable(x) and arrays.readable(x) and token.numel()):
+    if not (_usable(x, token, filled, origin) and arrays.readable(x) and token.numel()):
         return None
     given = [arrays.host(x), token.contiguous().numpy(), filled.contiguous().numpy(), origin.contiguous().numpy()]
     sums, squares = dispatch._run("scatter", token.numel() * x.shape[-1], *given)
@@ -97,7 +98,7 @@ def tallies(score: Tensor, expert: Tensor, real: Tensor | None, level: float) ->
 
     score: (samples, tokens, experts); expert: (samples, tokens, top); real: (samples, tokens) booleans or None.
     """
-    if not _usable(score):
+    if not _usable(score, expert, real):
         return None
     values, chosen = arrays.host(score), arrays.host(expert)
     flags = np.empty(0, np.bool_) if real is None else real.contiguous().numpy().reshape(-1)
@@ -112,7 +113,7 @@ def table(
 
     priority, expert: (samples, tokens, top); padding (real False) takes no slot; limit: (samples,) slots in use.
     """
-    if not _usable(priority) or slots == 0:
+    if not _usable(priority, expert, real, limit) or slots == 0:
         return None
     samples, tokens, _ = expert.shape
     chosen = expert
