@@ -16,12 +16,13 @@ if int(transformers.__version__.split(".")[0]) < 5:
 
 from resonance_theory import nn as rnn  # noqa: E402
 from resonance_theory.nn.families import find_blocks, record_routing  # noqa: E402
+from resonance_theory.nn.regate import regate  # noqa: E402
 from resonance_theory.nn.selection import select_within  # noqa: E402
 from tests import tiny_models  # noqa: E402
 
 transformers.utils.logging.set_verbosity_error()
 FAMILIES = tiny_models.families()
-LEAST_LOGGED, LEAST_REPLACED, LEAST_KINDS = 70, 60, 70
+LEAST_LOGGED, LEAST_REPLACED, LEAST_REGATED, LEAST_KINDS = 70, 60, 60, 70
 
 
 @functools.cache
@@ -209,7 +210,7 @@ MAKERS = {
 
 # --- the matrix -------------------------------------------------------------------------------------------------------
 
-Row = collections.namedtuple("Row", "family block layout logged replaced why", defaults=(False, False, ""))
+Row = collections.namedtuple("Row", "family block layout logged replaced gated why", defaults=(False, False, False, ""))
 
 
 def logged(model, given, blocks, wanted):
@@ -270,6 +271,45 @@ def replaced(model, given, blocks, wanted):
     in_bfloat16(model, given)
 
 
+def gated(model, given, blocks, _):
+    """A new gate: the outputs of experts that are given another decision by hand; and the model back as it was."""
+    samples = 1 if "pixel_values" in given else 2
+    with torch.no_grad():
+        wanted = tiny_models.hidden(model, given)  # the weights were rounded since
+    torch.manual_seed(0)
+    new = regate(model, find_blocks(model), "linear", rule="resonance", capacity=2, top=2)
+    with torch.no_grad():
+        got = tiny_models.hidden(model, given)
+    assert {each.name for each in new if each.pairs} == {block.name for block in blocks}
+    assert all(each.kept.cut.any() for each in new if each.pairs)
+    by_name = {each.name: each for each in new}
+    rnn.restore_router(model)
+    with torch.no_grad():
+        undo = [decide(block, by_name[block.name], samples) for block in blocks]
+        reference = tiny_models.hidden(model, given)
+        for part in undo:
+            del part.forward
+        assert torch.equal(tiny_models.hidden(model, given), wanted)
+    effect = float((reference - wanted).abs().max())
+    assert effect > 0
+    assert float((got - reference).abs().max()) <= 1e-3 * effect
+
+
+def decide(block, new, samples):
+    """Change the experts' own `forward`: a softmax of the new gate's logits, its two largest, two tokens an expert, and
+    the sum of weights that the model gave the token."""
+    experts, gate = block.module.experts, new.router.gate.weight
+    original = experts.forward
+
+    def forward(x, index, weight):
+        value, chosen = torch.softmax(x.flatten(0, -2) @ gate.T, -1).topk(2)
+        keep = torch.from_numpy(naive(chosen.numpy(), value.numpy(), 2, samples))
+        return original(x, chosen, value * keep * (weight.sum(-1) / value.sum(-1))[:, None])
+
+    experts.forward = forward
+    return experts
+
+
 def in_bfloat16(model, given):
     """The same outputs, bit for bit, where nothing is dropped."""
     given = {k: v.bfloat16() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in given.items()}
@@ -298,14 +338,17 @@ def rows(family):
     for model, given in found:
         blocks, wanted = ran(model, given)
         said = {}
-        for name, check in (("logged", logged), ("replaced", replaced)):
+        for name, check in (("logged", logged), ("replaced", replaced), ("gated", gated)):
             try:
                 check(model, given, blocks, wanted)
             except Exception as problem:
                 said[name] = f"{type(problem).__name__}: {problem}"
         for block in blocks:
             row = Row(
-                family, type(block.module).__name__, block.layout.name, *(n not in said for n in ("logged", "replaced"))
+                family,
+                type(block.module).__name__,
+                block.layout.name,
+                *(n not in said for n in ("logged", "replaced", "gated")),
             )
             table.setdefault(row.block, row._replace(why="; ".join(said.values())))
     for model, _ in found:
@@ -323,6 +366,7 @@ def test_family(family):
     for row in rows(family):
         assert row.logged, row.why
         assert row.replaced, row.why
+        assert row.gated or "takes no new gate" in row.why, row.why
 
 
 def test_count_of_all_kinds():
@@ -332,6 +376,7 @@ def test_count_of_all_kinds():
     assert len(table) >= LEAST_KINDS
     assert sum(row.logged for row in table) >= LEAST_LOGGED
     assert sum(row.replaced for row in table) >= LEAST_REPLACED
+    assert sum(row.gated for row in table) >= LEAST_REGATED
 
 
 def test_page_is_that_of_the_matrix():
@@ -347,16 +392,16 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "families.md"
 
 def page():
     table = [row for family in FAMILIES for row in rows(family)]
-    audit, replace = sum(row.logged for row in table), sum(row.replaced for row in table)
+    audit, replace, gate = (sum(getattr(row, name) for row in table) for name in ("logged", "replaced", "gated"))
     lines = [
         f"{len(FAMILIES)} families, {len(table)} kinds of blocks of transformers {transformers.__version__}: "
-        f"{audit} audit, {replace} replace.",
+        f"{audit} audit, {replace} replace, {gate} take a new gate.",
         "",
-        "| family | block | layout | audit | replace | why not |",
-        "|---|---|---|---|---|---|",
+        "| family | block | layout | audit | replace | new gate | why not |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in table:
-        yes = ["yes" if value else "no" for value in (row.logged, row.replaced)]
+        yes = ["yes" if value else "no" for value in (row.logged, row.replaced, row.gated)]
         lines.append("| " + " | ".join([row.family, row.block, row.layout, *yes, row.why.replace("|", " ")]) + " |")
     before, _, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
     return before + MARK + "\n\n" + "\n".join(lines) + "\n"

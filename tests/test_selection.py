@@ -228,22 +228,177 @@ def data_parallel(model):
     return torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
 
 
-@pytest.mark.parametrize("wrap", [data_parallel, sharded])
-def test_over_processes(wrap, text, tmp_path):
-    model = build()
-    blocks = rnn.replace_router(model, gates="own", capacity_factor=0.5)
-    wanted = model(text, attention_mask=LEFT).logits
-    blocks[0].reset()
+WRAPS = {"data parallel": data_parallel, "sharded": sharded}
+GATES = {"own": {"gates": "own"}, "new": {"gates": "linear", "statistics": False}}
+
+
+def whole(tensor):
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def on_one_rank(rank, folder, text):
+    """Each of two ranks takes two of four samples; what it finds is stored for the test to read."""
     distributed = torch.distributed
-    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
-    try:
-        wrapped = wrap(model)
-        got = wrapped(text, attention_mask=LEFT).logits
-        torch.testing.assert_close(got, wanted)
-        got.sum().backward()
-    finally:
-        distributed.destroy_process_group()
-    assert blocks[0].summary()["tokens"] == 28
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
+    mine, found = slice(2 * rank, 2 * rank + 2), {}
+    for kind, wrap in WRAPS.items():
+        for gates, options in GATES.items():
+            model = build()
+            torch.manual_seed(0)
+            blocks = rnn.replace_router(model, capacity_factor=0.5, **options)
+            wrapped = wrap(model)
+            logits = wrapped(input_ids=text[mine], attention_mask=FOUR[mine]).logits
+            logits.square().sum().backward()
+            grads = {name: whole(p.grad) for name, p in model.named_parameters() if p.grad is not None}
+            summary = blocks[0].summary(reduce=True)
+            found[kind, gates] = {"logits": logits.detach(), "grads": grads, "summary": summary}
+    torch.save(found, f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+FOUR = (torch.arange(12) >= torch.tensor([[0], [5], [3], [0]])).long()
+
+
+def test_over_two_processes(tmp_path):
+    """DistributedDataParallel and FSDP2, own gates and new ones, give outputs and mean gradients of one process."""
+    text = torch.randint(2, 60, (4, 12), generator=torch.Generator().manual_seed(2))
+    torch.multiprocessing.spawn(on_one_rank, (str(tmp_path), text), nprocs=2)
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for gates, options in GATES.items():
+        model = build()
+        torch.manual_seed(0)
+        blocks = rnn.replace_router(model, capacity_factor=0.5, **options)
+        logits = model(text, attention_mask=FOUR).logits
+        logits.square().sum().div(2).backward()  # the ranks' gradients are averaged
+        wanted = blocks[0].summary()
+        assert wanted["drop_rate"] > 0
+        grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        for kind in WRAPS:
+            first, second = ranks[0][kind, gates], ranks[1][kind, gates]
+            torch.testing.assert_close(torch.cat([first["logits"], second["logits"]]), logits.detach())
+            assert first["summary"] == second["summary"] == wanted
+            for name, grad in grads.items():
+                torch.testing.assert_close(first["grads"][name], grad, rtol=1e-4, atol=1e-4 * float(grad.abs().max()))
+
+
+# --- a new gate -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", KINDS)
+def test_a_new_gate_with_padding(family, text):
+    """Every token's experts, weights and cuts are those of a router called by hand with the same tokens."""
+    model = build(family)
+    own = torch.from_numpy(record_routing(model, [text]).weights[:, 0].sum(-1, dtype=np.float64))
+    blocks = rnn.replace_router(model, gates="linear", rule="resonance", capacity=4)
+    block, module = blocks[0], find_blocks(model)[0].module
+    seen = []
+    module.experts.register_forward_pre_hook(
+        lambda m, args, kwargs: seen.append((*args, *kwargs.values())), with_kwargs=True
+    )
+    model(text, attention_mask=LEFT)
+    hidden, index, weight = (next(v for v in seen[0] if v.is_floating_point() == f and v.shape[-1] == d)
+                             for f, d in ((True, hidden_size(model)), (False, 2), (True, 2)))  # fmt: skip
+    logits = hidden.double() @ block.router.gate.weight.double().T
+    p, chosen = torch.softmax(logits, -1).topk(2)
+    p = p / p.sum(-1, keepdim=True)
+    real = LEFT.flatten() > 0
+    assert torch.equal(index[real], chosen[real])
+    kept = torch.zeros(chosen.shape, dtype=torch.bool)
+    score = torch.softmax(logits, -1)
+    for sample in range(3):
+        rows = [12 * sample + t for t in range(12) if LEFT[sample, t]]
+        for e in range(4):
+            line = sorted((r for r in rows if e in chosen[r]), key=lambda r, e=e: -score[r, e])
+            for r in line[:4]:
+                kept[r, chosen[r] == e] = True
+    torch.testing.assert_close(weight.double(), torch.where(kept, p * own[:, None], 0.0), rtol=1e-4, atol=1e-6)
+    assert block.kept.cut.sum() == (~kept[real]).sum() > 0
+    assert block.routing.load_balance().requires_grad
+
+
+def hidden_size(model):
+    return model.config.hidden_size
+
+
+def test_a_new_gate_trains_alone_and_leaves(text):
+    model = build()
+    wanted, names = model(text).logits, list(model.state_dict())
+    blocks = rnn.replace_router(model, gates="linear", capacity_factor=1.0)
+    added = sorted(set(model.state_dict()) - set(names))
+    assert [name.rpartition(".experts.")[2] for name in added] == ["resonance_router.gate.weight"] * len(blocks)
+    model(text).logits.square().sum().backward()
+    for block, found in zip(blocks, find_blocks(model)):
+        assert block.router.gate.weight.grad.abs().sum() > 0
+        own = [p.grad for p in found.module.gate.parameters() if p.requires_grad]
+        assert all(g is None or not g.any() for g in own)  # its decision goes unused
+    with pytest.raises(ValueError, match="save_pretrained would lose the new gates"):
+        model.save_pretrained("nowhere")
+    twin = copy.deepcopy(model)
+    twin(text)
+    with torch.no_grad():
+        selections(twin)[0].router.gate.weight.zero_()
+    assert model(text).logits.ne(twin(text).logits).any()  # each has its own
+    for each in (model, twin):
+        rnn.restore_router(each)
+        assert torch.equal(each(text).logits, wanted)
+        assert list(each.state_dict()) == names
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in each.modules())
+    assert "save_pretrained" not in model.__dict__
+
+
+def test_the_own_weights_in_a_new_gate_change_nothing(text):
+    """A softmax family whose gate is given anew by hand: the same outputs where nothing is dropped."""
+    model = tiny_models.build(transformers.OlmoeForCausalLM, "olmoe")
+    wanted = model(text).logits
+    own = [block.module.gate.weight.detach().clone() for block in find_blocks(model)]
+    blocks = rnn.replace_router(model, gates="linear", capacity=12)
+    for block, weight in zip(blocks, own):
+        block.router.gate.weight.data.copy_(weight)
+    torch.testing.assert_close(model(text).logits, wanted)
+
+
+def test_new_gates_compiled_exported_checkpointed_and_cached(text):
+    model = build()
+    blocks = rnn.replace_router(model, capacity_factor=0.5, statistics=False)
+    given = {"input_ids": text, "attention_mask": LEFT, "use_cache": False}
+    with torch.no_grad():
+        wanted = model(**given).logits
+        model.set_experts_implementation("grouped_mm")
+        torch.testing.assert_close(torch.compile(model, backend="eager", fullgraph=True)(**given).logits, wanted)
+        exported = torch.export.export(model, (), given, strict=False).module()
+        torch.testing.assert_close(exported(**given).logits, wanted)
+    blocks[0].reset()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    model(**given).logits.sum().backward()
+    assert blocks[0].summary()["tokens"] == int(LEFT.sum())
+    rnn.restore_router(model)
+    model = build().eval()
+    rnn.replace_router(model, capacity_factor=4.0)
+    with torch.no_grad():
+        first = model(text[:, :-1], use_cache=True)
+        step = model(text[:, -1:], past_key_values=first.past_key_values).logits[:, -1]
+        torch.testing.assert_close(step, model(text).logits[:, -1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rule": "expert_choice"}, "rule = 'expert_choice' needs a weight"),
+        ({"top": 9}, "top = 9"),
+        ({"gates": "best"}, "gates = 'best'"),
+        ({"dropped": "pass"}, "dropped = 'pass' must be 'zero'"),
+        ({"gates": torch.nn.Linear(3, 4)}, "Linear"),
+    ],
+)
+def test_wrong_options_of_new_gates(options, words, text):
+    model = build()
+    wanted, names = model(text).logits, list(model.state_dict())
+    with pytest.raises((ValueError, TypeError), match=words):
+        rnn.replace_router(model, **options)
+    assert torch.equal(model(text).logits, wanted)
+    assert list(model.state_dict()) == names
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

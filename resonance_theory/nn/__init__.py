@@ -17,6 +17,7 @@ from resonance_theory.nn.families import find_blocks, record_routing
 from resonance_theory.nn.gates import GroupedAveragePooling
 from resonance_theory.nn.metrics import routing_metrics
 from resonance_theory.nn.moe import FeedForwardExperts, ResonanceMoE
+from resonance_theory.nn.regate import Regated
 from resonance_theory.nn.replace import GatedExperts, ReplacedMoE, replace_router, restore_router
 from resonance_theory.nn.router import ResonanceRouter
 from resonance_theory.nn.routing import Routing
@@ -28,6 +29,7 @@ __all__ = [
     "GatedExperts",
     "GroupedAveragePooling",
     "MeasuredCapacity",
+    "Regated",
     "ReplacedMoE",
     "ResonanceMoE",
     "ResonanceRouter",

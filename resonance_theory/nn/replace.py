@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from resonance_theory.nn.accumulate import counts
 from resonance_theory.nn.families import find_blocks
+from resonance_theory.nn.families._layout import Hook
 from resonance_theory.nn.gates import LinearGate
 from resonance_theory.nn.moe import ResonanceMoE
 from resonance_theory.nn.padding import Padding
+from resonance_theory.nn.regate import Regated, regate, ungate
 from resonance_theory.nn.router import ResonanceRouter
 from resonance_theory.nn.routing import Routing
 from resonance_theory.nn.selection import Selection, select_within, selections, unselect
@@ -108,7 +110,7 @@ def replace_router(
     dropped: str = "zero",
     lookahead: bool = False,
     **options: Any,
-) -> list[ReplacedMoE] | list[Selection]:
+) -> list[ReplacedMoE] | list[Selection] | list[Regated]:
     """Replace the router of every Mixture-of-Experts block of `model`, in place.
 
     A block of Mixtral's kind becomes a `ReplacedMoE`. It is replaced only if it acts as Mixtral's: with the own gate and
@@ -117,7 +119,8 @@ def replace_router(
 
     With gates = "own", models with any other blocks that `find_blocks` finds keep all their modules. Their routers
     choose and weigh as ever, by their own scoring, biases, groups and scaling, and a `Selection` then takes out the pairs
-    beyond the capacity. A block must pass a trial first: taking out pairs must take out their share of the output.
+    beyond the capacity. With other gates a `Regated` router chooses and weighs before their experts, where these are called
+    with indices and weights. A block must pass a trial first: taking out pairs must take out their share of the output.
 
     Padding is read from the `attention_mask` with which the model, or the part of it that holds the blocks, is called,
     whatever its form (`rt.nn.padding.padded`). Packed documents of one row share its slots. Blocks of Mixtral's kind no
@@ -129,13 +132,13 @@ def replace_router(
     Args:
         model: a Hugging Face model, or one that holds such a model.
         gates: as in `ResonanceRouter`, or "own" for the model's learned gate.
-        dropped: as in `ResonanceMoE`; "zero" for a `Selection`.
+        dropped: as in `ResonanceMoE`; "zero" where the model's own blocks stay.
         lookahead: let `model.generate` run though experts choose among tokens still to come; refused otherwise.
         options: all others of `ResonanceRouter`, where `top` and `normalize` are the model's unless given; of a
             `Selection`, rule, and capacity or capacity_factor.
 
     Returns:
-        The new blocks, in the model's order; or one `Selection` for each block.
+        The new blocks, in the model's order; or one `Selection`, or `Regated`, for each block.
 
     Raises:
         ValueError: no such block, or one that cannot be replaced, with the reason; the model is as it was.
@@ -148,10 +151,15 @@ def replace_router(
     found: list[tuple[str, Any]] = [(name, block) for name, block in model.named_modules() if _is_moe(block)]
     reasons = ((name, block, reason) for name, block in found if (reason := _reason(block)))
     wrong = next(reasons, None)
-    if isinstance(gates, str) and gates == "own" and (wrong or not found) and (families := find_blocks(model)):
+    if (wrong or not found) and (families := find_blocks(model)):
         if dropped != "zero":
             raise ValueError(f"dropped = {dropped!r} must be 'zero' where the model's own blocks stay")
-        return select_within(model, families, **options)
+        if isinstance(gates, str) and gates == "own":
+            return select_within(model, families, **options)
+        regated = regate(model, families, gates, **options)
+        _idle_logits(model)
+        _guard_saving(model, regated[0].router)
+        return list(regated)
     if not found:
         raise ValueError(f"model is a {type(model).__name__} without blocks of a gate and experts")
     if wrong:
@@ -164,20 +172,29 @@ def replace_router(
     for (name, _), new in zip(found, blocks):
         model.set_submodule(name, new)
     padding.watch(model, [name for name, _ in found])
-    for module in model.modules():
-        if "output_router_logits" in inspect.signature(module.forward).parameters:
-            module.register_forward_pre_hook(_without_logits, with_kwargs=True)
-    config: Any = getattr(model, "config", None)
-    if getattr(config, "output_router_logits", False):
-        config.output_router_logits = False
+    _idle_logits(model)
     if not router._rule.tokens_choose and not lookahead:
         for module in model.modules():
             if callable(getattr(type(module), "generate", None)):
                 module.generate = _no_generation  # type: ignore[assignment]
-    learned = [name for name, _ in blocks[0].router.named_parameters()]
+    _guard_saving(model, blocks[0].router)
+    return blocks
+
+
+def _idle_logits(model: nn.Module) -> None:
+    """Logits of a gate that no longer routes are not recorded, and no loss is made of them."""
+    for module in model.modules():
+        if "output_router_logits" in inspect.signature(module.forward).parameters:
+            module.register_forward_pre_hook(Hook(_without_logits), with_kwargs=True)
+    config: Any = getattr(model, "config", None)
+    if getattr(config, "output_router_logits", False):
+        config.output_router_logits = False
+
+
+def _guard_saving(model: nn.Module, router: nn.Module) -> None:
+    learned = [name for name, _ in router.named_parameters()]
     if learned and hasattr(model, "save_pretrained"):
         model.save_pretrained = _no_saving  # type: ignore[assignment]
-    return blocks
 
 
 def restore_router(model: nn.Module) -> None:
@@ -193,7 +210,9 @@ def restore_router(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__} but must be a torch module")
     if selections(model):
+        ungate(model)
         unselect(model)
+        model.__dict__.pop("save_pretrained", None)
         return
     found = [(name, block) for name, block in model.named_modules() if isinstance(block, ReplacedMoE)]
     if not found:
@@ -214,7 +233,8 @@ def restore_router(model: nn.Module) -> None:
 
 
 def _of(hook: Any, padding: Padding) -> bool:
-    return hook is _without_logits or getattr(hook, "__self__", None) is padding
+    ours = isinstance(hook, Hook) and hook.function is _without_logits
+    return ours or getattr(hook, "__self__", None) is padding
 
 
 def _no_saving(*args: Any, **kwargs: Any) -> None:

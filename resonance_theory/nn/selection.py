@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from resonance_theory import _arguments as arguments
 from resonance_theory import capacity_factor as factors
-from resonance_theory.nn.accumulate import counts
+from resonance_theory.nn.accumulate import counts, over_ranks
 from resonance_theory.nn.families import Block
 from resonance_theory.nn.families._layout import Hook, PerThread
 from resonance_theory.nn.padding import Padding
@@ -20,7 +20,7 @@ from resonance_theory.rules import Rule
 from resonance_theory.rules import rule as rule_named
 from resonance_theory.rules.adaptive import Adaptive
 
-__all__ = ["Kept", "Selection", "select_within", "selections", "unselect", "within_capacity"]
+__all__ = ["Kept", "Selection", "hooks_of", "misfit", "select_within", "selections", "unselect", "within_capacity"]
 
 OPTIONS = ("rule", "capacity", "capacity_factor")
 EXPERTS_CHOOSE = (
@@ -150,25 +150,32 @@ class Selection:
 
     def install(self, block: Block, model: nn.Module) -> None:
         """Hook the block and the stage whose input has samples and tokens."""
+        self.watch(block, model)
+        block.intercept(self.select)
+
+    def watch(self, block: Block, model: nn.Module) -> None:
+        """Hook the stage: the shape and the padding of what goes in, and whether the block's decision passed by here."""
         stage = model.get_submodule(block.stage)
         stage.register_forward_pre_hook(Hook(_enter, self), with_kwargs=True)
         stage.register_forward_hook(Hook(_leave, self))
-        block.intercept(self.select)
 
     def select(self, expert: Tensor, weight: Tensor) -> Tensor:
         """Which of the router's pairs to keep; expert, weight: (samples * tokens, k)."""
         self._state.put("called", True)
-        shape, real = self._state.peek("shape") or (None, None)
-        samples, tokens = shape if shape and shape[0] * shape[1] == expert.shape[0] else (1, expert.shape[0])
+        samples, tokens, real = self._sample(len(expert))
         expert, score = expert.reshape(samples, tokens, -1), weight.detach().reshape(samples, tokens, -1)
-        if real is not None and tuple(real.shape) == (samples, tokens):
+        if real is not None:
             expert = torch.where(real[..., None], expert, -1)
-        else:
-            real = None
         kept = within_capacity(expert, self.rule.priority(score), self._slots(expert, real), self.experts)
         if counts():
             self._count(Kept(expert, score, kept, real, self.experts))
         return kept.reshape(weight.shape)
+
+    def _sample(self, n: int) -> tuple[int, int, Tensor | None]:
+        """Samples and tokens of a decision about n tokens, and which are real, (samples, tokens), None for all."""
+        shape, real = self._state.peek("shape") or (None, None)
+        samples, tokens = shape if shape and shape[0] * shape[1] == n else (1, n)
+        return samples, tokens, real if real is not None and tuple(real.shape) == (samples, tokens) else None
 
     def _slots(self, expert: Tensor, real: Tensor | None) -> Any:
         _, tokens, top = expert.shape
@@ -189,9 +196,15 @@ class Selection:
         self.cut += kept.cut.sum()
         self.dropped += kept.dropped.sum()
 
-    def summary(self) -> dict[str, float]:
-        """tokens, pairs, drop_rate (share of pairs cut) and dropped (share of tokens without any) since `reset`."""
-        tokens, pairs, cut, dropped = (int(v) for v in (self.tokens, self.pairs, self.cut, self.dropped))
+    def summary(self, *, reduce: bool = False, group: Any = None) -> dict[str, float]:
+        """tokens, pairs, drop_rate (share of pairs cut) and dropped (share of tokens without any) since `reset`.
+
+        With reduce those of all ranks of torch.distributed (in `group`) together; call it on all of them.
+        """
+        counted = torch.stack([torch.as_tensor(v) for v in (self.tokens, self.pairs, self.cut, self.dropped)])
+        if reduce:
+            counted, _ = over_ranks(counted, group)
+        tokens, pairs, cut, dropped = counted.tolist()
         return {"tokens": tokens, "pairs": pairs, "drop_rate": cut / max(pairs, 1), "dropped": dropped / max(tokens, 1)}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -336,10 +349,15 @@ def selections(model: nn.Module) -> list[Selection]:
     """The selections on a model, also on a copy of one, in the order of its modules."""
     found: dict[int, Selection] = {}
     for module in model.modules():
-        for hook in module._forward_pre_hooks.values():
-            if isinstance(hook, Hook) and hook.function is _enter:
+        for hook in hooks_of(module):
+            if hook.function is _enter:
                 found.setdefault(id(hook.values[0]), hook.values[0])
     return list(found.values())
+
+
+def hooks_of(module: nn.Module) -> list[Hook]:
+    """The hooks of this package before a module's forward."""
+    return [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, Hook)]
 
 
 def unselect(model: nn.Module) -> None:

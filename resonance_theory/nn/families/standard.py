@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from resonance_theory.nn.families._layout import Act, Block, Hook, Layout, batch, home
 
-__all__ = ["layout"]
+__all__ = ["Call", "Standard", "layout"]
 
 
 class Standard(Layout):
@@ -42,6 +42,10 @@ class Standard(Layout):
         return torch.where(index < experts, index, -1)
 
     def trial(self, block: Block) -> Callable[[], Tensor]:
+        return self.called(block)[1]
+
+    def called(self, block: Block) -> tuple[int, Callable[[], Tensor]]:
+        """Features of the tokens that the experts read, and the trial."""
         experts: Any = block.module.experts
         dims = [int(experts.hidden_size)] if hasattr(experts, "hidden_size") else []
         dims += sorted({size for p in experts.parameters() for size in p.shape[-2:]}, reverse=True)
@@ -58,26 +62,54 @@ class Standard(Layout):
             except (RuntimeError, ValueError, IndexError) as found:
                 problem = problem or found
             else:
-                return partial(experts, x, index, weight)
+                return dim, partial(experts, x, index, weight)
         raise ValueError(f"its experts cannot be called on a random batch ({problem})")
+
+
+class Call:
+    """One call of the experts: its arguments, and the places of hidden states, indices and weights among them."""
+
+    def __init__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._args, self._names = len(args), list(kwargs)
+        self.given: dict[Any, Any] = dict(enumerate(args)) | dict(kwargs)
+        tensors = {key: value for key, value in self.given.items() if isinstance(value, Tensor)}
+        index = next((key for key, v in tensors.items() if not v.is_floating_point() and v.ndim == 2), None)
+        shape = None if index is None else tensors[index].shape
+        places = list(tensors)[1:]  # the first are the hidden states
+        weight = next((k for k in places if tensors[k].is_floating_point() and tensors[k].shape == shape), None)
+        if index is None or weight is None:
+            raise ValueError(f"{type(module).__name__} was called without indices and weights of the chosen experts")
+        self._hidden, self._index, self._weight = next(iter(tensors)), index, weight
+
+    @property
+    def hidden(self) -> Tensor:
+        """The tokens that the experts read, (N, dim)."""
+        found: Tensor = self.given[self._hidden]
+        return found
+
+    @property
+    def index(self) -> Tensor:
+        found: Tensor = self.given[self._index]
+        return found
+
+    @property
+    def weight(self) -> Tensor:
+        found: Tensor = self.given[self._weight]
+        return found
+
+    def with_pairs(self, index: Tensor, weight: Tensor) -> Any:
+        """The arguments of the same call with other indices and weights."""
+        given = {**self.given, self._index: index, self._weight: weight}
+        return tuple(given[k] for k in range(self._args)), {name: given[name] for name in self._names}
 
 
 def before(layout: Standard, experts: int, act: Act, module: nn.Module, args: Any, kwargs: Any) -> Any:
     """Read index and weight, wherever they stand among the arguments, and set the weight of cut pairs to 0."""
-    given: dict[Any, Any] = dict(enumerate(args)) | dict(kwargs)
-    tensors = {key: value for key, value in given.items() if isinstance(value, Tensor)}
-    index_at = next((key for key, v in tensors.items() if not v.is_floating_point() and v.ndim == 2), None)
-    shape = None if index_at is None else tensors[index_at].shape
-    places = list(tensors)[1:]  # the first are the hidden states
-    weight_at = next((k for k in places if tensors[k].is_floating_point() and tensors[k].shape == shape), None)
-    if index_at is None or weight_at is None:
-        raise ValueError(f"{type(module).__name__} was called without indices and weights of the chosen experts")
-    index, weight = tensors[index_at], tensors[weight_at]
-    keep = act(layout.expert(index, weight, experts), weight)
+    call = Call(module, args, kwargs)
+    keep = act(layout.expert(call.index, call.weight, experts), call.weight)
     if keep is None:
         return None
-    given[weight_at] = torch.where(keep.reshape(weight.shape), weight, 0.0)
-    return tuple(given[k] for k in range(len(args))), {name: given[name] for name in kwargs}
+    return call.with_pairs(call.index, torch.where(keep.reshape(call.weight.shape), call.weight, 0.0))
 
 
 def count(experts: Any) -> int:
