@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betaln, gammaln, xlog1py, xlogy
 
 from resonance_theory.rules import Rates, token_choice
 from resonance_theory.rules.dependence import Blocks
@@ -98,31 +99,82 @@ def beta_binomial_drop(tokens: int, share: Floats, correlation: float) -> Floats
     """The same for beta-binomial loads of mean s share_i and the given correlation in [0, 1]; capacities 0..tokens.
 
     E(N - C)_+ = Σ_{k>=C} P(N > k), with the probabilities from their ratios, which are stable for every correlation.
+    Loads whose probability is 0 in double precision are left out.
     """
-    share = np.minimum(share[share > 0], 1.0)
+    share = np.sort(np.minimum(share[share > 0], 1.0))  # neighbours have like ranges of loads
     turned_away = np.zeros(tokens + 1)
-    k = np.arange(tokens, dtype=np.float64)
-    step = max(1, 2**22 // (tokens + 1))
-    for start in range(0, share.size, step):
-        p = share[start : start + step, None]
-        # P(k+1)/P(k) of the beta-binomial, a = p(1-ρ)/ρ and b = (1-p)(1-ρ)/ρ, multiplied through by ρ
-        with np.errstate(divide="ignore"):
-            ratio = (
-                np.log(tokens - k)
-                - np.log(k + 1)
-                + np.log(p * (1 - correlation) + k * correlation)
-                - np.log((1 - p) * (1 - correlation) + (tokens - k - 1) * correlation)
-            )
-        log_mass = np.zeros((p.size, tokens + 1))
-        certain = (p[:, 0] >= 1) | (correlation >= 1)
-        np.cumsum(np.where(certain[:, None], 0.0, ratio), axis=1, out=log_mass[:, 1:])
-        mass = np.exp(log_mass - log_mass.max(axis=1, keepdims=True))
-        mass /= mass.sum(axis=1, keepdims=True)
-        mass[certain] = 0.0  # all tokens or none
-        mass[certain, 0], mass[certain, -1] = 1 - p[certain, 0], p[certain, 0]
-        above = np.cumsum(mass[:, :0:-1], axis=1)[:, ::-1]
-        turned_away[:-1] += np.cumsum(above.sum(axis=0)[::-1])[::-1]
+    low, high = _likely(tokens, share, correlation)
+    start = 0
+    while start < share.size:
+        width = np.maximum.accumulate(high[start:]) - np.minimum.accumulate(low[start:]) + 1
+        count = max(1, int(np.searchsorted(width * np.arange(1, width.size + 1), _CELLS, side="right")))
+        part = slice(start, start + count)
+        _add_drops(turned_away, tokens, share[part, None], correlation, int(low[part].min()), int(high[part].max()))
+        start += count
     return turned_away / (tokens * share.sum())
+
+
+_CELLS = 2**18  # numbers of a table, which then stays in the cache
+_UNDERFLOW = 745.0
+
+
+def _likely(tokens: int, share: Floats, correlation: float) -> tuple[Whole, Whole]:
+    """Least and largest load that is not left out, for each share: (experts,) each.
+
+    The logarithm of the mass of a beta-binomial is concave if both shapes are at least 1; other laws keep all loads.
+    """
+    low, high = np.zeros(share.size, np.int64), np.full(share.size, tokens, np.int64)
+    kappa = max(correlation, 1e-300)
+    a, b = share * (1 - correlation) / kappa, (1 - share) * (1 - correlation) / kappa
+    plain = (np.minimum(a, b) >= 1) & (a + b < 1e9)  # beyond, gammaln cancels
+    if correlation == 0:
+        plain = share < 1
+    if not plain.any():
+        return low, high
+    p, a, b = share[plain], a[plain], b[plain]
+
+    def log_mass(k: Whole) -> Floats:
+        free = gammaln(tokens + 1) - gammaln(k + 1) - gammaln(tokens - k + 1)
+        if correlation == 0:
+            return free + xlogy(k, p) + xlog1py(tokens - k, -p)  # type: ignore[no-any-return]
+        return free + betaln(k + a, tokens - k + b) - betaln(a, b)  # type: ignore[no-any-return]
+
+    shape = p if correlation == 0 else np.maximum(a - 1, 0) / np.maximum(a + b - 2, 1e-300)
+    mode = np.clip(np.rint(tokens * shape), 0, tokens).astype(np.int64)
+    level = log_mass(mode) - _UNDERFLOW
+    for end, found in ((0, low), (tokens, high)):
+        outer, inner = np.full(mode.size, end, np.int64), mode.copy()
+        outer = np.where(log_mass(outer) >= level, inner, outer)  # none is negligible on that side
+        whole = outer == mode
+        while (abs(outer - inner) > 1).any():
+            middle = (outer + inner) // 2
+            there = log_mass(middle) >= level
+            inner, outer = np.where(there, middle, inner), np.where(there, outer, middle)
+        found[plain] = np.where(whole, end, outer)
+    return low, high
+
+
+def _add_drops(total: Floats, tokens: int, p: Floats, correlation: float, low: int, high: int) -> None:
+    """Add Σ_i E(N_i - C)_+ at every capacity C, with loads between low and high alone; p: (experts, 1)."""
+    k = np.arange(low, high, dtype=np.float64)
+    certain = (p[:, 0] >= 1) | (correlation >= 1)
+    # P(k+1)/P(k) of the beta-binomial, a = p(1-ρ)/ρ and b = (1-p)(1-ρ)/ρ, multiplied through by ρ
+    with np.errstate(divide="ignore"):
+        ratio = np.log(
+            (p * (1 - correlation) + k * correlation) / ((1 - p) * (1 - correlation) + (tokens - k - 1) * correlation)
+        )
+    ratio += np.log((tokens - k) / (k + 1))
+    ratio[certain] = 0.0
+    log_mass = np.zeros((p.size, high - low + 1))
+    np.cumsum(ratio, axis=1, out=log_mass[:, 1:])
+    mass = np.exp(log_mass - log_mass.max(axis=1, keepdims=True))
+    mass /= mass.sum(axis=1, keepdims=True)
+    mass[certain] = 0.0  # all tokens or none
+    mass[certain, 0], mass[certain, -1] = 1 - p[certain, 0], p[certain, 0]
+    above = np.cumsum(mass.sum(axis=0)[:0:-1])[::-1]  # of all experts together
+    beyond = np.cumsum(above[::-1])[::-1]  # from low on
+    total[low:high] += beyond
+    total[:low] += beyond[:1].sum() + p.size * np.arange(low, 0, -1)  # below, every expert loses its mean less C
 
 
 def blocks_drop(tokens: int, share: Floats, ratio: float, capacity: Whole) -> Floats:
