@@ -23,6 +23,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ GOALS = {
     "kernel, top-2": dict.fromkeys("ABC", 1.5),
     "kernel, with gradient": dict.fromkeys("ABC", 4.0),
 }
+FACTOR = 1.25  # capacity factor of the learned gates
 _ALONE = 0.005  # seconds: threads of OpenMP spin for a millisecond or more after their work
 _COLD = 256 * 2**20  # bytes: eight times the last-level cache of the machines we know
 
@@ -75,21 +77,24 @@ def contenders(experts: int, capacity: int) -> dict[str, Callable[[Any], Any]]:
         fits = slot < capacity
         return order[fits], expert[order][fits], slot[fits], load
 
-    made: dict[tuple[int, bool], Any] = {}
+    made: dict[tuple[int, bool, bool], Any] = {}
 
     @torch.no_grad()
-    def module(x: Any, statistics: bool) -> Any:
+    def module(x: Any, statistics: bool, **options: Any) -> Any:
         """The module that users write, in inference: `ResonanceRouter(dim, experts)`."""
         from resonance_theory.nn import ResonanceRouter
 
-        key = x.shape[1], statistics
+        key = x.shape[1], statistics, bool(options)
         if key not in made:
-            made[key] = ResonanceRouter(x.shape[1], experts, statistics=statistics).eval()
+            made[key] = ResonanceRouter(x.shape[1], experts, statistics=statistics, **options).eval()
         return made[key](x)
 
+    learned = {"gates": "linear", "top": 2, "capacity_factor": FACTOR}
     result: dict[str, Callable[[Any], Any]] = {
         "ResonanceRouter": lambda x: module(x, True),
         "ResonanceRouter, no statistics": lambda x: module(x, False),
+        "learned gate, top-2": lambda x: module(x, True, **learned),
+        "learned gate, top-2, no statistics": lambda x: module(x, False, **learned),
         "kernel": lambda x: kernels.route(x.numpy(), experts, capacity),
         "kernel, torch tensor": lambda x: kernels.route(x, experts, capacity),
         "kernel, affinities only": lambda x: kernels.top_affinity(x, experts),
@@ -98,7 +103,28 @@ def contenders(experts: int, capacity: int) -> dict[str, Callable[[Any], Any]]:
         "kernel, fresh gradient": fresh,
         "eager torch": eager,
     }
-    return result | _peers(experts, capacity)
+    return result | _megatron(experts) | _peers(experts, capacity)
+
+
+def _megatron(experts: int) -> dict[str, Callable[[Any], Any]]:
+    """Megatron-Core's router of the same learned gate: one product, softmax, top-2, and its drop policy `probs`."""
+    if importlib.util.find_spec("megatron") is None:
+        return {}
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of the accelerators that are absent
+        moe = importlib.import_module("megatron.core.transformer.moe.moe_utils")
+    weights: dict[int, Any] = {}
+
+    @torch.no_grad()
+    def router(x: Any) -> Any:
+        if x.shape[1] not in weights:
+            weights[x.shape[1]] = torch.randn(experts, x.shape[1]) * x.shape[1] ** -0.5
+        probability, chosen = moe.topk_routing_with_score_function(x @ weights[x.shape[1]].T, 2, use_pre_softmax=True)
+        return moe.apply_router_token_dropping(probability, chosen, 2, FACTOR, drop_policy="probs")
+
+    return {"Megatron-Core, probs, top-2": router}
 
 
 def _peers(experts: int, capacity: int) -> dict[str, Callable[[Any], Any]]:
@@ -247,7 +273,7 @@ def _resident(field: str) -> int:
 
 def provenance(command: str) -> dict[str, Any]:
     """Machine, versions and commit: what a reader needs to run the same again."""
-    packages = ("resonance-theory", "numpy", "numba", "torch", "triton", "transformers")
+    packages = ("resonance-theory", "numpy", "numba", "torch", "triton", "transformers", "megatron-core")
     versions: dict[str, str | None] = {}
     for name in packages:
         try:
