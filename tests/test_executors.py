@@ -123,9 +123,36 @@ def test_two_processes_of_mpi(alone, tmp_path):
     assert json.loads(done.stdout) == [alone[task.id].to_json() for task in TASKS]
 
 
+SRUN = """#!/bin/sh
+# a node of one machine: `srun` without its options
+echo called >> "$SRUN_LOG"
+while [ "${1#-}" != "$1" ]; do [ "$1" = -n ] && shift; shift; done
+exec "$@"
+"""
+
+
+def test_tasks_of_a_slurm_job(alone, tmp_path, monkeypatch):
+    pytest.importorskip("executorlib")
+    (tmp_path / "srun").write_text(SRUN)
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("SRUN_LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    with named("slurm") as executor:
+        assert run(TASKS, BLOCKS, workers=2, executor=executor) == alone
+    assert (tmp_path / "log").read_text().split() == ["called"] * 2  # a Python for each task, not for each block
+
+
+def test_slurm_without_a_job(monkeypatch):
+    monkeypatch.delenv("SLURM_NTASKS", raising=False)
+    with pytest.raises(ValueError, match="executor = 'slurm' needs a job of Slurm"), named("slurm"):
+        pass
+
+
 @pytest.mark.parametrize("name", ["threads", "dask://", "dask://host", "dask://a b:1", ""])
 def test_names_that_are_none(name):
-    with pytest.raises(ValueError, match=r"must be processes, dask://HOST:PORT or mpi"), named(name):
+    with pytest.raises(ValueError, match=r"must be processes, dask://HOST:PORT, mpi or slurm"), named(name):
         pass
 
 

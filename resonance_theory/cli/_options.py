@@ -135,7 +135,7 @@ def speed_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(full=False)
     parser.add_argument("--workers", type=_workers, default=1, metavar="K", help="processes, or 'auto' (default 1)")
     parser.add_argument(
-        "--executor", default="processes", metavar="E", help="processes (default), dask://HOST:PORT or mpi"
+        "--executor", default="processes", metavar="E", help="processes (default), dask://HOST:PORT, mpi or slurm"
     )
     parser.add_argument(
         "--shard", type=_shard, default=(1, 1), metavar="I/N", help="only the I-th of N parts; see merge"
