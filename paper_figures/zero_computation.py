@@ -18,7 +18,7 @@ and the fitted line."""
 WEIGHTS = {"": ("β = 0.01, as published", "#D55E00", "o"), ", β = 1": ("β = 1", "#0B3C6F", "s")}
 
 
-def draw(lines: list[dict[str, Any]]) -> Figure:
+def draw(lines: list[dict[str, Any]], timing: list[dict[str, Any]]) -> Figure:
     figure, (left, right) = canvas(6.6, 3, 1, 2)
     found = arms(lines)
     taus = [0.1, 0.25, 0.5, 0.75, 1.0]
@@ -30,15 +30,19 @@ def draw(lines: list[dict[str, Any]]) -> Figure:
     left.set(xlim=(0.1, 0.75), ylim=(0, 1), xlabel="τF / (τF + Z)", ylabel="share of FFN experts")
     left.legend(loc="lower right")
 
-    record = next(line for line in lines if line.get("benchmark") == "zero_computation_time")
+    (record,) = timing
     rows = record["rows"]
     share = np.array([row["share"] for row in rows])
     middle, low, high = (np.array([row[key] for row in rows]) for key in ("time", "low", "high"))
     right.errorbar(share, middle, yerr=[middle - low, high - middle], color="#0B3C6F", fmt="s", label="measured")
     ends = np.array([0, 1])
     fit = record["fixed"], record["slope"]
-    right.plot(ends, fit[0] + fit[1] * ends, color="0.35", label=f"{fit[0]:.2f} + {fit[1]:.2f} share")
-    right.plot(ends, ends, color="0.35", linestyle=":", label="the share")
+    right.plot(
+        ends,
+        fit[0] + fit[1] * ends,
+        color="0.35",
+        label=f"{fit[1]:.2f} share {fit[0]:+.2f}".replace("-", "− ").replace("+", "+ "),
+    )
     right.set(xlim=(0, 1.05), ylim=(0, 1.25), xlabel="share of FFN experts", ylabel="relative time")
     right.legend(loc="upper left")
     return figure

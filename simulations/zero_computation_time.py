@@ -24,7 +24,7 @@ TOKENS, DIM, HIDDEN, FFN, OTHER = 4096, 256, 1024, 8, (1, 1, 2)
 TAUS = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
-def measure(repeats: int) -> list[dict[str, float]]:
+def measure(repeats: int) -> list[dict[str, Any]]:
     """Rows of τ, the share, and the relative time; the last row is the layer of FFN experts alone."""
     import torch
 
@@ -32,7 +32,7 @@ def measure(repeats: int) -> list[dict[str, float]]:
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    names = dict(zip(("zero", "copy", "constant"), OTHER))
+    names: dict[str, Any] = dict(zip(("zero", "copy", "constant"), OTHER))
     layers = [ZeroComputationMoE(DIM, HIDDEN, FFN, tau=tau, **names) for tau in TAUS]
     layers += [ZeroComputationMoE(DIM, HIDDEN, FFN, zero=0, copy=0, constant=0)]
     x = torch.randn(TOKENS, DIM)
