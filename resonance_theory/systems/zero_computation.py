@@ -136,7 +136,7 @@ def unlike_drop_rate(tokens: int, load: ArrayLike, capacity: ArrayLike) -> float
         >>> for top in (1, 2):                                    # eq. 8 as printed, and with its K
         ...     slots = unlike_capacities(4096, 8, 4, top=top)
         ...     print(f"{unlike_drop_rate(4096, load, [slots.ffn] * 8 + [slots.zero] * 4):.4f}")
-        0.4496
+        0.4497
         0.0000
     """
     s = arguments.whole("tokens", tokens, 1)

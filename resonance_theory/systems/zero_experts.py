@@ -1,6 +1,6 @@
 """A Mixture-of-Experts layer with zero, copy and constant experts, unlike capacities and gating residuals (MoE++). Needs torch.
 
-Equations are those of arXiv 2410.07348, section 3. A choice beyond its expert's capacity adds nothing to the output, so that
+Equations are those of arXiv 2410.07348. A choice beyond its expert's capacity adds nothing to the output, so that
 the token passes by the residual connection around the layer.
 """
 

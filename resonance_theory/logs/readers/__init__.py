@@ -77,9 +77,9 @@ def whole_numbers(source: Any) -> bool:
         >>> whole_numbers({"a": np.zeros((3, 2), int)}), whole_numbers(np.zeros((3, 2)))
         (True, False)
     """
-    if isinstance(source, (str, bytes)) or hasattr(source, "__fspath__"):
-        if not str(source).lower().endswith(ENDINGS):
-            return False
+    named = isinstance(source, (str, bytes)) or hasattr(source, "__fspath__")
+    if named and not str(source).lower().endswith(ENDINGS):
+        return False
     arrays = open_source(source).arrays
     return bool(arrays) and all("int" in str(getattr(a, "dtype", "")) for a in arrays.values())
 
