@@ -204,7 +204,9 @@ def lru_hit_rate(shares: ArrayLike, slots: int) -> float:
             for i in others:
                 grown[held | 1 << i] = grown.get(held | 1 << i, 0.0) + probability * share[i] / rest
         chance = grown
-    found = (probability * sum(share[i] for i in range(p.size) if held >> i & 1) for held, probability in chance.items())
+    found = (
+        probability * sum(share[i] for i in range(p.size) if held >> i & 1) for held, probability in chance.items()
+    )
     return float(sum(found))
 
 
