@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # page -> its paper's folder in proofs/ and its study
 PAGES = {
     "moepp": ("moepp", "zero_computation"),
+    "mcmoe": ("mcmoe", "quantised_experts"),
     "adapmoe": ("adapmoe", "expert_cache"),
     "moma": ("moma", "modality_groups"),
     "scmoe": ("scmoe", "self_contrast"),

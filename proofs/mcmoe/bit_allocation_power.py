@@ -2,7 +2,7 @@
 
 Eq. 4 weighs the error by φ^α w^β (ε x)^γ, and the appendix sets γ = 2 and α, β in {1, 1.5, 2}. For layer 31 of Mixtral-8x7B and
 15 bits for eight experts the published widths are 2, 3, 2, 3, 1, 1, 2, 1. With the published frequencies, weights and errors
-they cost 12 to 26 % more than the best widths for γ = 2, whatever α and β of the nine. They are the best for γ = 1, α = 1, β =
+they cost 12 to 21 % more than the best widths for γ = 2, whatever α and β of the nine. They are the best for γ = 1, α = 1, β =
 1.5. So are all 288 published allocations (32 layers, budgets 12 to 20; measured with the whole file, see the page), where for γ
 = 2 at most 222 are.
 """
