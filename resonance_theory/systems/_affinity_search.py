@@ -203,7 +203,7 @@ def _layers_anew(problem: Problem, device: Whole) -> None:
 
 
 def swap(problem: Problem, device: Whole, one: int, other: int) -> bool:
-    """At most one swap between two devices in every layer, the best of all such sets of swaps, by dynamic programming; whether it helps."""
+    """The best set of at most one swap in each layer between two devices, by dynamic programming; whether one helps."""
     pairs = [_pairs(place, one, other) for place in device]
     toward = problem.reward[:, other] - problem.reward[:, one]
     twice = toward[other] - toward[one]
