@@ -1,12 +1,12 @@
 """What a balanced placement of two layers keeps is at most S/P + (E/P)(s_1 + ... + s_{P-1}), and at most an assignment.
 
-Let X and Z be the 0-1 matrices (experts, devices) of two layers, W the profile of the step, S its sum. The kept steps are
-tr(X^T W Z). The columns of X are orthogonal, of squared length c = E/P, and sum to the vector of ones; so of Z. Turn both by an
-orthogonal matrix whose first column is constant: the first columns become 1/sqrt(P) times ones, the others are orthogonal to the ones
-and of squared length c. The first pair contributes S/P. The others meet only W with rows and columns centred, and by von
-Neumann's inequality contribute at most c times the sum of its P-1 largest singular values s. Of y = X Z^T, whose rows
-and columns sum to c, the assignment bound forgets all else; with c = 1 it is exact, as vertices are permutations (Birkhoff).
-A chain of layers keeps at most the sum of its steps' bounds.
+Let X and Z be the 0-1 matrices (experts, devices) of two layers, W the profile of the step, S its sum. The kept steps
+are tr(X^T W Z). The columns of X are orthogonal, of squared length c = E/P, and sum to the vector of ones; so of Z.
+Turn both by an orthogonal matrix whose first column is constant: the first columns become 1/sqrt(P) times ones, the
+others are orthogonal to the ones and of squared length c. The first pair contributes S/P. The others meet only W with
+rows and columns centred, and by von Neumann's inequality contribute at most c times the sum of its P-1 largest
+singular values s. Of y = X Z^T, whose rows and columns sum to c, the assignment bound forgets all else; with c = 1 it
+is exact, as vertices are permutations (Birkhoff). A chain of layers keeps at most the sum of its steps' bounds.
 """
 
 from __future__ import annotations
@@ -125,5 +125,7 @@ def by_programme(s: SimpleNamespace) -> Outcome:
             if abs(kept - found) > 1e-6 * weight.sum():
                 return fails(f"E={experts}, P={devices}: programme {kept:.6f}, placement {found:.6f}")
             if kept > s.bound(weight, devices) + 1e-6:
-                return fails(f"E={experts}, P={devices}: kept {kept:.6f}, claimed at most {s.bound(weight, devices):.6f}")
+                return fails(
+                    f"E={experts}, P={devices}: kept {kept:.6f}, claimed at most {s.bound(weight, devices):.6f}"
+                )
     return holds("8 profiles: programme and placement agree, below the bound")

@@ -1,13 +1,13 @@
 """With one expert of each layer on a device the best placement is a chain of assignments, each layer pair on its own.
 
-A placement of L layers is L permutations x_0, ..., x_{L-1}: expert to device. Let m_l take an expert of layer l to the
-expert of layer l+1 on its device: m_l = x_{l+1}^{-1} x_l. The kept steps are sum_l sum_i W_l[i, m_l(i)], a sum of L-1
-terms, the l-th of m_l alone. And x -> (m_0, ..., m_{L-2}) reaches all (E!)^{L-1} sequences of permutations, each from
-the E! placements that differ by the names of devices: given x_0 and the m's, x_{l+1} = x_l m_l^{-1}. No constraint ties
-the m's to each other, so that the best m's of the pairs, L-1 assignment problems, make the best placement; the order in
-which they are solved does not matter, and nothing is lost by looking at a pair alone. A step that closes the chain (from
-the last layer to the first), prices between unlike devices, or several experts on a device each tie the m's, and
-then this is not so (affinity_layerwise, affinity_two_levels).
+A placement of L layers is L permutations x_0, ..., x_{L-1}: expert to device. Let m_l take an expert of layer l to
+the expert of layer l+1 on its device: m_l = x_{l+1}^{-1} x_l. The kept steps are sum_l sum_i W_l[i, m_l(i)], a sum of
+L-1 terms, the l-th of m_l alone. And x -> (m_0, ..., m_{L-2}) reaches all (E!)^{L-1} sequences of permutations, each
+from the E! placements that differ by the names of devices: given x_0 and the m's, x_{l+1} = x_l m_l^{-1}. No
+constraint ties the m's to each other, so that the best m's of the pairs, L-1 assignment problems, make the best
+placement; the order in which they are solved does not matter, and nothing is lost by looking at a pair alone. A step
+that closes the chain (from the last layer to the first), prices between unlike devices, or several experts on a
+device each tie the m's, and then this is not so (affinity_layerwise, affinity_two_levels).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def bijection(s: SimpleNamespace) -> Outcome:
         weight = profiles(layers, experts, 1)[0]
         best = 0
         for x in itertools.product(perms, repeat=layers):
-            m = tuple(tuple(after.index(d) for d in now) for now, after in zip(x, x[1:]))
+            m = tuple(tuple(after.index(d) for d in now) for now, after in itertools.pairwise(x))
             met[m] = met.get(m, 0) + 1
         for m in met:
             best = max(best, sum(int(w[i, j]) for w, one in zip(weight, m) for i, j in enumerate(one)))

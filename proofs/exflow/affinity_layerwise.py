@@ -2,11 +2,11 @@
 
 Given a layer's placement the next layer's best one is a transportation problem, solved exactly. It keeps at least the
 mean over all placements of the next layer, 1/P of the steps; so layer by layer keeps at least 1/P of all steps, which
-is at least 1/P of what the best placement keeps. Nothing better is true for E >= P^2: let E = P^2, experts (a, b).
-In the first step (a, b) goes to (a, b) or another (a', b) with the same b, a weight of epsilon in all, so that the second layer
-is grouped by b. In the second step (a, b) goes to every (a, b'), so that a second layer grouped by a loses nothing of
-it. But grouped by b, each device holds one expert of every a, and keeps exactly 1/P whatever the third layer's
-placement. The ratio tends to 1/P as epsilon falls to 0.
+is at least 1/P of what the best placement keeps. Nothing better is true for E >= P^2: let E = P^2, experts (a, b). In
+the first step (a, b) goes to (a, b) or another (a', b) with the same b, a weight of epsilon in all, so that the
+second layer is grouped by b. In the second step (a, b) goes to every (a, b'), so that a second layer grouped by a
+loses nothing of it. But grouped by b, each device holds one expert of every a, and keeps exactly 1/P whatever the
+third layer's placement. The ratio tends to 1/P as epsilon falls to 0.
 """
 
 from __future__ import annotations

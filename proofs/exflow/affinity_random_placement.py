@@ -61,7 +61,7 @@ def averaged(s: SimpleNamespace) -> Outcome:
         weight = rng.random((1, experts, experts)) ** 4
         every = set(itertools.permutations([d for d in range(devices) for _ in range(experts // devices)]))
         found = [placement_cost(weight, pair, devices)[0] for pair in itertools.product(every, repeat=2)]
-        worst = max(worst, abs(np.mean(found) - float(s.crossing(experts, devices))))
+        worst = max(worst, abs(float(np.mean(found)) - float(s.crossing(experts, devices))))
         if place_by_affinity(weight, devices).crossing > float(s.crossing(experts, devices)) + 1e-12:
             return fails(f"E={experts}, P={devices}: the best placement crosses more")
     text = f"largest difference {worst:.2g}"

@@ -16,7 +16,12 @@ from resonance_theory.evidence.claims.claim import Claim, Verdict
 from resonance_theory.evidence.outcome import Outcome, fails, holds
 from resonance_theory.systems.affinity_placement import place_by_affinity
 
-PROFILE = np.array([[[3, 0, 0, 4], [2, 0, 2, 4], [4, 5, 2, 0], [5, 5, 2, 3]], [[5, 5, 3, 0], [0, 0, 0, 5], [0, 0, 5, 5], [4, 1, 5, 4]]])
+PROFILE = np.array(
+    [
+        [[3, 0, 0, 4], [2, 0, 2, 4], [4, 5, 2, 0], [5, 5, 2, 3]],
+        [[5, 5, 3, 0], [0, 0, 0, 5], [0, 0, 5, 5], [4, 1, 5, 4]],
+    ]
+)
 
 
 def costs(weight: np.ndarray) -> list[tuple[int, int]]:
@@ -29,7 +34,7 @@ def costs(weight: np.ndarray) -> list[tuple[int, int]]:
             table[level, i, j] = between, int((step * (x[:, None] != y)).sum())
     found = []
     for path in itertools.product(range(24), repeat=len(weight) + 1):
-        steps = [table[level, i, j] for level, (i, j) in enumerate(zip(path, path[1:]))]
+        steps = [table[level, i, j] for level, (i, j) in enumerate(itertools.pairwise(path))]
         found.append((sum(s[0] for s in steps), sum(s[1] for s in steps)))
     return found
 
@@ -63,7 +68,11 @@ def counted(s: SimpleNamespace) -> Outcome:
     chain = min(nodes + devices for nodes, devices in found if devices == fewest)
     least = min(nodes + devices for nodes, devices in found)
     text = f"least {least}, staged {staged}, chain {chain}; claimed {s.least}"
-    return holds(text) if least == s.least and (staged, chain) == (STAGED, CHAIN) and least < min(staged, chain) else fails(text)
+    return (
+        holds(text)
+        if least == s.least and (staged, chain) == (STAGED, CHAIN) and least < min(staged, chain)
+        else fails(text)
+    )
 
 
 @claim.reference("the package's exact placement")

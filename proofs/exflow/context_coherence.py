@@ -1,10 +1,11 @@
 """Context coherence sends fewer tokens than two all-to-alls just where L(2p - p') > G; without affinity, where L > G/p.
 
-G devices hold N tokens each, L layers send a share p of them to another device. Two all-to-alls a layer send 2 G N L p
-tokens. With the context on every device one is left, which sends G N L p', and all devices gather all tokens once, G N G
-(a device's own included, as the paper counts). The ratio is (L p' + G)/(2 L p). Half the all-to-alls is not half the
-tokens: at 64 devices and 24 layers, random experts (p = 63/64), it is 2.02; even if no token ever changed device it would be 1.35.
-A token counts the same in both, which holds for hidden states; gathered as token numbers it would be nearly free.
+G devices hold N tokens each, L layers send a share p of them to another device. Two all-to-alls a layer send 2 G N L
+p tokens. With the context on every device one is left, which sends G N L p', and all devices gather all tokens once,
+G N G (a device's own included, as the paper counts). The ratio is (L p' + G)/(2 L p). Half the all-to-alls is not
+half the tokens: at 64 devices and 24 layers, random experts (p = 63/64), it is 1.85; if no token ever changed device,
+1.35. A token counts the same in both, which holds for hidden states; gathered as token numbers it would be nearly
+free.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """ExFlow's released placements of Mixtral-8x7B: .564 and .715 of the steps cross, on the tokens they were fitted to.
 
-The files' names give the mean crossings of a token in its 31 steps, 17.495 on four devices and 22.166 on eight, and the same
-over the 3 or 7 other devices. Random placements cross .75 and .875, so that the placements avoid 24.8 % and 18.3 % of the
-crossings. The released solver reckons these costs over the tokens from which it made the placement. On 585 other tokens (Mixtral-8x7B-Instruct,
-code and mathematics, FP8) the same placements cross .669 and .809, each within .004: 44 % and 41 % of what was
-avoided remains, and within the errors no more than 46 % and 44 %.
+The files' names give the mean crossings of a token in its 31 steps, 17.495 on four devices and 22.166 on eight, and
+the same over the 3 or 7 other devices. Random placements cross .75 and .875, so that the placements avoid 24.8 % and
+18.3 % of the crossings. The released solver reckons these costs over the tokens from which it made the placement. On
+585 other tokens (Mixtral-8x7B-Instruct, code and mathematics, FP8) the same placements cross .669 and .809, each
+within .004: 44 % and 41 % of what was avoided remains, and within the errors no more than 46 % and 44 %.
 """
 
 from __future__ import annotations

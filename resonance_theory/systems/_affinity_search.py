@@ -7,9 +7,11 @@ less the price of unequal loads. The cost is a constant less the value.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import factorial
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -55,6 +57,11 @@ class Problem:
         same = np.eye(self.devices)
         return same if self.nodes == 1 else same + (node[:, None] == node)
 
+    def loads(self, device: Whole) -> Floats:
+        """Share of each device in each layer's tokens, (layers, devices)."""
+        found = [np.bincount(place, share, self.devices) for place, share in zip(device, self.load)]
+        return np.array(found, np.float64)
+
     def penalty(self, loads: Floats) -> Floats:
         """Price of a layer's device loads, (..., devices)."""
         return np.asarray(self.price * (self.devices * loads.max(axis=-1) - 1) / self.layers)
@@ -63,7 +70,7 @@ class Problem:
         gain = sum(float((w * self.reward[a[:, None], b]).sum()) for w, a, b in zip(self.weight, device, device[1:]))
         if not self.price:
             return gain
-        return gain - sum(float(self.penalty(np.bincount(d, p, self.devices))) for d, p in zip(device, self.load))
+        return gain - float(self.penalty(self.loads(device)).sum())
 
 
 def best_placement(problem: Problem, starts: int, rng: np.random.Generator) -> tuple[Whole, bool]:
@@ -101,7 +108,7 @@ def partitions(experts: int, devices: int) -> Whole:
     return np.array(found)
 
 
-def _put(place: Whole, experts: tuple[int, ...], device: int) -> Whole:
+def _put(place: Whole, experts: Sequence[Any], device: int) -> Whole:
     result = place.copy()
     result[list(experts)] = device
     return result
@@ -112,7 +119,9 @@ def by_partitions(problem: Problem) -> Whole:
     states = partitions(problem.experts, problem.devices)
     on = np.eye(problem.devices)[states]  # (states, experts, devices)
     flat = on.reshape(len(states), -1)
-    own = -problem.penalty(np.einsum("le,sed->lsd", problem.load, on)) if problem.price else np.zeros((problem.layers, 1))
+    own = (
+        -problem.penalty(np.einsum("le,sed->lsd", problem.load, on)) if problem.price else np.zeros((problem.layers, 1))
+    )
     ahead, steps = own[-1] + np.zeros(len(states)), []
     for layer in range(problem.layers - 2, -1, -1):
         reached = np.einsum("ij,sjq,pq->sip", problem.weight[layer], on, problem.reward).reshape(len(states), -1)
@@ -145,7 +154,7 @@ def _grouped(problem: Problem, line: Whole) -> Whole:
         taken = [int(free[tie[np.ix_(free, free)].sum(axis=1).argmax()])]
         while len(taken) < problem.each:
             left = np.setdiff1d(free, taken)
-            taken.append(int(left[tie[np.ix_(left, taken)].sum(axis=1).argmax()]))
+            taken.append(int(left[tie[left][:, taken].sum(axis=1).argmax()]))
         device[taken] = place
     return device[line]
 
@@ -204,49 +213,44 @@ def _layers_anew(problem: Problem, device: Whole) -> None:
 
 def swap(problem: Problem, device: Whole, one: int, other: int) -> bool:
     """The best set of at most one swap in each layer between two devices, by dynamic programming; whether one helps."""
-    pairs = [_pairs(place, one, other) for place in device]
+    out, back = _pairs(device, one, other)
     toward = problem.reward[:, other] - problem.reward[:, one]
     twice = toward[other] - toward[one]
-    own = [np.zeros(len(p)) for p in pairs]
-    for layer, weight in enumerate(problem.weight):
-        own[layer] += _moved(weight @ toward[device[layer + 1]], pairs[layer])
-        own[layer + 1] += _moved(weight.T @ toward[device[layer]], pairs[layer + 1])
+    own = np.zeros(device.shape)  # what each expert gains on the other device against the neighbours as they are
+    own[:-1] += np.einsum("lij,lj->li", problem.weight, toward[device[1:]])
+    own[1:] += np.einsum("lij,li->lj", problem.weight, toward[device[:-1]])
+    gain = np.take_along_axis(own, out, 1) - np.take_along_axis(own, back, 1)
     if problem.price:
-        for layer, pair in enumerate(pairs):
-            own[layer] -= _price_of_swaps(problem, layer, device[layer], pair, one, other)
-    ahead, steps = own[-1], []
+        gain -= _price_of_swaps(problem, device, out, back, one, other)
+    step = np.arange(problem.layers - 1)[:, None]
+    rows = twice * (problem.weight[step, out[:-1]] - problem.weight[step, back[:-1]])  # (layers - 1, swaps, experts)
+    ahead, steps = gain[-1], []
     for layer in range(problem.layers - 2, -1, -1):
-        both = _moved(_moved(problem.weight[layer], pairs[layer]).T, pairs[layer + 1])  # (later, earlier)
-        total = twice * both.T + ahead
+        total = rows[layer][:, out[layer + 1]] - rows[layer][:, back[layer + 1]] + ahead
         steps.append(total.argmax(axis=1))
-        ahead = own[layer] + total.max(axis=1)
+        ahead = gain[layer] + total.max(axis=1)
     if ahead.max() <= _TINY:
         return False
     at = int(ahead.argmax())
-    for layer, pair in enumerate(pairs):
+    for layer in range(problem.layers):
         if layer:
             at = int(steps[-layer][at])
-        i, j = pair[at]
+        i, j = out[layer, at], back[layer, at]
         device[layer, [i, j]] = device[layer, [j, i]]
     return True
 
 
-def _pairs(place: Whole, one: int, other: int) -> Whole:
-    """Expert on the one device, expert on the other, for every swap; the first row swaps nothing."""
-    here, there = np.flatnonzero(place == one), np.flatnonzero(place == other)
-    swaps = np.stack(np.meshgrid(here, there, indexing="ij"), axis=-1).reshape(-1, 2)
-    return np.concatenate([[[0, 0]], swaps])
+def _pairs(device: Whole, one: int, other: int) -> tuple[Whole, Whole]:
+    """Expert on the one device and on the other, of every swap in every layer; the first column swaps nothing."""
+    here, there = (np.nonzero(device == d)[1].reshape(len(device), -1) for d in (one, other))
+    each, none = here.shape[1], np.zeros((len(device), 1), np.int64)
+    return np.hstack([none, here.repeat(each, axis=1)]), np.hstack([none, np.tile(there, (1, each))])
 
 
-def _moved(values: Floats, pairs: Whole) -> Floats:
-    return np.asarray(values[pairs[:, 0]] - values[pairs[:, 1]])
-
-
-def _price_of_swaps(problem: Problem, layer: int, place: Whole, pairs: Whole, one: int, other: int) -> Floats:
-    """What the loads cost after each swap, less what they cost now."""
-    loads = np.bincount(place, problem.load[layer], problem.devices)
-    after = np.tile(loads, (len(pairs), 1))
-    shift = _moved(problem.load[layer], pairs)
-    after[:, one] -= shift
-    after[:, other] += shift
-    return problem.penalty(after) - problem.penalty(loads)
+def _price_of_swaps(problem: Problem, device: Whole, out: Whole, back: Whole, one: int, other: int) -> Floats:
+    """What the loads cost after each swap, less what they cost now, (layers, swaps)."""
+    shift = np.take_along_axis(problem.load, out, 1) - np.take_along_axis(problem.load, back, 1)
+    loads = problem.loads(device)
+    rest = np.delete(loads, [one, other], axis=1).max(axis=1, initial=0.0)[:, None]
+    largest = np.maximum(rest, np.maximum(loads[:, [one]] - shift, loads[:, [other]] + shift))
+    return problem.price * problem.devices / problem.layers * (largest - largest[:, :1])
