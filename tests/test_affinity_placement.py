@@ -7,6 +7,7 @@ import pytest
 
 from resonance_theory import logs
 from resonance_theory.logs.log import RoutingLog
+from resonance_theory.systems import _affinity_bounds
 from resonance_theory.systems import _affinity_search as search
 from resonance_theory.systems._affinity_bounds import assignment_bound, least_cost, spectral_bound
 from resonance_theory.systems.affinity_placement import (
@@ -110,6 +111,20 @@ def test_bounds_without_structure_are_those_of_random_placement():
     for groups in (1, 2, 3, 6):
         assert assignment_bound(flat, groups) == pytest.approx(1 / groups, abs=1e-9)
         assert spectral_bound(flat, groups) == pytest.approx(1 / groups, abs=1e-9)
+
+
+def test_the_bound_of_many_experts_is_looser_and_holds(monkeypatch):
+    weight = np.random.default_rng(5).random((8, 8)) ** 6
+    sharp = assignment_bound(weight, 4)
+    monkeypatch.setattr(_affinity_bounds, "_MOST_BY_PROGRAMME", 4)
+    loose = assignment_bound(weight, 4)
+    assert sharp <= loose + 1e-9
+    assert loose == pytest.approx(min(sum(np.sort(row)[-2:].sum() for row in w) for w in (weight, weight.T)))
+    assert (1 - place_by_affinity(weight[None], 4).crossing) * weight.sum() <= sharp + 1e-9
+
+
+def test_huge_numbers_of_layers_and_devices_do_not_overflow():
+    assert coherence_ratio(2**62, 2**62, 0.5, 0.5) == pytest.approx(1.5)
 
 
 def test_steps_are_counted_over_pairs_and_padding_is_left_out():

@@ -78,4 +78,4 @@ def at_random(s: SimpleNamespace) -> Outcome:
     fitted, fresh = (Fraction(x) for x in np.mean(found, axis=0))
     least = Fraction(place_by_affinity(law, 8).crossing)
     text = f"fitted {float(fitted):.4f}, least {float(least):.4f}, fresh {float(fresh):.4f}"
-    return holds(text) if s.order(fitted, least, fresh) else fails(text)
+    return holds(f"{text}, as claimed") if s.order(fitted, least, fresh) else fails(f"{text}, not as claimed")

@@ -15,6 +15,8 @@ from scipy.optimize import linear_sum_assignment, linprog
 from resonance_theory.systems._affinity_search import Problem
 from resonance_theory.typing import Floats
 
+_MOST_BY_PROGRAMME = 64  # experts: minutes beyond
+
 __all__ = ["assignment_bound", "least_cost", "spectral_bound"]
 
 
@@ -36,6 +38,8 @@ def assignment_bound(weight: Floats, groups: int) -> float:
     if each == 1:
         row, column = linear_sum_assignment(weight, maximize=True)
         return float(weight[row, column].sum())
+    if n > _MOST_BY_PROGRAMME:
+        return min(float(np.sort(w, axis=1)[:, -each:].sum()) for w in (weight, weight.T))  # rows or columns alone
     ones = np.ones((1, n))
     sums = sparse.vstack([sparse.kron(sparse.eye_array(n), ones), sparse.kron(ones, sparse.eye_array(n))])
     found = linprog(-weight.ravel(), A_eq=sums, b_eq=np.full(2 * n, each), bounds=(0, 1), method="highs")

@@ -177,7 +177,7 @@ def coherence_ratio(layers: ArrayLike, devices: ArrayLike, placed: ArrayLike, cr
         >>> coherence_ratio(24, [8, 64], [7 / 8, 63 / 64], [7 / 8, 63 / 64]).round(3).tolist()
         [0.69, 1.854]
     """
-    depth, many = arguments.integer("layers", layers, 1), arguments.integer("devices", devices, 1)
+    depth, many = (arguments.integer(n, v, 1).astype(np.float64) for n, v in (("layers", layers), ("devices", devices)))
     after = arguments.probability("placed", placed)
     before = arguments.real("crossing", crossing, 0.0, 1.0, open_low=True)
     return np.asarray((depth * after + many) / (2 * depth * before))
