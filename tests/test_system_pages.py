@@ -21,6 +21,7 @@ PAGES = {
     "scmoe": ("scmoe", "self_contrast"),
     "mor1e": ("mor1e", "rank_one_experts"),
     "omoe": ("omoe", "orthogonal_experts"),
+    "exflow": ("exflow", "affinity_placement"),
     "federated_contracts": ("federated_contracts", "asynchronous_federated"),
 }
 

@@ -1,0 +1,1 @@
+"""ExFlow: placement of experts by the affinity between layers."""
