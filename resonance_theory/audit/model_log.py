@@ -39,8 +39,7 @@ def log_model(
     """
     folder = _folder(model)
     config = _config(folder)
-    options = {} if device_map is None else {"device_map": device_map}
-    network, ids, tokens = loaded(model, text, config, length=length, sequences=sequences, **options)
+    network, ids, tokens = loaded(model, text, config, length=length, sequences=sequences, device_map=device_map)
     torch: Any = importlib.import_module("torch")
 
     def batches() -> Iterator[dict[str, Any]]:
