@@ -405,6 +405,43 @@ def rows(family):
     return tuple(table.values())
 
 
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "families.md"
+MARK = "<!-- from here on written by: python -m tests.test_families -->"
+HEAD = "| family | block | layout | audit | --model | replace | new gate | why not |"
+
+
+def lines(family):
+    """Of the page's table."""
+    for row in rows(family):
+        yes = ["yes" if value else "no" for value in (getattr(row, name) for name in LEAST)]
+        yield "| " + " | ".join([row.family, row.block, row.layout, *yes, row.why.replace("|", " ")]) + " |"
+
+
+def page():
+    table = [line for family in FAMILIES for line in lines(family)]
+    audit, folder, replace, gate = counted(table)
+    said = (
+        f"{len(FAMILIES)} families, {len(table)} kinds of blocks of transformers {transformers.__version__}: "
+        f"{audit} audit, {folder} of them by `audit --model` on a text, {replace} replace, {gate} take a new gate."
+    )
+    before, _, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
+    return "\n".join([before + MARK, "", said, "", HEAD, "|---" * HEAD.count(" |") + "|", *table]) + "\n"
+
+
+def counted(table):
+    """Kinds of blocks with a yes, by column."""
+    cells = [line.split(" | ") for line in table]
+    return [sum(row[3 + column] == "yes" for row in cells) for column in range(len(LEAST))]
+
+
+def written():
+    """The page's table, where it is of this transformers."""
+    text = PAGE.read_text(encoding="utf-8")
+    if f"of transformers {transformers.__version__}:" not in text:
+        pytest.skip("the page is of another version of transformers")
+    return text.partition(HEAD)[2].splitlines()[2:]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_family(family):
     for row in rows(family):
@@ -412,46 +449,21 @@ def test_family(family):
         assert row.replaced, row.why
         assert row.gated or "takes no new gate" in row.why, row.why
     assert any(row.stored for row in rows(family)), stored(family)[1]
+    assert list(lines(family)) == [line for line in written() if line.startswith(f"| {family} |")]
 
 
 def test_count_of_all_kinds():
-    if len(FAMILIES) < LEAST_KINDS:
-        pytest.skip(f"transformers {transformers.__version__} has {len(FAMILIES)} families")
-    table = [row for family in FAMILIES for row in rows(family)]
+    """By the page's table, whose every line is held against the matrix above."""
+    table = written()
+    assert {line.split(" | ")[0].removeprefix("| ") for line in table} == set(FAMILIES)
     assert len(table) >= LEAST_KINDS
-    for name, least in LEAST.items():
-        assert sum(getattr(row, name) for row in table) >= least
+    for count, least in zip(counted(table), LEAST.values()):
+        assert count >= least
+    audit, folder, replace, gate = counted(table)
+    said = f"{len(table)} kinds of blocks of transformers {transformers.__version__}: {audit} audit, {folder} of them"
+    text = PAGE.read_text(encoding="utf-8")
+    assert f"{len(FAMILIES)} families, {said} by `audit --model` on a text, {replace} replace, {gate} take" in text
 
-
-def test_page_is_that_of_the_matrix():
-    """docs/families.md is written by `python -m tests.test_families`."""
-    written = PAGE.read_text(encoding="utf-8")
-    if f"transformers {transformers.__version__}" not in written:
-        pytest.skip("the page is of another version of transformers")
-    assert written == page()
-
-
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "families.md"
-
-
-def page():
-    table = [row for family in FAMILIES for row in rows(family)]
-    audit, folder, replace, gate = (sum(getattr(row, name) for row in table) for name in LEAST)
-    lines = [
-        f"{len(FAMILIES)} families, {len(table)} kinds of blocks of transformers {transformers.__version__}: "
-        f"{audit} audit, {folder} of them by `audit --model` on a text, {replace} replace, {gate} take a new gate.",
-        "",
-        "| family | block | layout | audit | --model | replace | new gate | why not |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in table:
-        yes = ["yes" if value else "no" for value in (getattr(row, name) for name in LEAST)]
-        lines.append("| " + " | ".join([row.family, row.block, row.layout, *yes, row.why.replace("|", " ")]) + " |")
-    before, _, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
-    return before + MARK + "\n\n" + "\n".join(lines) + "\n"
-
-
-MARK = "<!-- from here on written by: python -m tests.test_families -->"
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")

@@ -83,7 +83,9 @@ def test_refusals(text, tmp_path, monkeypatch):
         log_model(tmp_path / "m", text[0], length=1)
     stored("DeepseekV3ForCausalLM", tmp_path / "n")
     monkeypatch.setattr(transformers.DeepseekV3Model, "forward", lambda *_, **__: [].missing)
-    with pytest.raises(ValueError, match=r"DeepseekV3Model that token ids alone do not run \(AttributeError: .*missing"):
+    with pytest.raises(
+        ValueError, match=r"DeepseekV3Model that token ids alone do not run \(AttributeError: .*missing"
+    ):
         log_model(tmp_path / "n", text[0])
 
 

@@ -51,9 +51,17 @@ def log_model(
 
     try:
         log = record_routing(network, batches(), source=folder.resolve().name)
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as problem:  # of the model's own code
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+    ) as problem:  # of the model's own code
         said = f"{type(problem).__name__}: {' '.join(str(problem).split())[:200]}"
-        raise ValueError(f"{str(folder)!r} holds a {type(network).__name__} that token ids alone do not run ({said})") from None
+        raise ValueError(
+            f"{str(folder)!r} holds a {type(network).__name__} that token ids alone do not run ({said})"
+        ) from None
     said = f"{ids.size} of the text's {tokens} tokens were read, in sequences of {ids.shape[1]}"
     return RoutingLog(
         **{name: getattr(log, name) for name in log.__dataclass_fields__ if name != "notes"}, notes=(said, *log.notes)
