@@ -422,7 +422,7 @@ def page():
     audit, folder, replace, gate = counted(table)
     said = (
         f"{len(FAMILIES)} families, {len(table)} kinds of blocks of transformers {transformers.__version__}: "
-        f"{audit} audit, {folder} of them by `audit --model` on a text, {replace} replace, {gate} take a new gate."
+        f"{audit} audit, {folder} of them by `audit --model`, {replace} replace, {gate} take a new gate."
     )
     before, _, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
     return "\n".join([before + MARK, "", said, "", HEAD, "|---" * HEAD.count(" |") + "|", *table]) + "\n"
@@ -462,7 +462,7 @@ def test_count_of_all_kinds():
     audit, folder, replace, gate = counted(table)
     said = f"{len(table)} kinds of blocks of transformers {transformers.__version__}: {audit} audit, {folder} of them"
     text = PAGE.read_text(encoding="utf-8")
-    assert f"{len(FAMILIES)} families, {said} by `audit --model` on a text, {replace} replace, {gate} take" in text
+    assert f"{len(FAMILIES)} families, {said} by `audit --model`, {replace} replace, {gate} take" in text
 
 
 if __name__ == "__main__":
