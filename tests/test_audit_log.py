@@ -355,3 +355,24 @@ def test_counts_of_a_billion_tokens_do_not_overflow():
     assert layer.drops[0].laws["shares"] == pytest.approx(0.75 / 8, rel=1e-6)
     assert layer.dead == 1
     assert layer.capacity == pytest.approx(2e9 - 0.08e9, rel=1e-8)
+
+
+def test_whole_numbers_that_tell_no_layout_ask_for_one(tmp_path, capsys):
+    """Counts whose layers have unlike sums may be anything; negative ones, and none at all, are refused as a log."""
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "odd.npy", rng.integers(1, 90, (30, 2, 8)))
+    assert main(["audit", str(tmp_path / "odd.npy")]) == 2
+    assert "is no routing log" in capsys.readouterr().err
+    assert main(["audit", str(tmp_path / "odd.npy"), "--layout", "counts"]) == 0
+    assert "counts of 2 layers, 8 experts" in capsys.readouterr().out
+    np.save(tmp_path / "negative.npy", -rng.integers(1, 90, (30, 2, 8)))
+    assert main(["audit", str(tmp_path / "negative.npy"), "--layout", "counts"]) == 2
+    assert "layer 'layer.0', must be at least 0" in capsys.readouterr().err
+    assert main(["audit", str(tmp_path / "odd.npy"), "--layout", "counts", "--center"]) == 2
+    assert "--center must be left out for a routing log" in capsys.readouterr().err
+
+
+def test_logits_by_their_scoring(tmp_path, capsys):
+    np.save(tmp_path / "logits.npy", np.random.default_rng(0).normal(size=(2, 512, 8)))  # layers, tokens, experts
+    assert main(["audit", str(tmp_path / "logits.npy"), "--scoring", "softmax", "--top", "2", "--block", "64"]) == 0
+    assert "8 experts, top-2" in capsys.readouterr().out

@@ -14,6 +14,7 @@ from tests.trainings import train
 ROOT = Path(__file__).resolve().parents[1]
 # page -> its paper's folder in proofs/ and its study
 PAGES = {
+    "moepp": ("moepp", "zero_computation"),
     "moma": ("moma", "modality_groups"),
     "scmoe": ("scmoe", "self_contrast"),
     "mor1e": ("mor1e", "rank_one_experts"),

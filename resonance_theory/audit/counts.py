@@ -136,8 +136,8 @@ def _likely(tokens: int, share: Floats, correlation: float) -> tuple[Whole, Whol
     def log_mass(k: Whole) -> Floats:
         free = gammaln(tokens + 1) - gammaln(k + 1) - gammaln(tokens - k + 1)
         if correlation == 0:
-            return free + xlogy(k, p) + xlog1py(tokens - k, -p)  # type: ignore[no-any-return]
-        return free + betaln(k + a, tokens - k + b) - betaln(a, b)  # type: ignore[no-any-return]
+            return free + xlogy(k, p) + xlog1py(tokens - k, -p)
+        return free + betaln(k + a, tokens - k + b) - betaln(a, b)
 
     shape = p if correlation == 0 else np.maximum(a - 1, 0) / np.maximum(a + b - 2, 1e-300)
     mode = np.clip(np.rint(tokens * shape), 0, tokens).astype(np.int64)

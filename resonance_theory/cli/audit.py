@@ -45,6 +45,16 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--loss", type=float, metavar="X", help="share of the choices that the capacities may drop (default 0.01)")
     add("--layers", type=layers, metavar="K,K-K", help="a log's layers, by name or place from 0 (default all)")
     add("--block", type=int, metavar="S", help="tokens of a log of choices that share the slots")
+    add(
+        "--layout",
+        metavar="NAME",
+        help="of a log that does not tell by itself: choices, counts or another of docs/logs.md",
+    )
+    add(
+        "--scoring",
+        metavar="NAME",
+        help="the file holds logits: softmax, sigmoid or another of docs/logs.md; with --top",
+    )
     add("--center", action="store_true", help="only the centred gates (default: raw and centred)")
     add("--gates", type=Input, metavar="FILE", help="your own gates, (experts, features), .npy or .safetensors")
     add("--details", action="store_true", help="every number behind the conclusion")
@@ -104,8 +114,9 @@ def _audited(options: argparse.Namespace) -> Any:
     from resonance_theory import audit, logs
 
     asked = {"factors": options.factors, "loss": options.loss}
-    if options.gates is None and not options.center and logs.recognise(options.file) is not None:
-        log = logs.read(options.file, **_given(experts=options.experts, top=options.top))
+    if _is_log(options):
+        named = _given(layout=options.layout, scoring=options.scoring, experts=options.experts, top=options.top)
+        log = logs.read(options.file, **named)
         if options.shuffle_documents:
             log = audit.mixed_documents(log, np.random.Generator(np.random.Philox(0)))
         return audit.audit_log(log, **_given(**asked, layers=options.layers, block=options.block))
@@ -120,6 +131,20 @@ def _audited(options: argparse.Namespace) -> Any:
         gates=options.gates,
         **_given(capacity_factors=options.factors, target_loss=options.loss),
     )
+
+
+def _is_log(options: argparse.Namespace) -> bool:
+    """Whether the file is to be read as a log: it is said to be one, is recognised, or can be no hidden states."""
+    from resonance_theory import logs
+
+    if options.layout is not None or options.scoring is not None:
+        for name in ("gates", "center"):
+            if getattr(options, name):
+                raise ValueError(f"--{name} must be left out for a routing log: it is for hidden states")
+        return True
+    if options.gates is not None or options.center:
+        return False
+    return logs.recognise(options.file) is not None or logs.whole_numbers(options.file)
 
 
 def _other_family(options: argparse.Namespace) -> Any:

@@ -17,7 +17,7 @@ from resonance_theory.logs.log import RoutingLog
 
 # name -> module that holds it, loaded on first use: the readers know the log, never the other way round
 _NAMES = {
-    **dict.fromkeys(("read", "recognise", "layouts"), "resonance_theory.logs.readers"),
+    **dict.fromkeys(("read", "recognise", "layouts", "whole_numbers"), "resonance_theory.logs.readers"),
     "choose": "resonance_theory.logs.scoring",
     "example": "resonance_theory.logs.embedded",
     **dict.fromkeys(("DocumentFit", "fit_documents", "fit_two_blocks"), "resonance_theory.logs.fit"),
@@ -40,6 +40,7 @@ __all__ = [
     "policies",
     "read",
     "recognise",
+    "whole_numbers",
 ]
 
 

@@ -4,7 +4,7 @@ from resonance_theory.logs.embedded import example
 from resonance_theory.logs.fit import DocumentFit, fit_documents, fit_two_blocks
 from resonance_theory.logs.guarantee import Guarantee, guarantee, held, least_capacities
 from resonance_theory.logs.log import RoutingLog
-from resonance_theory.logs.readers import layouts, read, recognise
+from resonance_theory.logs.readers import layouts, read, recognise, whole_numbers
 from resonance_theory.logs.scoring import choose
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "policies",
     "read",
     "recognise",
+    "whole_numbers",
 ]

@@ -19,7 +19,7 @@ from resonance_theory.logs.files.opening import ENDINGS, open_source
 from resonance_theory.logs.log import RoutingLog
 from resonance_theory.logs.readers._options import Options
 
-__all__ = ["layouts", "read", "recognise"]
+__all__ = ["layouts", "read", "recognise", "whole_numbers"]
 
 
 @cache
@@ -64,6 +64,24 @@ def recognise(source: Any) -> str | None:
         if not name.endswith(ENDINGS) and not os.path.isdir(source) and os.path.exists(source):
             return None
     return _layout(open_source(source), Options())
+
+
+def whole_numbers(source: Any) -> bool:
+    """Whether a source holds arrays of whole numbers alone, and so can be no hidden states.
+
+    Args:
+        source: as for `recognise`.
+
+    Example:
+        >>> import numpy as np
+        >>> whole_numbers({"a": np.zeros((3, 2), int)}), whole_numbers(np.zeros((3, 2)))
+        (True, False)
+    """
+    named = isinstance(source, (str, bytes)) or hasattr(source, "__fspath__")
+    if named and not str(source).lower().endswith(ENDINGS):
+        return False
+    arrays = open_source(source).arrays
+    return bool(arrays) and all("int" in str(getattr(a, "dtype", "")) for a in arrays.values())
 
 
 def _layout(content: Content, options: Options) -> str | None:

@@ -1,0 +1,1 @@
+"""MoE++: zero-computation experts beside feed-forward ones."""
