@@ -89,8 +89,9 @@ class ReplacedMoE(Counted, ResonanceMoE):
 
     def _count(self, routing: Routing) -> None:
         tokens = routing.expert[..., 0].numel() if routing.real is None else routing.real.sum()
+        router: Any = self.router
         kept = routing.filled.sum()
-        pairs = routing.load.sum() if self.router._rule.tokens_choose else kept
+        pairs = routing.load.sum() if router._rule.tokens_choose else kept
         self.add(tokens, pairs, pairs - kept, routing.dropped.sum())
 
     def _route(self, x: Tensor, padding_mask: Tensor | None) -> Routing:
