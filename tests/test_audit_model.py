@@ -89,6 +89,33 @@ def test_captured_states_and_logits_are_those_of_a_direct_forward(stored, captur
         assert not np.allclose(layer.hidden, hidden[1 - k], atol=0.1)
 
 
+def test_weights_on_the_disk(stored, captured):
+    pytest.importorskip("accelerate")
+    placed, _ = audited.capture(stored[0], stored[2], length=LENGTH, device_map={"": "disk"})
+    for layer, wanted in zip(placed, captured, strict=True):
+        assert isinstance(wanted.hidden, np.memmap)  # of no layer's hidden states memory must hold all
+        for name in ("hidden", "logits", "chosen", "weight"):
+            np.testing.assert_array_equal(getattr(layer, name), getattr(wanted, name))
+
+
+def test_a_router_that_runs_twice_or_never_is_unlike_mixtral(stored):
+    _, network, _, ids = stored
+    rows = ids[: 2 * LENGTH].reshape(2, LENGTH)
+
+    class Model(torch.nn.Module):
+        def __init__(self, times):
+            super().__init__()
+            self.inner, self.times = network.model, times
+
+        def forward(self, **given):
+            for _ in range(self.times):
+                self.inner(**given)
+
+    for times, words in ((2, "runs more than once"), (0, "does not run")):
+        with pytest.raises(audited.UnlikeMixtral, match=words):
+            audited._run(torch, Model(times), rows, "m")
+
+
 def test_few_sequences_and_short_texts(stored):
     folder, _, text, ids = stored
     captured, tokens = audited.capture(folder, text, length=LENGTH, sequences=2)

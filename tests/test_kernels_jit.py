@@ -151,3 +151,19 @@ def test_threads_that_meet(child, layer, tmp_path):
     out, _ = child("import together; together.main()", NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2")
     assert out.startswith("{4498500.0} ")
     assert layer == "default" or out.endswith(" workqueue")
+
+
+KEEPS = """
+import torch
+torch.set_num_threads(1)
+import numpy as np
+from resonance_theory import kernels
+kernels.route(np.ones((3, 4)), experts=2, capacity=1)
+print(torch.get_num_threads())
+"""
+
+
+def test_torch_keeps_its_threads(child):
+    """numba's first kernel sets those of OpenMP, by which torch's sums would end in other digits."""
+    pytest.importorskip("torch")
+    assert child(KEEPS, NUMBA_NUM_THREADS="2")[0] == "1"

@@ -1,6 +1,8 @@
 """The log of a stored model: families of unlike layouts, stored with a tokenizer and read back."""
 
+import gc
 import os
+import tempfile
 
 import numpy as np
 import pytest
@@ -17,7 +19,13 @@ from resonance_theory.nn.families import record_routing  # noqa: E402
 from tests import tiny_models  # noqa: E402
 from tests.test_audit_model import WORDS, save_tokenizer  # noqa: E402
 
-KINDS = ["DeepseekV3ForCausalLM", "Gemma4ForCausalLM", "DogeForCausalLM", "SwitchTransformersForConditionalGeneration"]
+KINDS = [
+    "DeepseekV3ForCausalLM",
+    "DeepseekV4ForCausalLM",  # its weights do not load without the head
+    "Gemma4ForCausalLM",
+    "DogeForCausalLM",
+    "SwitchTransformersForConditionalGeneration",
+]
 
 
 @pytest.fixture
@@ -39,12 +47,15 @@ def stored(kind, folder):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("device_map", [None, "auto"])
-def test_log_of_a_stored_model(kind, device_map, text, tmp_path):
+@pytest.mark.parametrize("device_map", [None, "auto", {"": "disk"}])
+def test_log_of_a_stored_model(kind, device_map, text, tmp_path, monkeypatch):
     if device_map:
         pytest.importorskip("accelerate")
     model = stored(kind, tmp_path / "m")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     log = log_model(tmp_path / "m", text[0], length=16, sequences=5, device_map=device_map)
+    gc.collect()
+    assert not list(tmp_path.glob("resonance-*"))  # what lay on the disk went with the model
     names = ["input_ids", *(["decoder_input_ids"] if model.config.is_encoder_decoder else [])]
     # One after the other: Doge's choices depend on the other tokens of a call.
     wanted = record_routing(model, [dict.fromkeys(names, torch.from_numpy(row)[None]) for row in text[1]])
@@ -56,7 +67,7 @@ def test_log_of_a_stored_model(kind, device_map, text, tmp_path):
     assert log.experts == 4
 
 
-def test_refusals(text, tmp_path):
+def test_refusals(text, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         log_model(tmp_path / "none", text[0])
     dense = transformers.LlamaForCausalLM(
@@ -70,6 +81,12 @@ def test_refusals(text, tmp_path):
         log_model(tmp_path / "m", text[0])
     with pytest.raises(ValueError, match="length = 1"):
         log_model(tmp_path / "m", text[0], length=1)
+    stored("DeepseekV3ForCausalLM", tmp_path / "n")
+    monkeypatch.setattr(transformers.DeepseekV3Model, "forward", lambda *_, **__: [].missing)
+    with pytest.raises(
+        ValueError, match=r"DeepseekV3Model that token ids alone do not run \(AttributeError: .*missing"
+    ):
+        log_model(tmp_path / "n", text[0])
 
 
 def test_command(text, tmp_path, capsys):
@@ -83,5 +100,9 @@ def test_command(text, tmp_path, capsys):
     assert cli.main(["audit", "--model", folder, "--text", file, "--block", "16"]) == 0
     shown = capsys.readouterr().out
     assert audit.audit_log(log_model(folder, file), block=16).table() in shown
+    assert cli.main(["audit", "--model", folder, "--text", file, "--device-map", "nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert cli.main(["audit", "example-log", "--device-map", "auto"]) == 2
+    assert "--device-map = 'auto' must be left out without --model" in capsys.readouterr().err
     assert cli.main(["audit", "--model", folder, "--text", file, "--top", "1"]) == 2
     assert "--top = 1 must be left out" in capsys.readouterr().err

@@ -56,7 +56,7 @@ def test_own_gates_without_drops_change_nothing(rule, text, mask):
     with torch.no_grad():
         wanted = model(text, attention_mask=mask).logits
         names = {name for name, _ in model.named_parameters() if "experts" in name}
-        blocks = rt.nn.replace_router(model, gates="own", rule=rule, capacity_factor=2.0)
+        blocks = rt.nn.replace_router(model, gates="own", rule=rule, capacity_factor=2.0, statistics=True)
         got = model(text, attention_mask=mask).logits
         torch.testing.assert_close(got[mask > 0], wanted[mask > 0], rtol=1e-4, atol=1e-5)
         less = [b.router for b in blocks]
@@ -84,6 +84,30 @@ def test_padding_and_gradients(options, text, mask):
     grads = [p.grad for p in model.parameters()]
     assert all(g is not None and g.isfinite().all() for g in grads)
     assert blocks[0].router.statistics.summary()["tokens"] == 3 * 28
+
+
+@pytest.mark.parametrize("rule", ["token_choice", "resonance", "expert_choice"])
+def test_counts(rule, text, mask):
+    """By the tables of each call."""
+    model = mixtral()
+    (block, _) = rt.nn.replace_router(model, rule=rule, capacity=3)
+    tokens = pairs = kept = dropped = 0
+    with torch.no_grad():
+        for given in ({"input_ids": text, "attention_mask": mask}, {"input_ids": text[:2]}):
+            model(**given)
+            real = given.get("attention_mask", torch.ones_like(given["input_ids"])) > 0
+            routing = block.routing
+            taken = torch.zeros(*real.shape, 4, dtype=torch.bool)
+            for b, e, slot in routing.filled.nonzero().tolist():
+                taken[b, routing.token[b, e, slot], e] = True
+            tokens, kept = tokens + int(real.sum()), kept + int(taken.sum())
+            pairs += int(taken.sum() if rule == "expert_choice" else 2 * real.sum())
+            dropped += int((real & ~taken.any(-1)).sum())
+    assert dropped > 0
+    wanted = {"tokens": tokens, "pairs": pairs, "drop_rate": 1 - kept / pairs, "dropped": dropped / tokens}
+    assert block.summary() == pytest.approx(wanted)
+    block.reset()
+    assert block.summary()["tokens"] == 0
 
 
 def padding_of(blocks, call):
@@ -161,11 +185,11 @@ def test_generation_with_either_cache(text):
     model = mixtral()
     options = {"attention_mask": mask, "max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
     wanted = model.generate(text, **options)
-    rt.nn.replace_router(model, gates="own", rule="token_choice", capacity=6)
+    rt.nn.replace_router(model, gates="own", rule="token_choice", capacity=6, statistics=True)
     model.generate(text, **options)
     for cache in ({}, {"cache_implementation": "static"}, {"num_beams": 2}, {"use_cache": False}):
         other = mixtral()
-        blocks = rt.nn.replace_router(other, gates="own", rule="token_choice", capacity_factor=4.0)
+        blocks = rt.nn.replace_router(other, gates="own", rule="token_choice", capacity_factor=4.0, statistics=True)
         got = other.generate(text, **options, **cache)
         assert blocks[0].routing.real.all() or "use_cache" in cache  # the last token is no padding
         assert blocks[0].router.statistics.summary()["tokens"] > 32
@@ -197,7 +221,7 @@ def test_micro_batches_keep_their_masks_when_computed_again(reentrant, whole, te
     gradients = []
     for checkpointed in (False, True):
         model = mixtral()
-        blocks = rt.nn.replace_router(model, gates="own", rule="token_choice", capacity_factor=0.6)
+        blocks = rt.nn.replace_router(model, gates="own", rule="token_choice", capacity_factor=0.6, statistics=True)
         model.train()
         if checkpointed and not whole:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
@@ -254,7 +278,7 @@ def test_save_load_and_back(text, tmp_path):
     model = mixtral()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     wanted = model(text).logits
-    blocks = rt.nn.replace_router(model, gates="own", rule="token_choice", capacity_factor=2.0)
+    blocks = rt.nn.replace_router(model, gates="own", rule="token_choice", capacity_factor=2.0, statistics=True)
     assert set(model.state_dict()) == set(before)
     with torch.no_grad():
         blocks[0].router.gate.weight += 1
@@ -265,7 +289,7 @@ def test_save_load_and_back(text, tmp_path):
     )
     assert not told["missing_keys"]
     assert not told["unexpected_keys"]
-    rt.nn.replace_router(loaded, gates="own", rule="token_choice", capacity_factor=2.0)
+    rt.nn.replace_router(loaded, gates="own", rule="token_choice", capacity_factor=2.0, statistics=True)
     torch.testing.assert_close(loaded(text).logits, got)
     twin = copy.deepcopy(model)
     with torch.no_grad():
@@ -346,7 +370,7 @@ def test_offloaded_blocks(text):
 @pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")
 def test_cache_and_copies(text):
     model = mixtral()
-    rt.nn.replace_router(model, gates="own", rule="token_choice", capacity_factor=2.0)
+    rt.nn.replace_router(model, gates="own", rule="token_choice", capacity_factor=2.0, statistics=True)
     mask = torch.ones_like(text)
     mask[1, :4] = 0  # padding on the left, as for generation
     with torch.no_grad():

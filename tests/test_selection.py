@@ -2,6 +2,7 @@
 
 import copy
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -414,6 +415,158 @@ def test_offloaded_weights_are_brought_for_the_trial(text):
         np.testing.assert_array_equal(record_routing(offloaded, [text]).choices, wanted[0])
         rnn.replace_router(offloaded, gates="own", capacity_factor=0.5)
         torch.testing.assert_close(offloaded(text).logits, cut)
+
+
+# --- odd models -------------------------------------------------------------------------------------------------------
+
+
+class Quantised(torch.nn.Module):
+    """Experts stored in a type in which nothing is computed, with a scale for each row."""
+
+    num_experts = 4
+
+    def __init__(self, experts, dtype):
+        super().__init__()
+        for name in ("gate_up_proj", "down_proj"):
+            weight = getattr(experts, name).detach()
+            scale = weight.abs().amax(-1, keepdim=True) / 100
+            stored = (weight / scale).round().to(dtype)
+            self.register_parameter(name, torch.nn.Parameter(stored, requires_grad=False))
+            self.register_buffer(f"{name}_scale", scale)
+
+    def forward(self, x, index, weight):
+        up, down = (getattr(self, n).float() * getattr(self, f"{n}_scale") for n in ("gate_up_proj", "down_proj"))
+        inner = torch.einsum("nd,nkfd->nkf", x, up[index])
+        gate, inner = inner.chunk(2, dim=-1)
+        inner = torch.nn.functional.silu(gate) * inner
+        return torch.einsum("nk,nkf,nkdf->nd", weight, inner, down[index])
+
+
+BOTH = [{"gates": "own"}, {"gates": "linear"}]
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+@pytest.mark.parametrize("options", BOTH)
+def test_quantised_experts(dtype, options, text):
+    model = build()
+    for layer in model.model.layers:
+        layer.mlp.experts = Quantised(layer.mlp.experts, dtype)
+    wanted = model(text).logits
+    assert record_routing(model, [text]).choices.shape == (36, 2, 2)
+    blocks = rnn.replace_router(model, capacity=2, **options)
+    assert model(text).logits.ne(wanted).any()
+    assert blocks[0].summary()["drop_rate"] > 0.2
+    rnn.restore_router(model)
+    assert torch.equal(model(text).logits, wanted)
+
+
+@pytest.mark.parametrize("options", BOTH)
+def test_modules_in_two_places(options, text):
+    """One block in two layers is one block; experts of two blocks could not be told apart."""
+    model = build()
+    model.model.layers[1].mlp = model.model.layers[0].mlp
+    wanted = model(text).logits
+    (block,) = rnn.replace_router(model, capacity=12, **options)
+    model(text)
+    assert block.summary()["tokens"] == 2 * 36
+    rnn.restore_router(model)
+    assert torch.equal(model(text).logits, wanted)
+    model = build()
+    model.model.layers[1].mlp.experts = model.model.layers[0].mlp.experts
+    with pytest.raises(ValueError, match=r"layers\.1\.mlp has the experts of model\.layers\.0\.mlp"):
+        rnn.replace_router(model, **options)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    mixtral = tiny_models.build(transformers.MixtralForCausalLM, "mixtral")
+    mixtral.model.layers[1].mlp = mixtral.model.layers[0].mlp
+    wanted = mixtral(text).logits
+    (block,) = rnn.replace_router(mixtral, capacity=12, **options)
+    mixtral(text)
+    assert block.summary()["tokens"] == 2 * 36
+    rnn.restore_router(mixtral)
+    assert torch.equal(mixtral(text).logits, wanted)
+
+
+@pytest.mark.parametrize("options", BOTH)
+def test_weights_that_are_not_there(options, text):
+    with torch.device("meta"):
+        model = transformers.DeepseekV3ForCausalLM(
+            tiny_models.configuration(transformers.DeepseekV3Config, "deepseek_v3")
+        )
+    for call in (lambda: rnn.replace_router(model, **options), lambda: record_routing(model, [text])):
+        with pytest.raises(ValueError, match=r"meta device.* load (it|the model) whole first"):
+            call()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize("options", BOTH)
+def test_two_models_at_once_in_threads(options, text):
+    """Each model, thread and call has its own mask and its own decisions."""
+    models = {family: build(family) for family in ("deepseek_v3", "gpt_oss")}
+    masks = [(torch.arange(12) >= k).long()[None].expand(3, 12) for k in range(4)]
+    with torch.no_grad():
+        for model in models.values():
+            rnn.replace_router(model, capacity=3, **options)
+        wanted = {
+            (name, k): model(text, attention_mask=masks[k]).logits for name, model in models.items() for k in range(4)
+        }
+        wrong = []
+
+        def work(name, k):
+            with torch.no_grad():
+                for _ in range(3):
+                    got = models[name](text, attention_mask=masks[k]).logits
+                    if not torch.equal(got[:, k:], wanted[name, k][:, k:]):
+                        wrong.append((name, k))
+                    if not torch.equal(selections(models[name])[0].kept.expert[..., 0] >= 0, masks[k] > 0):
+                        wrong.append((name, k))
+
+        threads = [threading.Thread(target=work, args=key) for key in wanted]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+    rnn.restore_router(models["gpt_oss"])
+    assert len(selections(models["deepseek_v3"])) == 2
+
+
+@pytest.mark.parametrize("options", BOTH)
+def test_frozen_and_with_adapters_in_adapters(options, text):
+    peft = pytest.importorskip("peft")
+    model = build().requires_grad_(False)
+    wanted = model(text).logits
+    rnn.replace_router(model, capacity=2, **options)
+    new = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert all("resonance_router" in name for name in new)
+    assert model(text).logits.requires_grad == bool(new) == (options["gates"] != "own")
+    rnn.restore_router(model)
+    assert torch.equal(model(text).logits, wanted)
+    inner = peft.get_peft_model(model, peft.LoraConfig(target_modules=["o_proj"]))
+    outer = peft.PeftModel(inner, peft.LoraConfig(target_modules=["q_b_proj"]), "second")
+    wanted = outer(input_ids=text).logits
+    blocks = rnn.replace_router(outer, capacity=2, **options)
+    outer(input_ids=text, attention_mask=LEFT).logits.sum().backward()
+    assert blocks[0].summary()["tokens"] == int(LEFT.sum())
+    rnn.restore_router(outer)
+    assert torch.equal(outer(input_ids=text).logits, wanted)
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "olmoe"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_own_gates_of_mixtrals_kind_stay(family, dtype, text):
+    """Their own logits choose, in the model's own rounding: the same outputs, logits and loss where nothing is dropped."""
+    kind = {"mixtral": "Mixtral", "qwen3_moe": "Qwen3Moe", "olmoe": "Olmoe"}[family]
+    model = tiny_models.build(getattr(transformers, f"{kind}ForCausalLM"), family).to(dtype)
+    given = {"input_ids": text, "labels": text, "output_router_logits": True}
+    wanted = model(**given)
+    blocks = rnn.replace_router(model, gates="own", rule="resonance", capacity=12)
+    assert [type(block) for block in blocks] == [Selection] * 2
+    got = model(**given)
+    assert torch.equal(got.logits, wanted.logits)
+    assert torch.equal(got.loss, wanted.loss)
+    assert torch.equal(got.aux_loss, wanted.aux_loss)
+    rnn.restore_router(model)
+    assert torch.equal(model(**given).logits, wanted.logits)
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import re
+import shutil
+import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -129,6 +133,7 @@ def audit_model(
     center: bool | None = None,
     length: int = 256,
     sequences: int = 64,
+    device_map: Any = None,
     capacity_factors: Sequence[float] = (1.0, 1.1, 1.25, 2.0),
     target_loss: float = 0.01,
 ) -> ModelAudit:
@@ -136,7 +141,7 @@ def audit_model(
 
     model: folder of a Hugging Face model with Mixtral's kind of routers: configuration, tokenizer, safetensors weights.
     text: UTF-8 file. experts, top: GrAP gates, and experts per token of both; the model's numbers unless given.
-    center, capacity_factors, target_loss: as in `audit`. length, sequences: as in `capture`.
+    center, capacity_factors, target_loss: as in `audit`. length, sequences, device_map: as in `capture`.
 
     Raises FileNotFoundError, ValueError (`UnlikeMixtral` for other routers) or TypeError, one sentence each;
     ModuleNotFoundError without torch and transformers.
@@ -152,7 +157,7 @@ def audit_model(
     }
     audit(np.eye(2, config.hidden_size), **gates)  # refuses what no hidden states can satisfy, before the model is run
     own_gates = {**gates, "experts": None}
-    captured, tokens = capture(model, text, length=length, sequences=sequences)
+    captured, tokens = capture(model, text, length=length, sequences=sequences, device_map=device_map)
     hidden = {layer.name: layer.hidden for layer in captured}
     grap = audit(hidden, **gates)
     own = [audit({layer.name: layer.hidden}, gates=layer.weight, inner=True, **own_gates) for layer in captured]
@@ -168,23 +173,25 @@ def audit_model(
 
 
 def capture(
-    model: str | Path, text: str | Path, *, length: int = 256, sequences: int = 64
+    model: str | Path, text: str | Path, *, length: int = 256, sequences: int = 64, device_map: Any = None
 ) -> tuple[list[Capture], int]:
     """Run the model on a text: what each of its routers saw and did, and the number of the text's tokens.
 
     The tokens, without special ones, are cut into consecutive sequences of `length` (less where the model or the text is
-    shorter), at most `sequences` of them; the rest is not read. All layers are held in memory.
+    shorter), at most `sequences` of them; the rest is not read. The hidden states lie in temporary files without names.
+    device_map: as in `from_pretrained` (needs accelerate): "auto" spreads the weights over devices, memory and disk.
     """
-    network, ids, tokens = loaded(model, text, _config(_folder(model)), length=length, sequences=sequences)
+    config = _config(_folder(model))
+    network, ids, tokens = loaded(model, text, config, length=length, sequences=sequences, device_map=device_map)
     return _run(importlib.import_module("torch"), network, ids, str(model)), tokens
 
 
 def loaded(
-    model: str | Path, text: str | Path, config: Any, *, length: int, sequences: int, **options: Any
+    model: str | Path, text: str | Path, config: Any, *, length: int, sequences: int, device_map: Any = None
 ) -> tuple[Any, NDArray[np.int64], int]:
     """The network in evaluation mode, the text's token ids (sequences, length), and the number of all its tokens.
 
-    config: of the part of the model that reads text. options: of `from_pretrained`, besides.
+    config: of the part of the model that reads text.
     """
     size = int(arguments.integer("length", length, 2))
     most = int(arguments.integer("sequences", sequences, 1))
@@ -201,19 +208,51 @@ def loaded(
             )
         weights = {
             **_LOCAL,
-            **options,
             "config": _whole(folder),
             "use_safetensors": True,
             "dtype": "auto",
             "output_loading_info": True,
         }
-        network, info = _load("weights", folder, transformers.AutoModel, weights)
-    absent = sorted(info["missing_keys"])
-    if absent:  # they would be random numbers
-        raise ValueError(f"{str(model)!r} lacks {len(absent)} weights of its model, {absent[0]!r} among them")
+        network = _network(transformers, folder, weights, device_map)
     size = min(size, ids.size, getattr(config, "max_position_embeddings", None) or size)
     count = min(most, ids.size // size)
     return network.eval(), ids[: count * size].reshape(count, size), int(ids.size)
+
+
+def _network(transformers: Any, folder: Path, weights: dict[str, Any], device_map: Any) -> Any:
+    """The model; with a device_map, weights that no memory holds lie in a folder that is there as long as the model is."""
+    if device_map is None:
+        return _whole_network(transformers, folder, weights)
+    disk = tempfile.mkdtemp(prefix="resonance-")
+    try:
+        given = {**weights, "device_map": device_map, "offload_folder": disk}
+        network = _whole_network(transformers, folder, given)
+    except BaseException:
+        shutil.rmtree(disk, ignore_errors=True)
+        raise
+    weakref.finalize(network, shutil.rmtree, disk, ignore_errors=True)
+    return network
+
+
+def _whole_network(transformers: Any, folder: Path, weights: dict[str, Any]) -> Any:
+    """The model without a head, or, where its weights do not load as such, of the class that its configuration names."""
+    named = (getattr(transformers, str(name), None) for name in weights["config"].architectures or ())
+    classes = [kind for kind in named if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)]
+    problems = []
+    for kind in (transformers.AutoModel, *classes):
+        try:
+            return _filled(folder, kind, weights)
+        except ValueError as problem:
+            problems.append(problem)
+    raise problems[0]
+
+
+def _filled(folder: Path, kind: Any, weights: dict[str, Any]) -> Any:
+    network, info = _load("weights", folder, kind, weights)
+    absent = sorted(info["missing_keys"])
+    if absent:  # they would be random numbers
+        raise ValueError(f"{str(folder)!r} lacks {len(absent)} weights of its model, {absent[0]!r} among them")
+    return network
 
 
 def _run(torch: Any, network: Any, ids: NDArray[np.int64], where: str) -> list[Capture]:
@@ -229,6 +268,7 @@ def _run(torch: Any, network: Any, ids: NDArray[np.int64], where: str) -> list[C
             f"{where!r} holds a {type(network).__name__} without blocks of Mixtral's kind (gate and experts)"
         )
     seen: dict[str, list[tuple[NDArray[Any], ...]]] = {name: [] for name, _ in blocks}
+    states: dict[str, NDArray[Any]] = {}
 
     def numbers(tensor: Any) -> NDArray[Any]:
         tensor = tensor.detach()
@@ -242,34 +282,53 @@ def _run(torch: Any, network: Any, ids: NDArray[np.int64], where: str) -> list[C
                 )
             logits, _, chosen = outputs
             rows = ids.shape[1]
-            seen[name].append(
-                (
-                    numbers(inputs[0]).reshape(rows, -1).copy(),
-                    numbers(logits).reshape(rows, -1).copy(),
-                    chosen.numpy(force=True).reshape(rows, -1).astype(np.int64),
-                )
-            )
+            hidden = numbers(inputs[0]).reshape(rows, -1)
+            if len(seen[name]) == len(ids):
+                raise UnlikeMixtral(f"the router {name!r} of {where!r} runs more than once on a text, not as Mixtral's")
+            if name not in states:
+                states[name] = _on_disk((len(ids), *hidden.shape), hidden.dtype)
+            states[name][len(seen[name])] = hidden
+            chosen = chosen.numpy(force=True).reshape(rows, -1).astype(np.int64)
+            seen[name].append((numbers(logits).reshape(rows, -1).copy(), chosen))
 
         return hook
 
     hooks = [gate.register_forward_hook(record(name)) for name, gate in blocks]
+    device = next((p.device for p in network.parameters() if not p.is_meta), "cpu")
     try:
         with torch.inference_mode():
             for row in ids:
-                network(input_ids=torch.from_numpy(row)[None].to(network.device), use_cache=False)
+                network(input_ids=torch.from_numpy(row)[None].to(device), use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()
+    idle = next((name for name, _ in blocks if name not in states), None)
+    if idle is not None:
+        raise UnlikeMixtral(f"the router {idle!r} of {where!r} does not run on a text, as Mixtral's does")
     captured = []
     for name, gate in blocks:
-        hidden, logits, chosen = (np.stack(part) for part in zip(*seen.pop(name)))
+        logits, chosen = (np.stack(part) for part in zip(*seen.pop(name)))
         half = gate.weight.dtype not in (torch.float32, torch.float64)
-        layer = Capture(name, hidden, logits, chosen, numbers(gate.weight).copy())
+        layer = Capture(name, states[name], logits, chosen, numbers(_weight(gate)).copy())
         _check(layer, 0.05 if half else 1e-3, where)
         captured.append(layer)
     if len({(c.weight.shape, c.chosen.shape) for c in captured}) > 1:
         raise ValueError(f"the routers of {where!r} differ in their numbers of experts, which one audit cannot compare")
     return captured
+
+
+def _weight(gate: Any) -> Any:
+    """The weight, fetched if `device_map` keeps it elsewhere than where it computes."""
+    if not gate.weight.is_meta:
+        return gate.weight
+    with importlib.import_module("accelerate.utils").align_module_device(gate, "cpu"):
+        return gate.weight.detach().clone()
+
+
+def _on_disk(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """An array in a file without a name, so that memory holds as much of it as there is room for."""
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, dtype, "w+", shape=shape)
 
 
 def _check(layer: Capture, precision: float, where: str) -> None:
@@ -387,13 +446,15 @@ def _load(what: str, folder: Path, kind: Any, options: dict[str, Any]) -> Any:
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
     """No warnings and progress bars of the loading between the sentences of this program."""
-    logging = transformers.utils.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    own, placing = transformers.utils.logging, logging.getLogger("accelerate")
+    level, bars, before = own.get_verbosity(), own.is_progress_bar_enabled(), placing.level
+    own.set_verbosity_error()
+    own.disable_progress_bar()
+    placing.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        own.set_verbosity(level)
+        placing.setLevel(before)
         if bars:
-            logging.enable_progress_bar()
+            own.enable_progress_bar()

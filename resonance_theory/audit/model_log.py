@@ -39,8 +39,7 @@ def log_model(
     """
     folder = _folder(model)
     config = _config(folder)
-    options = {} if device_map is None else {"device_map": device_map}
-    network, ids, tokens = loaded(model, text, config, length=length, sequences=sequences, **options)
+    network, ids, tokens = loaded(model, text, config, length=length, sequences=sequences, device_map=device_map)
     torch: Any = importlib.import_module("torch")
 
     def batches() -> Iterator[dict[str, Any]]:
@@ -50,7 +49,19 @@ def log_model(
 
     from resonance_theory.nn.families import record_routing
 
-    log = record_routing(network, batches(), source=folder.resolve().name)
+    try:
+        log = record_routing(network, batches(), source=folder.resolve().name)
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+    ) as problem:  # of the model's own code
+        said = f"{type(problem).__name__}: {' '.join(str(problem).split())[:200]}"
+        raise ValueError(
+            f"{str(folder)!r} holds a {type(network).__name__} that token ids alone do not run ({said})"
+        ) from None
     said = f"{ids.size} of the text's {tokens} tokens were read, in sequences of {ids.shape[1]}"
     return RoutingLog(
         **{name: getattr(log, name) for name in log.__dataclass_fields__ if name != "notes"}, notes=(said, *log.notes)

@@ -38,6 +38,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="instead: a local model of any family; Mixtral's kind beside GrAP gates",
     )
     add("--text", type=Input, metavar="FILE", help="UTF-8 text that the model reads")
+    add("--device-map", metavar="MAP", help="of the weights: 'auto' spreads them over devices, memory and disk")
     add("--experts", type=int, metavar="N", help="of a log that does not say; GrAP gates (default 8, or the model's)")
     add("--top", type=int, metavar="L", help="experts per token (default 1, or the log's or model's)")
     add("--factors", type=numbers, metavar="F,F", help="capacity factors to report")
@@ -99,12 +100,15 @@ def _audited(options: argparse.Namespace) -> Any:
                 experts=options.experts,
                 top=options.top,
                 center=True if options.center else None,
+                device_map=options.device_map,
                 **_given(capacity_factors=options.factors, target_loss=options.loss),
             )
         except UnlikeMixtral:
             return _other_family(options)
         _refuse(options, "a model of Mixtral's kind", "layers", "block")
         return result
+    if options.device_map is not None:
+        raise ValueError(f"--device-map = {options.device_map!r} must be left out without --model: it is for weights")
     if options.file is None:
         raise ValueError("give FILE (or 'example', 'example-log'), or a model by --model DIR --text FILE")
     from resonance_theory import audit, logs
@@ -153,7 +157,7 @@ def _other_family(options: argparse.Namespace) -> Any:
             raise ValueError(
                 f"--{name} = {getattr(options, name)} must be left out: the model's own choices are audited"
             )
-    log = log_model(options.model, options.text)
+    log = log_model(options.model, options.text, device_map=options.device_map)
     given = _given(factors=options.factors, loss=options.loss, layers=options.layers, block=options.block)
     return audit.audit_log(log, **given)
 

@@ -6,9 +6,10 @@ import contextlib
 import functools
 import logging
 import os
+import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -139,6 +140,19 @@ def _turn() -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext() if safe else _one_at_a_time
 
 
+@contextlib.contextmanager
+def _threads_of_torch() -> Iterator[None]:
+    """Numba's first kernel sets OpenMP's threads for all of the process, torch's too, whose sums would then differ."""
+    torch: Any = sys.modules.get("torch")
+    known = getattr(torch, "get_num_threads", None)  # None in the midst of its import
+    before = known() if known else None
+    try:
+        yield
+    finally:
+        if known and known() != before:
+            torch.set_num_threads(before)
+
+
 def run(kernel: Any, work: int, *arguments: Any) -> Any:
     """Call a parallel kernel from any thread or forked process, on as many threads as its work keeps busy.
 
@@ -152,7 +166,7 @@ def run(kernel: Any, work: int, *arguments: Any) -> Any:
     """
     if forked:
         return _serial(kernel)(*arguments)
-    with _turn():
+    with _turn(), _threads_of_torch():
         threads = numba.get_num_threads()
         few = max(1, min(threads, work // _WORTH))
         if few == threads:

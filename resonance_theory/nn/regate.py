@@ -15,7 +15,7 @@ from resonance_theory.nn.families.standard import Call, Standard
 from resonance_theory.nn.padding import Padding
 from resonance_theory.nn.router import ResonanceRouter
 from resonance_theory.nn.routing import Routing
-from resonance_theory.nn.selection import EXPERTS_CHOOSE, Kept, Selection, hooks_of, misfit
+from resonance_theory.nn.selection import EXPERTS_CHOOSE, Kept, Selection, hooks_of, misfit, shared
 
 __all__ = ["Regated", "regate"]
 
@@ -108,6 +108,8 @@ def regate(model: nn.Module, blocks: Sequence[Block], gates: str | nn.Module, **
         ValueError: a block whose experts are not called with indices and weights, with the reason; or a wrong option.
     """
     padding, made = Padding(), []
+    if problem := shared(blocks):
+        raise ValueError(f"model takes no new gate: {problem}")
     for block in blocks:
         reason = _reason(block)
         if reason:

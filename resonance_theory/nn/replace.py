@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from resonance_theory.nn.accumulate import counts
+from resonance_theory.nn.counted import Counted
 from resonance_theory.nn.families import find_blocks
 from resonance_theory.nn.families._layout import Hook
 from resonance_theory.nn.gates import LinearGate
@@ -19,7 +20,9 @@ from resonance_theory.nn.padding import Padding
 from resonance_theory.nn.regate import Regated, regate, ungate
 from resonance_theory.nn.router import ResonanceRouter
 from resonance_theory.nn.routing import Routing
-from resonance_theory.nn.selection import Selection, select_within, selections, unselect
+from resonance_theory.nn.selection import OPTIONS, Selection, select_within, selections, unselect
+from resonance_theory.rules import rule as rule_named
+from resonance_theory.rules.adaptive import Adaptive
 
 __all__ = ["GatedExperts", "ReplacedMoE", "replace_router", "restore_router"]
 
@@ -49,10 +52,11 @@ class _Idle(nn.Module):
         self.register_buffer("weight", weight.detach())
 
 
-class ReplacedMoE(ResonanceMoE):
+class ReplacedMoE(Counted, ResonanceMoE):
     """A `ResonanceMoE` in the place of a model's block: hidden states (samples, tokens, dim) in and out.
 
-    gate: the model's own gate under its own name, whether or not it routes.
+    gate: the model's own gate under its own name, whether or not it routes. tokens, pairs, cut, dropped, `summary`: as of
+    a `Selection`; where experts choose, a pair is one that has a slot.
     """
 
     def __init__(self, block: Any, router: ResonanceRouter, padding: Padding, dropped: str) -> None:
@@ -64,6 +68,7 @@ class ReplacedMoE(ResonanceMoE):
             del router._modules["gate"]
             router.__dict__["gate"] = self.gate
         self._padding, self._block, self._last = padding, (block,), threading.local()
+        self.reset()
 
     @property
     def routing(self) -> Routing:
@@ -77,8 +82,17 @@ class ReplacedMoE(ResonanceMoE):
         y, routing = super().forward(hidden_states, self._padding.of(hidden_states, self), return_routing=True)
         if counts():
             self._last.routing = routing
+            if not torch.compiler.is_compiling():
+                self._count(routing)
         output: Tensor = y.to(hidden_states.dtype)
         return output
+
+    def _count(self, routing: Routing) -> None:
+        tokens = routing.expert[..., 0].numel() if routing.real is None else routing.real.sum()
+        router: Any = self.router
+        kept = routing.filled.sum()
+        pairs = routing.load.sum() if router._rule.tokens_choose else kept
+        self.add(tokens, pairs, pairs - kept, routing.dropped.sum())
 
     def _route(self, x: Tensor, padding_mask: Tensor | None) -> Routing:
         if self.own and self.router.__dict__["gate"] is not self.gate:  # a replica of DataParallel has its own
@@ -113,19 +127,20 @@ def replace_router(
 ) -> list[ReplacedMoE] | list[Selection] | list[Regated]:
     """Replace the router of every Mixture-of-Experts block of `model`, in place.
 
-    A block of Mixtral's kind becomes a `ReplacedMoE`. It is replaced only if it acts as Mixtral's: with the own gate and
-    no drops, the new block must give what the old one gives on a random batch. The experts' weights and the own gate
-    stay, under their names in the state_dict.
+    With gates = "own" the model keeps all its modules. Its routers choose and weigh as ever, by their own scoring, biases,
+    groups and scaling, and a `Selection` then takes out the pairs beyond the capacity. A block must pass a trial first:
+    taking out pairs must take out their share of the output.
 
-    With gates = "own", models with any other blocks that `find_blocks` finds keep all their modules. Their routers
-    choose and weigh as ever, by their own scoring, biases, groups and scaling, and a `Selection` then takes out the pairs
-    beyond the capacity. With other gates a `Regated` router chooses and weighs before their experts, where these are called
-    with indices and weights. A block must pass a trial first: taking out pairs must take out their share of the output.
+    With other gates, or other options than a `Selection` has, a block of Mixtral's kind becomes a `ReplacedMoE`, whose
+    experts compute the kept slots alone. It is replaced only if it acts as Mixtral's: with the own gate and no drops, the
+    new block must give what the old one gives on a random batch. The experts' weights and the own gate stay, under their
+    names in the state_dict. In blocks of other kinds a `Regated` router chooses and weighs before their experts, where
+    these are called with indices and weights.
 
     Padding is read from the `attention_mask` with which the model, or the part of it that holds the blocks, is called,
-    whatever its form (`rt.nn.padding.padded`). Packed documents of one row share its slots. Blocks of Mixtral's kind no
-    longer record router logits, so the model's own auxiliary loss is switched off: add up `block.routing.load_balance()`
-    instead. A `Selection` leaves logits and loss alone. Capacities are those of one call: a step of generation with a
+    whatever its form (`rt.nn.padding.padded`). Packed documents of one row share its slots. A `Selection` leaves router
+    logits and the model's own auxiliary loss alone. The others switch them off, since they route by other logits: add up
+    `block.routing.load_balance()` instead. Capacities are those of one call: a step of generation with a
     cache has one token a sample, which always finds a slot. Expert choice and capacities below the number of tokens let
     a token's output depend on later tokens of its sample.
 
@@ -149,6 +164,8 @@ def replace_router(
     if selections(model) or any(isinstance(module, ReplacedMoE) for module in model.modules()):
         raise ValueError("model has replaced blocks already: put its own back first, by restore_router(model)")
     found: list[tuple[str, Any]] = [(name, block) for name, block in model.named_modules() if _is_moe(block)]
+    if isinstance(gates, str) and gates == "own" and _selects(dropped, **options) and (families := find_blocks(model)):
+        return select_within(model, families, **options)
     reasons = ((name, block, reason) for name, block in found if (reason := _reason(block)))
     wrong = next(reasons, None)
     if (wrong or not found) and (families := find_blocks(model)):
@@ -169,8 +186,8 @@ def replace_router(
     for _, block in found:  # all of them first: an error leaves the model as it was
         router = _router(block, gates, **options).to(block.gate.weight.device)
         blocks.append(ReplacedMoE(block, router, padding, dropped).train(block.training))
-    for (name, _), new in zip(found, blocks):
-        model.set_submodule(name, new)
+    for (_, block), new in zip(found, blocks):
+        _put(model, block, new)
     padding.watch(model, [name for name, _ in found])
     _idle_logits(model)
     if not router._rule.tokens_choose and not lookahead:
@@ -179,6 +196,20 @@ def replace_router(
                 module.generate = _no_generation  # type: ignore[assignment]
     _guard_saving(model, blocks[0].router)
     return blocks
+
+
+def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """One module in the place of another, under all of its names."""
+    for name in [name for name, module in model.named_modules(remove_duplicate=False) if module is old]:
+        model.set_submodule(name, new)
+
+
+def _selects(dropped: str, *, rule: Any = "resonance", **options: Any) -> bool:
+    """Whether a `Selection` can do what is asked of the model's own gates."""
+    known = rule_named(rule)
+    return (
+        known.tokens_choose and not isinstance(known, Adaptive) and dropped == "zero" and set(options) <= set(OPTIONS)
+    )
 
 
 def _idle_logits(model: nn.Module) -> None:
@@ -217,7 +248,7 @@ def restore_router(model: nn.Module) -> None:
     found = [(name, block) for name, block in model.named_modules() if isinstance(block, ReplacedMoE)]
     if not found:
         raise ValueError(f"model is a {type(model).__name__} without replaced blocks")
-    for name, block in found:
+    for _, block in found:
         for module in model.modules():
             for hooks in (module._forward_pre_hooks, module._forward_hooks):
                 for key in [key for key, hook in hooks.items() if _of(hook, block._padding)]:
@@ -225,7 +256,7 @@ def restore_router(model: nn.Module) -> None:
                     module._forward_hooks_with_kwargs.pop(key, None)
                     module._forward_hooks_always_called.pop(key, None)
                     del hooks[key]
-        model.set_submodule(name, block.restored())
+        _put(model, block, block.restored())
     model.__dict__.pop("save_pretrained", None)
     for module in model.modules():
         if module.__dict__.get("generate") is _no_generation:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from resonance_theory import _arguments as arguments
 from resonance_theory import capacity_factor as factors
-from resonance_theory.nn.accumulate import counts, over_ranks
+from resonance_theory.nn.accumulate import counts
+from resonance_theory.nn.counted import Counted
 from resonance_theory.nn.families import Block
 from resonance_theory.nn.families._layout import Hook, PerThread
 from resonance_theory.nn.padding import Padding
@@ -93,7 +94,7 @@ class Kept:
         return chosen.any(-1) & ~(chosen & self.kept).any(-1)
 
 
-class Selection:
+class Selection(Counted):
     """A rule and a capacity over one block's own choices; the model keeps its gate, weights and shared experts.
 
     A pair beyond the capacity loses its weight, nothing else changes: weights of other pairs are not normalised anew.
@@ -133,13 +134,6 @@ class Selection:
             self.capacity_factor = arguments.number("capacity_factor", given, 0.0, open_low=True)
         self._padding, self._state, self._last = padding, PerThread(), threading.local()
         self.reset()
-
-    def reset(self) -> None:
-        """Begin to count anew."""
-        self.tokens: Any = 0
-        self.pairs: Any = 0
-        self.cut: Any = 0
-        self.dropped: Any = 0
 
     @property
     def kept(self) -> Kept:
@@ -191,21 +185,8 @@ class Selection:
         if torch.compiler.is_compiling():
             return
         self._last.kept = kept
-        self.tokens += kept.expert[..., 0].numel() if kept.real is None else kept.real.sum()
-        self.pairs += (kept.expert >= 0).sum()
-        self.cut += kept.cut.sum()
-        self.dropped += kept.dropped.sum()
-
-    def summary(self, *, reduce: bool = False, group: Any = None) -> dict[str, float]:
-        """tokens, pairs, drop_rate (share of pairs cut) and dropped (share of tokens without any) since `reset`.
-
-        With reduce those of all ranks of torch.distributed (in `group`) together; call it on all of them.
-        """
-        counted = torch.stack([torch.as_tensor(v) for v in (self.tokens, self.pairs, self.cut, self.dropped)])
-        if reduce:
-            counted, _ = over_ranks(counted, group)
-        tokens, pairs, cut, dropped = counted.tolist()
-        return {"tokens": tokens, "pairs": pairs, "drop_rate": cut / max(pairs, 1), "dropped": dropped / max(tokens, 1)}
+        tokens = kept.expert[..., 0].numel() if kept.real is None else kept.real.sum()
+        self.add(tokens, (kept.expert >= 0).sum(), kept.cut.sum(), kept.dropped.sum())
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_last"}
@@ -266,6 +247,8 @@ def select_within(model: nn.Module, blocks: Sequence[Block], **options: Any) -> 
             )
     padding = Padding()
     made = [Selection(block, padding, **options) for block in blocks]
+    if problem := shared(blocks):
+        raise ValueError(f"model cannot be replaced: {problem}")
     for block in blocks:
         with torch.random.fork_rng(devices=[]):  # the draws of the trial are none of the user's
             reason = misfit(block)
@@ -275,6 +258,17 @@ def select_within(model: nn.Module, blocks: Sequence[Block], **options: Any) -> 
     for block, selection in zip(blocks, made):
         selection.install(block, model)
     return made
+
+
+def shared(blocks: Sequence[Block]) -> str | None:
+    """Which two blocks have the same experts, whose calls could not be told apart; None where none have."""
+    seen: dict[int, str] = {}
+    for block in blocks:
+        experts = id(getattr(block.module, "experts", block.module))
+        if experts in seen:
+            return f"{block.name} has the experts of {seen[experts]}, so that their calls could not be told apart"
+        seen[experts] = block.name
+    return None
 
 
 @torch.no_grad()

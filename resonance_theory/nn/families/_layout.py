@@ -87,8 +87,14 @@ def width(module: nn.Module) -> int:
 
 
 def home(module: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Where a module computes, and in what: weights that accelerate keeps elsewhere are brought there for the forward."""
-    p = next(p for p in module.parameters() if p.is_floating_point())
+    """Where a module computes, and in what: weights that accelerate keeps elsewhere are brought there for the forward.
+
+    Experts may be stored in types in which nothing is computed; then their scales, or float32, say what goes in.
+    """
+    stored = [*module.parameters(), *module.buffers()]
+    p = next((p for p in stored if p.is_floating_point() and p.itemsize > 1), None)
+    if p is None:
+        p = torch.empty(0, device=stored[0].device if stored else "cpu")
     hooks = (getattr(part, "_hf_hook", None) for part in module.modules())
     devices = (getattr(hook, "execution_device", None) for hook in hooks)
     device = next((device for device in devices if device is not None), p.device)

@@ -47,6 +47,8 @@ def record_routing(
         raise ValueError(f"model is a {type(model).__name__} that has no Mixture-of-Experts blocks")
     if any(isinstance(hook, Hook) for m in model.modules() for hook in m._forward_pre_hooks.values()):
         raise ValueError("model has replaced blocks: put its own back first, by restore_router(model)")
+    if any(p.is_meta for p in model.parameters()) and not any(hasattr(m, "_hf_hook") for m in model.modules()):
+        raise ValueError("model has weights on the meta device: load it whole first, or by device_map")
     unknown = sorted(set(blocks or ()) - set(found))
     if unknown:
         raise ValueError(f"blocks names {unknown[0]!r} but the model's blocks are {', '.join(found)}")

@@ -48,7 +48,10 @@ class Standard(Layout):
         """Features of the tokens that the experts read, and the trial."""
         experts: Any = block.module.experts
         dims = [int(experts.hidden_size)] if hasattr(experts, "hidden_size") else []
-        dims += sorted({size for p in experts.parameters() for size in p.shape[-2:]}, reverse=True)
+        stored = (*experts.parameters(), *experts.buffers())
+        dims += sorted({size for p in stored for size in p.shape[-2:]}, reverse=True)
+        if block.router is not None:  # of packed weights the shapes say little
+            dims += [p.shape[-1] for p in block.router.parameters() if p.ndim == 2]
         (device, dtype), tokens = home(experts), max(16, block.experts)
         generator = torch.Generator().manual_seed(0)
         index = torch.rand(tokens, block.experts, generator=generator).argsort(-1)[:, : min(2, block.experts)]
@@ -118,7 +121,7 @@ def count(experts: Any) -> int:
         value = getattr(experts, name, None)
         if isinstance(value, int) and value > 0:
             return value
-    return next((p.shape[0] for p in experts.parameters() if p.ndim == 3), 0)
+    return next((p.shape[0] for p in (*experts.parameters(), *experts.buffers()) if p.ndim == 3), 0)
 
 
 layout = Standard()
