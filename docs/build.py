@@ -385,6 +385,7 @@ def on_config(config: Any) -> Any:
         claims.setdefault(group(claim), []).append({claim.id: f"theory/{claim.id}.md"})
     systems = sorted(path.name for path in (ROOT / "docs" / "systems").glob("*.md") if path.stem != "index")
     config.nav += [
+        {"Explorer": "explorer.html"},
         {"Related systems": ["systems/index.md", *(f"systems/{name}" for name in systems)]},
         {
             "Results": [
@@ -416,7 +417,8 @@ def on_files(files: Any, config: Any) -> Any:
 
     style = (report.DATA / "claim.css").read_text(encoding="utf-8")
     generated = pages()
-    for path, content in {**generated, "assets/claim.css": style}.items():
+    explorer = (report.DATA / "explorer.html").read_text(encoding="utf-8")
+    for path, content in {**generated, "assets/claim.css": style, "explorer.html": explorer}.items():
         files.append(File.generated(config, path, content=content))
     for name in gallery.names():
         files.append(File.generated(config, f"figures/{name}.svg", content=gallery.svg(name)))

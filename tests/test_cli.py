@@ -278,7 +278,13 @@ def test_verify_writes_every_format(capsys, tmp_path):
     )
     assert status == 0, err
     assert "PROVED" in out
-    assert sorted(f.name for f in (tmp_path / "r").iterdir()) == ["index.html", "junit.xml", "ledger.json", "ledger.md"]
+    assert sorted(f.name for f in (tmp_path / "r").iterdir()) == [
+        "explorer.html",
+        "index.html",
+        "junit.xml",
+        "ledger.json",
+        "ledger.md",
+    ]
     stored = json.loads((tmp_path / "l.json").read_text())
     assert stored["passed"]
     # a stored record renders to the same page

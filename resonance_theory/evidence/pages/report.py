@@ -32,7 +32,7 @@ def prepare(directory: str | Path) -> Path:
 
 
 def write(record: Record, directory: str | Path, *, audit_report: Any = None) -> Path:
-    """Write index.html, ledger.md, junit.xml and ledger.json.
+    """Write index.html, ledger.md, junit.xml, ledger.json, and explorer.html beside the package's own ledger.
 
     Args:
         record: of a verification run.
@@ -57,6 +57,8 @@ def write(record: Record, directory: str | Path, *, audit_report: Any = None) ->
         "junit.xml": _junit(record),
         "ledger.json": json.dumps(record, indent=1, allow_nan=False) + "\n",
     }
+    if not record.get("project"):  # a page of this package's own laws
+        contents["explorer.html"] = (DATA / "explorer.html").read_text(encoding="utf-8")
     for name, text in contents.items():  # what an exception said may hold what no page and no XML can
         _output.write(folder / name, UNPRINTABLE.sub("\ufffd", text))
     return folder / "index.html"
