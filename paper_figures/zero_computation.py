@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from paper_figures._training import arms, points
 from resonance_theory._style import canvas
 
-DATA = ("zero_computation.jsonl", "zero_computation_time.jsonl")
+DATA = ("zero_computation.jsonl", "zero_computation_time.json")
 CAPTION = """The share of the choices that feed-forward experts get follows the formula only where the balance loss weighs enough:
 the published weight leaves it to the task. Measured: left, the share after training against the formula, bars: 95 % Student
 intervals of eight runs; right, forward time of one layer over that without zero-computation experts, medians with quartiles,
@@ -18,7 +18,7 @@ and the fitted line."""
 WEIGHTS = {"": ("β = 0.01, as published", "#D55E00", "o"), ", β = 1": ("β = 1", "#0B3C6F", "s")}
 
 
-def draw(lines: list[dict[str, Any]], timing: list[dict[str, Any]]) -> Figure:
+def draw(lines: list[dict[str, Any]], record: dict[str, Any]) -> Figure:
     figure, (left, right) = canvas(6.6, 3, 1, 2)
     found = arms(lines)
     taus = [0.1, 0.25, 0.5, 0.75, 1.0]
@@ -30,7 +30,6 @@ def draw(lines: list[dict[str, Any]], timing: list[dict[str, Any]]) -> Figure:
     left.set(xlim=(0.1, 0.75), ylim=(0, 1), xlabel="τF / (τF + Z)", ylabel="share of FFN experts")
     left.legend(loc="lower right")
 
-    (record,) = timing
     rows = record["rows"]
     share = np.array([row["share"] for row in rows])
     middle, low, high = (np.array([row[key] for row in rows]) for key in ("time", "low", "high"))

@@ -1,6 +1,6 @@
 """Forward time of a layer with zero-computation experts against the share of the choices that its FFN experts have.
 
-    python -m simulations.zero_computation_time --out simulations/results/zero_computation_time.jsonl
+    python -m simulations.zero_computation_time --out simulations/results/zero_computation_time.json
 
 The layer is `rt.systems.ZeroComputationMoE` on one thread, 8 FFN experts beside 4 others, for several τ, and the one with 8 FFN
 experts alone; all of them take their turns. Times are medians with quartiles over that layer's median. Gates and slots are those
@@ -61,7 +61,12 @@ def record(repeats: int) -> dict[str, Any]:
     slope, fixed = np.polyfit([row["share"] for row in rows], [row["time"] for row in rows], 1)
     command = f"python -m simulations.zero_computation_time --repeats {repeats}"
     sizes = {"tokens": TOKENS, "dim": DIM, "hidden": HIDDEN, "ffn": FFN, "other": list(OTHER)}
-    made = {"benchmark": "zero_computation_time", "provenance": provenance() | {"command": command}, "sizes": sizes}
+    made = {
+        "format": "resonance-theory benchmark 1",
+        "benchmark": "zero_computation_time",
+        "provenance": provenance() | {"command": command},
+        "sizes": sizes,
+    }
     return made | {"rows": rows, "fixed": float(f"{fixed:.4g}"), "slope": float(f"{slope:.4g}")}
 
 
@@ -70,7 +75,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=41)
     parser.add_argument("--out", type=Path, help="where to write the record; standard output without it")
     options = parser.parse_args()
-    text = json.dumps(record(options.repeats))
+    text = json.dumps(record(options.repeats), indent=1)
     if options.out is None:
         print(text)
     else:
