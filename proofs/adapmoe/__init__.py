@@ -1,0 +1,1 @@
+"""AdapMoE: experts in a cache, allocated over layers and gated by sensitivity."""

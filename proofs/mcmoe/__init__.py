@@ -1,0 +1,1 @@
+"""MC-MoE: bit widths and pruning of experts."""
