@@ -272,9 +272,7 @@ def by_bisection(rule, goal, s, rates):
     low, high = np.zeros_like(s), s.copy()
     while (high - low > 1).any():
         middle = (low + high + 1) // 2
-        met = np.where(
-            goal >= 0.5, rule.failure(s, middle, rates) <= 1 - goal, rule.success(s, middle, rates) >= goal
-        )
+        met = np.where(goal >= 0.5, rule.failure(s, middle, rates) <= 1 - goal, rule.success(s, middle, rates) >= goal)
         high, low = np.where(met, middle, high), np.where(met, low, np.minimum(middle, high - 1))
     return high
 
@@ -300,7 +298,9 @@ def test_the_search_finds_what_bisection_finds(rule, sizes, monkeypatch):
         monkeypatch.setattr(_ties, "search", counted)
         assert np.array_equal(rule.least_capacity(goal, s, rates), wanted)
         for first in (np.nan, 0.0, 1e18, 7.0):
-            monkeypatch.setattr(_ties, "search", lambda reached, tokens, _, f=first: law(reached, tokens, 0 * tokens + f))
+            monkeypatch.setattr(
+                _ties, "search", lambda reached, tokens, _, f=first: law(reached, tokens, 0 * tokens + f)
+            )
             assert np.array_equal(rule.least_capacity(goal, s, rates), wanted)
     assert sum(evaluations) < 3 * 300 * np.log2(sizes[1]) / 3
 
@@ -840,3 +840,15 @@ def test_rules_without_a_formula_or_bounds_say_so():
         Untitled().success(9, 3, Rates(experts=2))
     with pytest.raises(ValueError, match=r"^plain has no bounds"):
         Untitled().bounds(9, 3, Rates(experts=2))
+
+
+def test_the_benchmark_counts_what_it_times():
+    from simulations import law_benchmark as benchmark
+
+    made = {name: call() for name, call in benchmark.contenders(50).items()}
+    assert all(len(value) == 50 for value in made.values())
+    # SciPy's contender is the complement of resonance's rate: both time the same question
+    assert made["resonance.success"] == pytest.approx(1 - made["SciPy, betainc"], abs=1e-12)
+    ways = benchmark.measure(50, 3)
+    assert set(ways) == set(made)
+    assert all(0 <= row["least_s"] <= row["median_s"] and row["per_s"] > 0 for row in ways.values())

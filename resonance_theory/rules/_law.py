@@ -51,7 +51,7 @@ def _by_chunks(law: Callable[[Whole, Whole, Threshold], Logs]) -> Callable[[Whol
         size = math.prod(shape)
         if size <= _CHUNK:
             return law(s, c, at)
-        fields = [np.broadcast_to(part, shape).reshape(-1) for part in (s, c, *at)]
+        fields: list[Any] = [np.broadcast_to(part, shape).reshape(-1) for part in (s, c, *at)]
         result = Logs(np.empty(size), np.empty(size))
         for start in range(0, size, _CHUNK):
             piece = slice(start, start + _CHUNK)
