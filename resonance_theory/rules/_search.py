@@ -67,7 +67,8 @@ def search(reached: Callable[[Whole, Whole], tuple[Booleans, Floats]], tokens: W
     high, low = tokens.copy(), np.zeros_like(tokens)
     above, below = np.full(high.shape, np.inf), np.full(high.shape, -np.inf)
     i, steps = np.arange(high.size), 0
-    guess = np.where(np.isfinite(first), first, (tokens + 1) // 2)
+    known = np.isfinite(first)
+    guess = np.where(known, first, _middle(low, high))
     while (still := high[i] - low[i] > 1).any():
         i, guess = i[still], guess[still]
         c = np.clip(guess, low[i] + 1, high[i] - 1).astype(np.int64)
@@ -76,11 +77,15 @@ def search(reached: Callable[[Whole, Whole], tuple[Booleans, Floats]], tokens: W
         high[up], above[up] = c[met], value[met]
         low[down], below[down] = c[~met], value[~met]
         steps += 1
-        if steps % _BISECT == 0:
-            guess = (low[i] + high[i] + 1) // 2 * 1.0
-        else:
-            guess = _next(low[i], high[i], below[i], above[i], tokens[i])
+        guess = _middle(low[i], high[i])
+        if steps % _BISECT:
+            # scores lead astray where a law is no normal one: without a first guess nothing is known of it
+            guess = np.where(known[i], _next(low[i], high[i], below[i], above[i], tokens[i]), guess)
     return high
+
+
+def _middle(low: Whole, high: Whole) -> Floats:
+    return ((low + high + 1) // 2).astype(np.float64)
 
 
 def _next(low: Whole, high: Whole, below: Floats, above: Floats, tokens: Whole) -> Floats:
@@ -93,6 +98,5 @@ def _next(low: Whole, high: Whole, below: Floats, above: Floats, tokens: Whole) 
         fall = np.minimum(np.floor(high - above * spread), high - 1)
         spread = np.sqrt(np.maximum(low * (1 - low / tokens), 1.0))
         rise = np.maximum(np.ceil(low - below * spread), low + 1)
-    middle = (low + high + 1) // 2
     guess = np.where(np.isfinite(above), np.where(np.isfinite(below), line, fall), rise)
-    return np.where(np.isfinite(guess), guess, middle)
+    return np.where(np.isfinite(guess), guess, _middle(low, high))
