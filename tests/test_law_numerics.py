@@ -268,6 +268,43 @@ def test_defaults_are_one_choice_and_a_sure_hit():
     )
 
 
+def by_bisection(rule, goal, s, rates):
+    low, high = np.zeros_like(s), s.copy()
+    while (high - low > 1).any():
+        middle = (low + high + 1) // 2
+        met = np.where(goal >= 0.5, rule.failure(s, middle, rates) <= 1 - goal, rule.success(s, middle, rates) >= goal)
+        high, low = np.where(met, middle, high), np.where(met, low, np.minimum(middle, high - 1))
+    return high
+
+
+@pytest.mark.parametrize("rule", [token_choice, resonance, expert_choice], ids=str)
+@pytest.mark.parametrize("sizes", [(2, 60), (64, 8192), (10**8, 10**9)])
+def test_the_search_finds_what_bisection_finds(rule, sizes, monkeypatch):
+    """And with less than a third of its evaluations; a guess from afar costs time, never the answer."""
+    rng = np.random.default_rng(sizes[0])
+    s, n, tail = rng.integers(*sizes, 300), rng.integers(2, 128, 300), rng.uniform(0.001, 0.999, 300)
+    rates = Rates(experts=n, candidate_tail=tail, false_positive=tail)
+    evaluations, law = [], _ties.search
+
+    def counted(reached, tokens, first):
+        def one(i, c):
+            evaluations.append(len(i))
+            return reached(i, c)
+
+        return law(one, tokens, first)
+
+    for goal in (rng.uniform(0.5, 0.99, 300), 1 - 10.0 ** -rng.uniform(1, 15, 300), 10.0 ** -rng.uniform(0, 200, 300)):
+        wanted = by_bisection(rule, goal, s, rates)
+        monkeypatch.setattr(_ties, "search", counted)
+        assert np.array_equal(rule.least_capacity(goal, s, rates), wanted)
+        for first in (np.nan, 0.0, 1e18, 7.0):
+            monkeypatch.setattr(
+                _ties, "search", lambda reached, tokens, _, f=first: law(reached, tokens, 0 * tokens + f)
+            )
+            assert np.array_equal(rule.least_capacity(goal, s, rates), wanted)
+    assert sum(evaluations) < 3 * 300 * np.log2(sizes[1]) / 3
+
+
 @pytest.mark.parametrize("top", [1, 2, 3])
 def test_least_capacity_by_search(top):
     s, n, hit = 41, 5, 0.9
@@ -803,3 +840,15 @@ def test_rules_without_a_formula_or_bounds_say_so():
         Untitled().success(9, 3, Rates(experts=2))
     with pytest.raises(ValueError, match=r"^plain has no bounds"):
         Untitled().bounds(9, 3, Rates(experts=2))
+
+
+def test_the_benchmark_counts_what_it_times():
+    from simulations import law_benchmark as benchmark
+
+    made = {name: call() for name, call in benchmark.contenders(50).items()}
+    assert all(len(value) == 50 for value in made.values())
+    # SciPy's contender is the complement of resonance's rate: both time the same question
+    assert made["resonance.success"] == pytest.approx(1 - made["SciPy, betainc"], abs=1e-12)
+    ways = benchmark.measure(50, 3)
+    assert set(ways) == set(made)
+    assert all(0 <= row["least_s"] <= row["median_s"] and row["per_s"] > 0 for row in ways.values())

@@ -13,6 +13,7 @@ resonance bench                              minutes, on a quiet machine
 resonance bench --shapes A --runs 1          4,096 tokens of 1,024 features, 8 experts
 resonance bench --out simulations/results/router_benchmark.json
 resonance bench --counting                   choices of a log counted in a second, beside NumPy and pandas
+resonance bench --laws                       success rates and least capacities in a second, beside SciPy
 """
 
 
@@ -21,6 +22,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=times, default=21, metavar="K", help="timed calls of each contender (21)")
     parser.add_argument("--runs", type=times, default=5, metavar="K", help="how often all of it is measured (5)")
     parser.add_argument("--counting", action="store_true", help="time the counting of routing logs instead")
+    parser.add_argument("--laws", action="store_true", help="time the exact laws beside SciPy instead")
     parser.add_argument("--out", type=Json, metavar="FILE", help="write the record there")
 
 
@@ -30,6 +32,9 @@ def run(options: argparse.Namespace) -> int:
     folder("simulations")
     if options.counting:
         importlib.import_module("simulations.counting_benchmark").run(options.repeats, options.out)
+        return 0
+    if options.laws:
+        importlib.import_module("simulations.law_benchmark").run(options.repeats, options.out)
         return 0
     benchmark = importlib.import_module("simulations.router_benchmark")
     shapes = options.shapes or list(benchmark.SHAPES)

@@ -160,6 +160,19 @@ def _power(exponent: Floats, t: Floats, large: bool) -> Floats:
     return exponent * (r * (r2 * (2 / 3 + r2 * (2 / 5 + r2 * (2 / 7 + r2 * (2 / 9 + r2 * 2 / 11)))) - t))
 
 
+def _exponents(k: Floats, rest: Floats, ratio: Floats, slope: Floats, t: Floats, kinds: tuple[bool, bool]) -> Floats:
+    """ψ(t). As k - rest ratio = slope, its linear terms cancel; they stay where large exponents would multiply rounding."""
+    if any(kinds):
+        return _power(k, -t, kinds[0]) + _power(rest, ratio * t, kinds[1]) - slope * t
+    psi = np.log1p(-t)
+    psi *= k
+    far = np.multiply(t, ratio, out=t)
+    np.log1p(far, out=far)
+    far *= rest
+    psi += far
+    return psi
+
+
 def _outward(k: Floats, rest: Floats, ratio: Floats, slope: Floats, kinds: tuple[bool, bool]) -> tuple[Floats, Floats]:
     """∫ exp(ψ) dt and ∫ t exp(ψ) dt over 0 < t < 1, t the distance from the threshold in units of that to the zero.
 
@@ -185,9 +198,7 @@ def _outward(k: Floats, rest: Floats, ratio: Floats, slope: Floats, kinds: tuple
         end = np.clip(np.where(fall > 0, end + step, 2 * end), end / 4, np.minimum(top, end * 4))
     # a depth not reached before the density's zero: integrate up to the zero
     end = np.where(end >= top, 1.0, end)
-    t = end[:, None] * _NODES
-    psi = _power(k[:, None], -t, kinds[0]) + _power(rest[:, None], ratio[:, None] * t, kinds[1])
-    value = np.exp(psi - slope[:, None] * t)
+    value = np.exp(_exponents(k[:, None], rest[:, None], ratio[:, None], slope[:, None], end[:, None] * _NODES, kinds))
     return (value @ _WEIGHTS) * end, (value @ (_WEIGHTS * _NODES)) * end * end
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +12,8 @@ import numpy as np
 from resonance_theory import _arguments as arguments
 from resonance_theory.rules._beta import Threshold, tail
 from resonance_theory.typing import ArrayLike, Floats, Whole
+
+_CHUNK = 8192  # elements at a time
 
 
 class Logs(NamedTuple):
@@ -37,6 +42,28 @@ def _interior(s: Whole, c: Whole, at: Threshold) -> tuple[Any, ...]:
     return s, c, Threshold(*parts), inside, tail(np.where(inside, s, 2), np.where(inside, c, 1), safe), safe
 
 
+def _by_chunks(law: Callable[[Whole, Whole, Threshold], Logs]) -> Callable[[Whole, Whole, Threshold], Logs]:
+    """The same law, a bounded number of elements at a time: its dozens of temporaries stay in cache."""
+
+    @functools.wraps(law)
+    def call(s: Whole, c: Whole, at: Threshold) -> Logs:
+        shape = np.broadcast_shapes(np.shape(s), np.shape(c), at.p.shape)
+        size = math.prod(shape)
+        if size <= _CHUNK:
+            return law(s, c, at)
+        fields: list[Any] = [np.broadcast_to(part, shape).reshape(-1) for part in (s, c, *at)]
+        result = Logs(np.empty(size), np.empty(size))
+        for start in range(0, size, _CHUNK):
+            piece = slice(start, start + _CHUNK)
+            tokens, capacity, *parts = (part[piece] for part in fields)
+            for whole, found in zip(result, law(tokens, capacity, Threshold(*parts))):
+                whole[piece] = found
+        return Logs(*(whole.reshape(shape) for whole in result))
+
+    return call
+
+
+@_by_chunks
 def has_place(s: Whole, c: Whole, rival: Threshold) -> Logs:
     """P(Bin(s-1, h) <= C-1) and its complement: at most C-1 of the s-1 others outrank the token."""
     s, c, rival, inside, t, _ = _interior(s, c, rival)
@@ -50,6 +77,7 @@ def has_place(s: Whole, c: Whole, rival: Threshold) -> Logs:
     return Logs(success, failure)
 
 
+@_by_chunks
 def kept_fraction(s: Whole, c: Whole, load: Threshold) -> Logs:
     """E min(1, C/(N+1)) with N ~ Bin(s-1, π), the fraction of candidates that find a place, and its complement."""
     s, c, load, inside, t, safe = _interior(s, c, load)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from resonance_theory.rules._law import Logs
+from resonance_theory.rules._search import score, search
 from resonance_theory.typing import Booleans, Floats, Whole
 
 __all__ = ["Exact", "element", "least", "place", "share"]
@@ -27,16 +28,18 @@ Exact = Callable[[tuple[int, ...], int, int, Fraction], bool | None]
 
 
 def least(
-    logs: Callable[[Whole], Logs],
+    logs: Callable[[Whole, Whole], Logs],
     exact: Exact | None,
     ceiling: Floats,
     tokens: Whole,
     shape: tuple[int, ...],
     goal: Floats,
+    first: Floats,
 ) -> Whole:
-    """Least C in 1..tokens with success >= goal, by bisection on all elements at once.
+    """Least C in 1..tokens with success >= goal, for all elements at once.
 
-    `logs(C)` gives the law at capacities C of the result's shape, `ceiling` is the rate at C = tokens. Targets from 1/2 on are
+    `logs(i, C)` gives the law of the elements i of the flattened result at capacities C, `ceiling` is the rate at C = tokens,
+    `first` a guess of C. Targets from 1/2 on are
     compared by the failure probability, 1 - target being exact there, so that a target of 1 - 1e-12 is met to the last digit.
     """
     goal = np.broadcast_to(goal, shape)
@@ -51,26 +54,24 @@ def least(
             f"at the largest capacity, tokens = {int(s[index])}, the success rate is {float(best[index]):.12g}"
         )
 
-    def reached(c: Whole, open_: Booleans) -> Booleans:
-        value = logs(c)
+    flat_s, flat_goal = s.reshape(-1).astype(np.int64), goal.reshape(-1)
+    with np.errstate(divide="ignore"):
+        aim = score(np.log(flat_goal), np.log1p(-flat_goal))
+
+    def reached(i: Whole, c: Whole) -> tuple[Booleans, Floats]:
+        value, goal = logs(i, c), flat_goal[i]
         # from 1/2 on by the failure, whose complement is exact there
         gain, wanted = np.exp(value.success), goal
         gain, wanted = np.where(goal >= 0.5, 1.0 - goal, gain), np.where(goal >= 0.5, np.exp(value.failure), wanted)
         met = np.asarray(gain >= wanted)
         if exact is not None:
-            close = open_ & (np.abs(gain - wanted) <= _CLOSE * wanted)
-            for at in map(tuple, np.argwhere(close).tolist()):
-                decided = exact(at, int(s[at]), int(c[at]), Fraction(float(goal[at])))
+            for at in np.flatnonzero(np.abs(gain - wanted) <= _CLOSE * wanted):
+                index = tuple(int(k) for k in np.unravel_index(i[at], shape))
+                decided = exact(index, int(flat_s[i[at]]), int(c[at]), Fraction(float(goal[at])))
                 met[at] = met[at] if decided is None else decided
-        return met
+        return met, score(value.success, value.failure) - aim[i]
 
-    high, low = s.astype(np.int64), np.zeros(shape, dtype=np.int64)
-    while np.any(open_ := high - low > 1):
-        middle = (low + high + 1) // 2
-        met = reached(middle, open_)
-        # where the bracket is closed, middle == high: nothing moves
-        high, low = np.where(met, middle, high), np.where(met, low, np.minimum(middle, high - 1))
-    return high
+    return search(reached, flat_s, np.broadcast_to(first, shape).reshape(-1)).reshape(shape)
 
 
 def place(s: int, c: int, h: Fraction, hit: Fraction, goal: Fraction) -> bool | None:

@@ -9,9 +9,10 @@ import numpy as np
 
 from resonance_theory.rules import _law, _ties, bounds
 from resonance_theory.rules._beta import Threshold
+from resonance_theory.rules._search import near_quantile
 from resonance_theory.rules.dependence import Independent
 from resonance_theory.rules.rates import Rates
-from resonance_theory.rules.rule import Rule
+from resonance_theory.rules.rule import OneTail, Rule
 from resonance_theory.typing import Array, ArrayLike, Floats, Whole
 
 __all__ = ["ExpertChoice", "expert_choice"]
@@ -61,6 +62,11 @@ class ExpertChoice(Rule):
             low = np.where(c >= 2 * mean, -np.expm1(-3 * c / 16), 0.0)
             return low, np.where(c <= mean / 2, np.exp(-mean / 8), 1.0)
         return (bounds.zubkov_serov if kind == "sharp" else bounds.chernoff)(s, c, q)
+
+    def _tail_of(self, rates: Rates) -> OneTail | None:
+        if rates.weight is not None or not isinstance(rates.counts, Independent):
+            return None
+        return OneTail(_law.has_place, Threshold.of(rates.rate("false_positive")), near_quantile)
 
     def _tie(self, rates: Rates) -> _ties.Exact | None:
         if rates.weight is not None:

@@ -9,9 +9,10 @@ import numpy as np
 
 from resonance_theory.rules import _law, _ties, bounds
 from resonance_theory.rules._beta import Threshold
+from resonance_theory.rules._search import near_quantile
 from resonance_theory.rules.dependence import Independent
 from resonance_theory.rules.rates import Rates
-from resonance_theory.rules.rule import Rule
+from resonance_theory.rules.rule import OneTail, Rule
 from resonance_theory.typing import Array, Floats, Whole
 
 __all__ = ["Resonance", "resonance"]
@@ -47,6 +48,10 @@ class Resonance(Rule):
 
     def _bounds(self, s: Whole, c: Whole, rates: Rates, kind: str) -> tuple[Floats, Floats]:
         return (bounds.zubkov_serov if kind == "sharp" else bounds.chernoff)(s, c, rates.tail)
+
+    def _tail_of(self, rates: Rates) -> OneTail | None:
+        plain = rates.weight is None and isinstance(rates.counts, Independent)
+        return OneTail(_law.has_place, Threshold.of(rates.tail), near_quantile) if plain else None
 
     def _tie(self, rates: Rates) -> _ties.Exact | None:
         if rates.weight is not None or not isinstance(rates.counts, Independent):

@@ -6,12 +6,14 @@ A rule says how a token finds a place among an expert's candidates (`place`) and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from resonance_theory import _arguments as arguments
 from resonance_theory.rules import _law, _ties, select
+from resonance_theory.rules._beta import Threshold
 from resonance_theory.rules.rates import Rates
 from resonance_theory.typing import Array, ArrayLike, Floats, Whole
 
@@ -23,6 +25,14 @@ class Bounds(NamedTuple):
 
     lower: Floats
     upper: Floats
+
+
+class OneTail(NamedTuple):
+    """A law of one threshold: its logarithms, the threshold, and a guess of C from tokens, threshold and target."""
+
+    law: Callable[[Whole, Whole, Threshold], _law.Logs]
+    at: Threshold
+    guess: Callable[[Whole, Floats, Floats], Floats]
 
 
 class Rule:
@@ -143,10 +153,45 @@ class Rule:
         """
         s = arguments.integer("tokens", tokens, 1, 2**52)
         goal = arguments.real("target", target, 0.0, 1.0, open_low=True)
-        logs = self._logs(s, np.ones((), dtype=np.int64), rates)
-        shape = arguments.same_shapes(target=goal.shape, tokens=s.shape, rates=logs.success.shape)
+        self._sizes(s, 1, rates)
+        plain = self._tail_of(rates)
+        if plain is None:
+            fields = [self._logs(s, np.ones((), dtype=np.int64), rates).success.shape]
+        else:
+            fields = [s.shape, np.shape(rates.hit if self.tokens_choose else 1.0), plain.at.p.shape]
+        shape = arguments.same_shapes(target=goal.shape, tokens=s.shape, rates=np.broadcast_shapes(*fields))
         ceiling = rates.hit_rate if self.tokens_choose else np.ones(())
-        return _ties.least(lambda c: self._logs(s, c, rates), self._tie(rates), ceiling, s, shape, goal)
+        law, first = self._elements(s, goal, rates, shape, plain)
+        return _ties.least(law, self._tie(rates), ceiling, s, shape, goal, first)
+
+    def _elements(
+        self, s: Whole, goal: Floats, rates: Rates, shape: tuple[int, ...], plain: OneTail | None
+    ) -> tuple[Callable[[Whole, Whole], _law.Logs], Floats]:
+        """The law of some elements of a flattened result at their own capacities, and a guess of a capacity."""
+        if plain is not None:
+            tail_law, at, guess = plain
+            fields = [np.broadcast_to(v, shape).reshape(-1) for v in (s, rates.hit, *at)]
+
+            def some(i: Whole, c: Whole) -> _law.Logs:
+                tokens, hit, *parts = (field[i] for field in fields)
+                found = tail_law(tokens, c, Threshold(*parts))
+                return _law.with_hit(hit, found) if self.tokens_choose else found
+
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                wanted = goal / rates.hit if self.tokens_choose else goal
+                return some, guess(s, at.p, wanted)
+        everywhere = np.broadcast_to(s, shape).reshape(-1).astype(np.int64)
+
+        def all_of_them(i: Whole, c: Whole) -> _law.Logs:
+            everywhere[i] = c
+            found = self._logs(s, everywhere.reshape(shape), rates)
+            return _law.Logs(*(np.broadcast_to(v, shape).reshape(-1)[i] for v in found))
+
+        return all_of_them, np.full((), np.nan)
+
+    def _tail_of(self, rates: Rates) -> OneTail | None:
+        """The law as one tail at one threshold, where it is one; it lets a search leave out what it has found."""
+        return None
 
     def _tie(self, rates: Rates) -> _ties.Exact | None:
         """How to decide exactly whether a target is attained, where floating point cannot; None: it must."""

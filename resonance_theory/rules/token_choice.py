@@ -9,9 +9,10 @@ import numpy as np
 
 from resonance_theory.rules import _law, _ties
 from resonance_theory.rules._beta import Threshold, tail
+from resonance_theory.rules._search import near_lost
 from resonance_theory.rules.dependence import Independent
 from resonance_theory.rules.rates import Rates
-from resonance_theory.rules.rule import Rule
+from resonance_theory.rules.rule import OneTail, Rule
 from resonance_theory.typing import Array, Floats, Whole
 
 __all__ = ["TokenChoice", "token_choice"]
@@ -63,6 +64,10 @@ class TokenChoice(Rule):
             low = gammaincc(c, pi * s) + share * gammainc(c + 1.0, pi * s)
         # the two sides are computed apart, and may cross by a rounding where they meet
         return np.minimum(low, high), high
+
+    def _tail_of(self, rates: Rates) -> OneTail | None:
+        plain = rates.weight is None and isinstance(rates.counts, Independent)
+        return OneTail(_law.kept_fraction, rates.share, near_lost) if plain else None
 
     def _tie(self, rates: Rates) -> _ties.Exact | None:
         if rates.weight is not None or not isinstance(rates.counts, Independent):

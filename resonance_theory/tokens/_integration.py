@@ -55,12 +55,11 @@ def support(log_f: Callable[[Floats], Floats], low: Floats, high: Floats) -> tup
     peak = log_f(mode)
     inside_left, inside_right = mode, mode
     for _ in range(40):
-        middle = 0.5 * (low + inside_left)
+        middle = np.concatenate([0.5 * (low + inside_left), 0.5 * (high + inside_right)], axis=1)  # one call for both
         inside = log_f(middle) > peak - _DROP
-        low, inside_left = np.where(inside, low, middle), np.where(inside, middle, inside_left)
-        middle = 0.5 * (high + inside_right)
-        inside = log_f(middle) > peak - _DROP
-        high, inside_right = np.where(inside, high, middle), np.where(inside, middle, inside_right)
+        (in_left, in_right), (left, right) = np.split(inside, 2, axis=1), np.split(middle, 2, axis=1)
+        low, inside_left = np.where(in_left, low, left), np.where(in_left, left, inside_left)
+        high, inside_right = np.where(in_right, high, right), np.where(in_right, right, inside_right)
     return low, high, peak
 
 

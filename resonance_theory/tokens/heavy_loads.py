@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from resonance_theory import _arguments as arguments
 from resonance_theory.rules.rates import Rates
@@ -182,6 +182,8 @@ def _nodes(sigma: float, most: float, mean: float) -> tuple[Floats, Floats, floa
         return float(np.log(most) - sigma * top + sigma**2 / 2 + ratio)
 
     span = (np.log(most) + sigma**2) / sigma + 10.0
+    from scipy import optimize  # slow to import
+
     top = float(optimize.brentq(log_mean, -1e8 if sigma < 1 else -1e4 * sigma, span, xtol=1e-14, rtol=1e-15))
     low, high = -float(np.hypot(min(top, 0.0), 9.2)), min(top, 9.2 + sigma)
     width = min(1.0, 1.5 / (sigma * np.sqrt(mean)))

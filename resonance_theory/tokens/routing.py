@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import optimize
 
 from resonance_theory import _arguments as arguments
 from resonance_theory.loads.subsets import choice_weights, symmetric, whole_rates
@@ -48,6 +47,8 @@ def skewed_rates(experts: int, top: int, max_over_mean: float) -> Floats:
     high = 1.0
     while shares(high)[0] * n < ratio and high < 60:
         high *= 2
+    from scipy import optimize  # slow to import
+
     power = optimize.brentq(lambda a: shares(a)[0] * n - ratio, 0.0, high, xtol=1e-14)
     return np.minimum(k * shares(float(power)), 1.0)
 
