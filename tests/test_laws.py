@@ -247,9 +247,12 @@ def test_least_capacity_is_minimal(size, target, data):
 
 
 def misses(rule, target, *at):
-    """Whether the target is missed, by whichever keeps its digits there; a failure may be too small for a double."""
+    """Whether the target is missed, by whichever keeps its digits there; a failure may be too small for a double.
+
+    A success within a rounding of the target may miss it: 5 of 50 tokens are 1/10, and the double 0.1 is more than that.
+    """
     with np.errstate(divide="ignore"):
-        return rule.success(*at) < target or rule.log_failure(*at) > np.log(1 - target)
+        return rule.success(*at) <= target * (1 + 4e-16) or rule.log_failure(*at) > np.log(1 - target)
 
 
 @settings(max_examples=150, deadline=None)
