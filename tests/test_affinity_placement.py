@@ -55,10 +55,11 @@ def test_the_exact_placement_is_the_best_of_all(experts, devices, nodes, price):
         assert cost_by_hand(weight, found.device, devices, nodes, price) == pytest.approx(best, abs=1e-12)
 
 
+@pytest.mark.parametrize("models", [3, pytest.param(10, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("nodes", "price"), [(1, 0.0), (2, 0.0), (1, 0.3), (2, 0.3)])
-def test_the_search_lies_between_the_bound_and_random_and_often_meets_the_optimum(nodes, price):
+def test_the_search_lies_between_the_bound_and_random_and_often_meets_the_optimum(nodes, price, models):
     rng, met = np.random.default_rng(1), 0
-    for _ in range(10):
+    for _ in range(models):
         weight = rng.integers(0, 20, (4, 8, 8)) ** 3.0
         problem = search.Problem(weight / weight.sum(), 4, nodes, price)
         best = problem.value(search.by_partitions(problem))
@@ -70,7 +71,7 @@ def test_the_search_lies_between_the_bound_and_random_and_often_meets_the_optimu
         cost = cost_by_hand(weight, search.by_partitions(problem), 4, nodes, price)
         assert least_cost(problem) <= cost + 1e-12
         assert cost_by_hand(weight, device, 4, nodes, price) <= 2 - 1 / 4 - (nodes == 2) / 2 + price
-    assert met >= 5
+    assert met >= models // 2
 
 
 @pytest.mark.parametrize(("nodes", "price"), [(1, 0.0), (2, 0.0), (2, 0.3)])
@@ -95,10 +96,11 @@ def test_a_swap_is_the_best_of_all_sets_of_swaps(nodes, price):
         assert helped == (best > before + 1e-12)
 
 
-def test_planted_groups_are_found_at_the_papers_size():
+@pytest.mark.parametrize("layers", [6, pytest.param(32, marks=pytest.mark.long)])
+def test_planted_groups_are_found_at_the_papers_size(layers):
     """Experts in hidden groups of eight that never mix: nothing need cross, and the bound says so."""
     rng = np.random.default_rng(3)
-    group = [rng.permutation(np.arange(64) // 8) for _ in range(32)]
+    group = [rng.permutation(np.arange(64) // 8) for _ in range(layers)]
     weight = np.array([(a[:, None] == b) * rng.random((64, 64)) for a, b in itertools.pairwise(group)])
     found = place_by_affinity(weight, 8, starts=1)
     assert found.crossing == pytest.approx(0, abs=1e-12)

@@ -43,7 +43,7 @@ def one_step(s: SimpleNamespace) -> Outcome:
     a, t = sp.symbols("a s", positive=True)
     coefficient = identity((a + t) / s.denominator(a, t), 1, name="coefficient of P x xᵀ")
     u, v, w, x, y = sp.symbols("u v w x y", real=True)
-    gram = sp.Matrix([[u**2 + a, u * v], [u * v, v**2 + w**2 + a]])  # any aI + XᵀX of two features, by its triangle
+    gram = sp.Matrix([[u, v], [v, w]])  # any symmetric matrix with an inverse, so any aI + XᵀX of two features
     p, new = a * gram.inv(), sp.Matrix([x, y])
     px = p * new
     after = p - px * px.T / s.denominator(a, (new.T * px)[0])
