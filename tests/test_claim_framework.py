@@ -285,7 +285,7 @@ def die(side):
 }
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [2, pytest.param(1, marks=pytest.mark.long)])
 def test_checks_that_hang_or_kill_their_process_are_errors_of_their_claims_alone(tmp_path, monkeypatch, workers):
     monkeypatch.setattr(sys, "path", list(sys.path))
     for name, text in DYING.items():

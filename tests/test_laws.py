@@ -1,6 +1,7 @@
 """The exact laws to 1e-12 against arbitrary-precision references that share no code with them."""
 
 import math
+import random
 from fractions import Fraction
 from math import comb
 
@@ -244,6 +245,16 @@ def test_least_capacity_is_minimal(size, target, data):
     c = int(rt.expert_choice.least_capacity(target, s, Rates(false_positive=h)))
     if c > 1:
         assert misses(rt.expert_choice, target, s, c - 1, Rates(false_positive=h))
+
+
+def test_sums_of_first_terms_are_those_of_the_binomial_theorem():
+    """The exact sums behind ties, each term from the one before, against binomials and powers."""
+    rng = random.Random(0)
+    for _ in range(300):
+        n, count = rng.randint(0, 30), rng.randint(0, 33)
+        a, b = (rng.choice([0, 1, rng.randint(2, 10**18)]) for _ in range(2))
+        wanted = sum(math.comb(n, j) * a**j * b ** (n - j) for j in range(min(count, n + 1)))
+        assert _ties._first_terms(n, a, b, count) == wanted
 
 
 def misses(rule, target, *at):

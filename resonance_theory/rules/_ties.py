@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from math import comb
 from typing import Any
 
 import numpy as np
@@ -83,7 +82,7 @@ def place(s: int, c: int, h: Fraction, hit: Fraction, goal: Fraction) -> bool | 
     if s > MOST:
         return None
     a, b = h.numerator, h.denominator - h.numerator
-    count = sum(comb(s - 1, j) * a**j * b ** (s - 1 - j) for j in range(c))
+    count = _first_terms(s - 1, a, b, c)
     return hit * count >= goal * h.denominator ** (s - 1)
 
 
@@ -102,10 +101,21 @@ def share(s: int, c: int, load: Fraction, hit: Fraction, goal: Fraction, log_mea
         return None
     a, b = load.numerator, load.denominator - load.numerator
     whole = load.denominator ** (s - 1)
-    sure = sum(comb(s - 1, j) * a**j * b ** (s - 1 - j) for j in range(c))
+    sure = _first_terms(s - 1, a, b, c)
     # Σ_{j >= C} binom(s-1, j) π^j (1-π)^{s-1-j} C/(j+1) = C/(sπ) P(Bin(s, π) >= C+1)
-    part = load.denominator**s - sum(comb(s, j) * a**j * b ** (s - j) for j in range(c + 1))
+    part = load.denominator**s - _first_terms(s, a, b, c + 1)
     return hit * (Fraction(sure, whole) + Fraction(c * part, s * a * whole)) >= goal
+
+
+def _first_terms(n: int, a: int, b: int, count: int) -> int:
+    """The first terms of (b + a)^n, Σ_{j < count} binom(n, j) a^j b^(n-j), each from the one before by an exact division."""
+    if b == 0:
+        return a**n if count > n else 0
+    total, term = 0, b**n
+    for j in range(min(count, n + 1)):
+        total += term
+        term = term * (a * (n - j)) // (b * (j + 1))
+    return total
 
 
 def element(field: Any, at: tuple[int, ...]) -> Any:
