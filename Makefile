@@ -46,7 +46,7 @@ figures: $(STAMP)
 	$(BIN)/resonance figures
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --durations=10
+	$(BIN)/python -m pytest -n auto --dist worksteal --durations=10
 
 # Debian's browser and Coq, where they can be had; then only tests that need a GPU may be skipped
 $(VENV)/.all: $(STAMP)
@@ -57,7 +57,7 @@ $(VENV)/.all: $(STAMP)
 	@touch $@
 
 test-all: $(VENV)/.all
-	RESONANCE_TEST_ALL=1 $(BIN)/python -m pytest -n auto --durations=10
+	RESONANCE_TEST_ALL=1 $(BIN)/python -m pytest -n auto --dist worksteal --durations=10
 
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m long --durations=10

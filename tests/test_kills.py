@@ -82,11 +82,11 @@ def start(name, folder):
     )
 
 
-def killed(name, folder, rng):
-    """Kill a run, with its workers, at a random time after it began to draw; whether it was still at it."""
+def killed(name, folder, rng, among):
+    """Kill a run, with its workers, at a random time after it began to draw, among blocks or not; whether it was still at it."""
     process = start(name, folder)
     assert process.stdout.readline() == "drawing\n", process.communicate()[1]
-    if rng.random() < 0.7:  # among the blocks; the others meet workers that still start
+    if among:  # the others meet workers that still start
         before, patience = stored(folder), time.monotonic() + 60
         while process.poll() is None and stored(folder) == before and time.monotonic() < patience:
             time.sleep(0.005)
@@ -114,7 +114,7 @@ def survives(name, folder, kills, rng):
     """The totals after that many kills, a fresh store whenever a run came to its end."""
     done, most = 0, 0
     while done < kills:
-        if killed(name, folder, rng):
+        if killed(name, folder, rng, among=done == 0 or rng.random() < 0.7):
             done += 1
             most = max(most, stored(folder))
         else:
